@@ -1,0 +1,166 @@
+"""The command line: one group whose commands are imported when they are called.
+
+Each command lives in a file of its own that imports what it needs inside the command's
+body. Exit codes: 0 done, 1 a check failed (a command calls ``ctx.exit(1)``), 2 wrong usage
+or a request that cannot be met, 130 stopped with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from typing import NamedTuple
+
+import click
+
+from latlut import __version__
+from latlut.errors import LatlutError, did_you_mean
+
+EXIT_REFUSED = 2
+EXIT_STOPPED = 130  # 128 + SIGINT, as shells report it
+EXIT_READER_GONE = 141  # 128 + SIGPIPE
+
+
+class LazyCommand(NamedTuple):
+    """Where a command is defined, and its line in ``latlut --help``."""
+
+    section: str
+    home: str
+    help: str
+
+
+COMMANDS: Mapping[str, LazyCommand] = {
+    "quickstart": LazyCommand(
+        "Start here",
+        "latlut.cli.quickstart:quickstart",
+        "Profile, validate and plot a small space on this machine.",
+    ),
+    "doctor": LazyCommand(
+        "Start here",
+        "latlut.cli.doctor:doctor",
+        "What works on this machine and, for the rest, how to get it.",
+    ),
+    "targets": LazyCommand(
+        "Start here",
+        "latlut.cli.targets:targets",
+        "The hardware that latlut knows.",
+    ),
+    "profile": LazyCommand(
+        "Measure",
+        "latlut.cli.profile:profile",
+        "Measure a plan's operators into a latency table.",
+    ),
+    "validate": LazyCommand(
+        "Measure",
+        "latlut.cli.validate:validate",
+        "Measure whole networks and compare them with the table's estimates.",
+    ),
+    "estimate": LazyCommand(
+        "Use a table",
+        "latlut.cli.estimate:estimate",
+        "A network's latency from a table, term by term.",
+    ),
+    "table": LazyCommand(
+        "Use a table",
+        "latlut.cli.table:table",
+        "Inspect, query, compare, merge, export and import tables.",
+    ),
+}
+
+
+class Refusal(click.ClickException):
+    """A ``LatlutError`` as the command line shows it: its message alone, exit code 2."""
+
+    exit_code = EXIT_REFUSED
+
+
+class LazyGroup(click.Group):
+    """A click group that imports a command's file when the command is called.
+
+    Its own help needs none of those files: the lines come from ``COMMANDS``.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module_name, _, attribute = COMMANDS[cmd_name].home.partition(":")
+        command: click.Command = getattr(import_module(module_name), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            ctx.fail(f"no command {name!r}; {did_you_mean(name, list(COMMANDS))}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        widest = max(map(len, COMMANDS))
+        for section in dict.fromkeys(command.section for command in COMMANDS.values()):
+            with formatter.section(section):
+                formatter.write_dl(
+                    [
+                        (name.ljust(widest), command.help)
+                        for name, command in COMMANDS.items()
+                        if command.section == section
+                    ]
+                )
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            result: object = super().invoke(ctx)
+            sys.stdout.flush()
+        except LatlutError as error:
+            raise Refusal(str(error)) from error
+        except ModuleNotFoundError as error:
+            if not error.name or error.name.partition(".")[0] == "latlut":
+                raise
+            raise Refusal(
+                f"the package {error.name!r} is not installed in {sys.prefix}; "
+                "install latlut with all it needs: pip install latlut, "
+                "in a checkout: pip install -e ."
+            ) from error
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+            ctx.exit(EXIT_STOPPED)
+        except BrokenPipeError as error:
+            if not _is_reader_gone():  # click would end silently here, and hide a defect
+                raise RuntimeError("a pipe other than standard output broke") from error
+            ctx.exit(EXIT_READER_GONE)
+        return result
+
+
+def _is_reader_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads any more; if so, silence it."""
+    import select
+
+    try:
+        output = sys.stdout.fileno()
+    except OSError:  # not a file: a caller has captured the output
+        return False
+    poll = select.poll()
+    poll.register(output, select.POLLOUT)
+    gone = any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    if gone:  # what is still buffered is written at exit, to nobody
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return gone
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="latlut")
+def main() -> None:
+    """How long will a network take on this device? Measure its operators once, then add up.
+
+    \b
+    latlut profile --cpu      measure the operators into a table, profiles/*.db
+    latlut validate           measure whole networks: how far can the table be trusted?
+    """

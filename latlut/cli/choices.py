@@ -1,0 +1,208 @@
+"""What several commands are asked for: device, engine, sizes, durations, and how they choose."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import click
+
+from latlut.errors import EngineError, LatlutError, SpecError
+
+if TYPE_CHECKING:
+    from latlut.engines.base import Engine
+    from latlut.identity import Identity
+    from latlut.targets import Target
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class SizeType(click.ParamType[tuple[int, int]]):
+    """HEIGHTxWIDTH."""
+
+    name = "HxW"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        if isinstance(value, tuple):
+            return value
+        from latlut.opspec import parse_size
+
+        try:
+            return parse_size(value)
+        except SpecError as error:
+            self.fail(str(error), param, ctx)
+
+
+class DurationType(click.ParamType[float]):
+    """Seconds, or a number with s, m or h."""
+
+    name = "DURATION"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Seconds."""
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|h|)", value)
+        if match is None or float(match[1]) <= 0:
+            self.fail(f"{value!r} is no duration: 90s, 10m, 1.5h", param, ctx)
+        return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+class FractionType(click.ParamType[float]):
+    """A fraction such as 0.01, or a percentage such as 1%."""
+
+    name = "FRACTION"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """The fraction, above 0 and below 1."""
+        text = str(value)
+        try:
+            number = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            number = -1.0
+        if not 0 < number < 1:
+            self.fail(f"{value!r} is no fraction between 0 and 1: 0.01 or 1%", param, ctx)
+        return number
+
+
+def device_options(command: Command) -> Command:
+    """--gpu, --cpu, --engine, --precision, --threads."""
+    for option in reversed(
+        [
+            click.option("--gpu", metavar="NAME", help="GPU to use, a name of `latlut targets`."),
+            click.option("--cpu", is_flag=True, help="Use this machine's CPU."),
+            click.option("--engine", metavar="NAME", help="Inference engine; see `latlut doctor`."),
+            click.option("--precision", metavar="NAME", default="fp32", show_default=True,
+                         help="Arithmetic of the engine."),
+            click.option("--threads", type=int, default=1, show_default=True,
+                         help="Threads of one inference on a CPU."),
+        ]
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def operators_option(command: Command) -> Command:
+    """--operators: modules that register operators of one's own."""
+    return click.option(
+        "--operators",
+        "operator_modules",
+        multiple=True,
+        metavar="MODULE",
+        help="Python file or module that registers operators of your own; may be repeated.",
+    )(command)
+
+
+def import_operators(modules: tuple[str, ...]) -> None:
+    """Import files or modules that call ``latlut.operators.register``.
+
+    Raises:
+        LatlutError: one that cannot be found or fails while it is imported.
+    """
+    import importlib
+    import importlib.util
+    import sys
+
+    for name in modules:
+        try:
+            if not name.endswith(".py"):
+                importlib.import_module(name)
+                continue
+            path = Path(name)
+            own_name = f"latlut_operators_{path.stem}"
+            spec = importlib.util.spec_from_file_location(own_name, path)
+            if spec is None or spec.loader is None or not path.exists():
+                raise LatlutError(f"--operators {name}: no such file")
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[own_name] = module
+            spec.loader.exec_module(module)
+        except LatlutError:
+            raise
+        except Exception as error:
+            raise LatlutError(
+                f"--operators {name}: cannot be imported: {type(error).__name__}: {error}"
+            ) from error
+
+
+class DeviceChoice(NamedTuple):
+    """What the device options say."""
+
+    gpu: str | None
+    cpu: bool
+    engine: str | None
+    precision: str
+    threads: int
+
+
+def as_in_table(choice: DeviceChoice, own: Identity) -> DeviceChoice:
+    """The choice with what was left open on the command line taken from a table's identity."""
+    gpu, cpu = choice.gpu, choice.cpu
+    if not (gpu or cpu):
+        gpu, cpu = (None, True) if own.target == "cpu" else (own.target, False)
+    return DeviceChoice(
+        gpu,
+        cpu,
+        choice.engine or own.engine,
+        own.precision if is_left_open("precision") else choice.precision,
+        own.threads if is_left_open("threads") else choice.threads,
+    )
+
+
+def is_left_open(parameter: str) -> bool:
+    """Whether the running command's parameter was not given."""
+    source = click.get_current_context().get_parameter_source(parameter)
+    return source == click.core.ParameterSource.DEFAULT
+
+
+def choose_engine(choice: DeviceChoice) -> tuple[Target, Engine]:
+    """The target and the engine that the options mean, or a refusal; nothing is ever swapped.
+
+    With no choice made: TensorRT, then PyTorch on the first GPU, then ONNX Runtime on the CPU,
+    whichever works here. ``--gpu NAME`` alone means TensorRT.
+
+    Raises:
+        LatlutError: contradicting options, hardware or an engine that is not here.
+    """
+    from latlut.engines import engine_class
+    from latlut.targets import cpu_target, detect_gpus, load_target, resolve_gpu, target_of
+
+    gpu, cpu, engine, precision, threads = choice
+    if gpu and cpu:
+        raise LatlutError("--gpu and --cpu exclude each other: choose one")
+    if gpu:
+        found = resolve_gpu(gpu, detect_gpus())
+        name = engine or "tensorrt"
+        try:
+            chosen = engine_class(name)(threads, precision, found.uuid)
+        except EngineError as error:
+            if engine:
+                raise
+            raise EngineError(f"--gpu {gpu} alone means TensorRT. {error}") from error
+        # A target's own file has figures that the detected name alone does not lead to.
+        return (load_target(gpu) if Path(gpu).suffix else target_of(found)), chosen
+    if engine == "tensorrt":
+        raise EngineError(str(_refusal_of("tensorrt", threads, precision)))
+    if not cpu and not engine:
+        gpus = detect_gpus()
+        for name in ("tensorrt", "pytorch"):
+            for item in gpus[:1]:
+                try:
+                    chosen = engine_class(name)(threads, precision, item.uuid)
+                except EngineError:
+                    continue
+                return target_of(item), chosen
+    chosen = engine_class(engine or "onnxruntime")(threads, precision, "cpu")
+    return cpu_target(threads), chosen
+
+
+def _refusal_of(name: str, threads: int, precision: str) -> EngineError:
+    from latlut.engines import engine_class
+
+    try:
+        engine_class(name)(threads, precision, "cuda:0")
+    except EngineError as error:
+        return error
+    return EngineError(f"{name} runs on a GPU: name it with --gpu")

@@ -1,0 +1,162 @@
+"""``latlut estimate``: a network's latency from a table, term by term."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from latlut.cli.choices import SizeType
+from latlut.cli.output import interval_text, json_option, print_json, print_table
+from latlut.errors import LatlutError, UnknownNameError
+
+if TYPE_CHECKING:
+    from latlut.estimator import Estimate
+    from latlut.spaces import Architecture
+
+
+@click.command()
+@click.option(
+    "--table",
+    "table_name",
+    required=True,
+    metavar="NAME|FILE",
+    help="Table that prices the network.",
+)
+@click.option(
+    "--arch",
+    "arch_name",
+    metavar="NAME|FILE",
+    help="Architecture: a JSON file, or a shipped one such as fasterseg-student.",
+)
+@click.option(
+    "--op",
+    "ops",
+    multiple=True,
+    metavar="SPEC",
+    help="Price op specs instead of a network; may be repeated.",
+)
+@click.option(
+    "--input",
+    "input_size",
+    type=SizeType(),
+    default="1024x2048",
+    show_default=True,
+    help="Image size.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 4096),
+    default=1,
+    show_default=True,
+    help="Images per inference.",
+)
+@json_option
+def estimate(
+    table_name: str, arch_name: str | None, ops: tuple[str, ...], input_size: tuple[int, int],
+    batch: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Latency of a network from a table's entries, term by term.
+
+    What the table holds only in another variant is priced by that and named; what it cannot price
+    is named and left out of the sum.
+
+    \b
+    latlut estimate --table cpu --arch fasterseg-student --input 256x512
+    latlut estimate --table cpu --op "conv 64->96 stride 1 at 32x64"
+    """
+    from latlut.estimator import estimate as price
+    from latlut.opspec import OpSpec
+    from latlut.table import LatencyTable
+
+    if bool(arch_name) == bool(ops):
+        raise LatlutError("name either a network with --arch or op specs with --op")
+    asked = click.get_current_context().get_parameter_source
+    default = click.core.ParameterSource.DEFAULT
+    with LatencyTable.open(table_name) as table:
+        if ops and (asked("input_size") != default or asked("batch") != default):
+            raise LatlutError("--op names its own size and batch: leave --input and --batch out")
+        if arch_name:
+            specs = list(find_architecture(arch_name).op_specs(input_size, batch))
+        else:
+            specs = [OpSpec.parse(text) for text in ops]
+        found = price(specs, table)
+        if not found.terms:
+            raise LatlutError(
+                f"{table.path} prices nothing of this at {input_size[0]}x{input_size[1]}\n"
+                + table.missing_message(specs[0])
+            )
+        if as_json:
+            print_json(_as_json(found, str(table.path)))
+        else:
+            _print(found, str(table.path))
+
+
+def find_architecture(name: str) -> Architecture:
+    """The architecture of a shipped name or a JSON file.
+
+    Raises:
+        UnknownNameError: neither is there; names the shipped ones.
+    """
+    from latlut.errors import did_you_mean
+    from latlut.resources import profiles_dir
+    from latlut.spaces import Architecture
+
+    folder = profiles_dir() / "architectures"
+    shipped = {path.stem: path for path in folder.glob("*.json")}
+    if name in shipped:
+        return Architecture.load(shipped[name])
+    if not Path(name).exists():
+        raise UnknownNameError(
+            f"no architecture file {name!r}; shipped: {did_you_mean(name, list(shipped))}"
+        )
+    return Architecture.load(name)
+
+
+def _print(found: Estimate, path: str) -> None:
+    rows = [
+        [
+            term.spec.key,
+            term.count,
+            term.total_ms,
+            f"{100 * term.total_ms / found.ms:.1f}%",
+            f"{term.reason}" if term.reason else "",
+        ]
+        for term in found.terms
+    ]
+    print_table(["op spec", "times", "ms", "share", "priced as another variant"], rows)
+    click.echo("")
+    if found.is_complete:
+        click.echo(f"{interval_text(found.ms, found.ci_low_ms, found.ci_high_ms)}  from {path}")
+    else:
+        click.echo(
+            f"at least {interval_text(found.ms, found.ci_low_ms, found.ci_high_ms)}  from {path}"
+        )
+        click.echo("without what the table cannot price:")
+        for spec in found.unpriced:
+            click.echo(f"  {spec}")
+    if found.substituted:
+        click.echo(f"{len(found.substituted)} terms are priced by a variant that the table holds")
+
+
+def _as_json(found: Estimate, path: str) -> dict[str, object]:
+    return {
+        "table": path,
+        "latency_ms": found.ms,
+        "ci_low_ms": found.ci_low_ms,
+        "ci_high_ms": found.ci_high_ms,
+        "is_complete": found.is_complete,
+        "unpriced": [spec.key for spec in found.unpriced],
+        "terms": [
+            {
+                "op_spec": term.spec.key,
+                "count": term.count,
+                "latency_ms": term.latency_ms,
+                "total_ms": term.total_ms,
+                "priced_as": list(term.priced_as),
+                "reason": term.reason,
+            }
+            for term in found.terms
+        ],
+    }

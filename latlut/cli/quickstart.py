@@ -1,0 +1,77 @@
+"""``latlut quickstart``: the whole loop, small, on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from latlut.cli.output import progress_bar, quiet_option, remark
+
+
+@click.command()
+@click.option("--threads", type=int, default=1, show_default=True, help="Threads of one inference.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=Path("profiles"),
+    show_default=True,
+    help="Where table and plot go.",
+)
+@quiet_option
+def quickstart(threads: int, folder: Path, quiet: bool) -> None:
+    """Profile a small FasterSeg space on this CPU, validate it on whole networks, and plot.
+
+    ONNX Runtime, the plan `tiny`, under two minutes on two cores. Run it again to add nothing and
+    validate anew; delete the table to start over.
+    """
+    from latlut.cli.validate import plot, print_validation
+    from latlut.compare import check
+    from latlut.engines import engine_class
+    from latlut.measuring import measuring_on
+    from latlut.plans import load_plan
+    from latlut.profiler import Sweep, SweepSettings, identity_of
+    from latlut.recording import Roofline
+    from latlut.table import LatencyTable
+    from latlut.targets import cpu_target
+    from latlut.timing import TimingSettings
+    from latlut.validate import ValidationSettings, space_of, store, validate
+
+    engine = engine_class("onnxruntime")(threads=threads)
+    plan = load_plan("tiny")
+    target = cpu_target(threads)
+    # Shorter than a real sweep, to be done in a minute; its intervals say what that costs.
+    settings = SweepSettings(passes=3, timing=TimingSettings(min_time_s=0.03, time_cap_s=0.06))
+    identity = identity_of(engine, target.name, statistic=settings.timing.statistic)
+    path = folder / f"quickstart-{identity.file_stem}.db"
+    remark(
+        f"1. profile {len(plan.specs)} op specs with {engine.title} {engine.version} on "
+        f"{engine.device.model}",
+        quiet,
+    )
+    roofline = Roofline(
+        target.peak_flops_per_s("fp32"), cache_bytes_per_s=target.cache_bandwidth_bytes_per_s
+    )
+    with measuring_on(engine), LatencyTable.create(path, identity) as table:
+        with progress_bar("profile", quiet) as listener:
+            Sweep(table, plan, engine, settings, roofline=roofline, listener=listener).run()
+        remark("2. measure whole networks and compare them with the sum of their entries", quiet)
+        checks = ValidationSettings(
+            networks=16,
+            rounds=2,
+            timing=TimingSettings(min_samples=6, min_time_s=0.1, time_cap_s=0.2),
+        )
+        where = space_of(table)
+        with progress_bar("validate", quiet) as listener:
+            found = validate(table, engine, where, checks, listener=listener)
+        store(table, found, checks)
+        picture = path.with_name(f"{path.stem}-validation.png")
+        plot(table, found, where, picture)
+        print_validation(found, str(path), str(picture))
+        click.echo(f"\n{check(table).sentence}")
+    click.echo(
+        f"\nyour table: {path}\n"
+        f"  look inside:          latlut table info {path}\n"
+        f'  price a network:      latlut estimate --table {path} --op "conv 32->64 at 16x32"\n'
+        f"  the whole space:      latlut profile --cpu --input 256x512"
+    )

@@ -1,0 +1,299 @@
+"""``latlut table``: inspect, query, compare, merge, export and import tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from latlut.cli.output import json_option, print_json, print_table, remark
+from latlut.errors import LatlutError
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.group()
+def table() -> None:
+    """Inspect, query, compare, merge, export and import tables.
+
+    A table is named by its file, or by a bare name that is looked up in ./profiles and among the
+    shipped tables.
+    """
+
+
+@table.command()
+@click.argument("name", metavar="TABLE")
+@json_option
+def info(name: str, as_json: bool) -> None:
+    """What a table holds: identity, runs, entries by kind, validations."""
+    from latlut.table import LatencyTable
+
+    with LatencyTable.open(name) as opened:
+        kinds = opened.rows(
+            "SELECT kind, count(*) AS entries, min(latency_ms) AS least_ms,"
+            " max(latency_ms) AS most_ms FROM latencies GROUP BY kind ORDER BY kind"
+        )
+        runs = opened.rows("SELECT * FROM run_log")
+        validations = opened.rows(
+            "SELECT at, networks, json_extract(agreement, '$.r') AS r,"
+            " json_extract(agreement, '$.mape_percent') AS mape_percent FROM validations"
+        )
+        failed = opened.rows("SELECT * FROM failed")
+        facts: dict[str, Any] = {
+            "table": str(opened.path),
+            "identity": opened.identity.to_dict(),
+            "entries": len(opened),
+            "kinds": kinds,
+            "runs": runs,
+            "validations": validations,
+            "failed": failed,
+        }
+    if as_json:
+        print_json(facts)
+        return
+    click.echo(f"{facts['table']}: {facts['entries']} entries")
+    for field, value in facts["identity"].items():
+        click.echo(f"  {field}: {value}")
+    for title, rows in (("runs", runs), ("validations", validations), ("failed", failed)):
+        if rows:
+            click.echo("")
+            print_table(list(rows[0]), [list(row.values()) for row in rows], title)
+    if kinds:
+        click.echo("")
+        print_table(list(kinds[0]), [list(row.values()) for row in kinds], "entries")
+
+
+@table.command()
+@click.argument("name", metavar="TABLE")
+@click.option("--migrate", is_flag=True, help="Bring a file of an older latlut up to date first.")
+@json_option
+def check(name: str, migrate: bool, as_json: bool) -> None:
+    """One verdict: believe the table within how much, which entries are suspect, what changed.
+
+    Exit code 1 if the table should not be believed.
+    """
+    from latlut.compare import check as judge
+    from latlut.environment import collect_environment
+    from latlut.table import LatencyTable
+
+    with LatencyTable.open(name, is_writable=migrate) as opened:
+        verdict = judge(opened, collect_environment())
+        path = opened.path
+    if as_json:
+        print_json(
+            {
+                "table": str(path),
+                "is_believed": verdict.is_believed,
+                "verdict": verdict.sentence,
+                "entry_percent": verdict.entry_percent,
+                "network_percent": verdict.network_percent,
+                "problems": verdict.problems,
+                "suspects": [
+                    {"op_spec": e.key, "latency_ms": e.latency_ms, "warnings": e.warnings}
+                    for e in verdict.suspects
+                ],
+                "changes": verdict.changes,
+                "remarks": verdict.remarks,
+            }
+        )
+    else:
+        click.echo(f"{path}: {verdict.sentence}")
+        for text in verdict.remarks:
+            click.echo(f"remark: {text}")
+        for text in verdict.changes:
+            click.echo(f"since it was measured: {text}")
+        if verdict.suspects:
+            click.echo(f"{len(verdict.suspects)} suspect entries:")
+            for entry in verdict.suspects[:10]:
+                click.echo(f"  {entry.key}: {entry.latency_ms:.4g} ms, {entry.warnings}")
+            if len(verdict.suspects) > 10:
+                click.echo("  ... all of them: the view `suspects` of the file")
+    if not verdict.is_believed:
+        click.get_current_context().exit(1)
+
+
+@table.command()
+@click.argument("name", metavar="TABLE")
+@click.option("--kind", help="Only this operator.")
+@click.option("--op", "ops", multiple=True, metavar="SPEC", help="Only these op specs.")
+@click.option("--where", help='SQL condition on the view latencies, e.g. "latency_ms > 1".')
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Most rows.")
+@json_option
+def query(
+    name: str, kind: str | None, ops: tuple[str, ...], where: str | None, limit: int, as_json: bool
+) -> None:
+    """Entries of a table, filtered.
+
+    \b
+    latlut table query cpu --kind zoomed_conv --where "stride = 2"
+    """
+    from latlut.opspec import OpSpec
+    from latlut.table import LatencyTable
+
+    with LatencyTable.open(name) as opened:
+        if ops:
+            keys = [opened.lookup(OpSpec.parse(text)).key for text in ops]
+        else:
+            keys = []
+        conditions, values = [], []
+        if kind:
+            known = {row["kind"] for row in opened.rows("SELECT DISTINCT kind FROM latencies")}
+            if kind not in known:
+                raise LatlutError(
+                    f"{opened.path} has no operator {kind!r}; it has: {', '.join(sorted(known))}"
+                )
+            conditions.append("kind = ?")
+            values.append(kind)
+        if keys:
+            conditions.append(f"op_spec IN ({', '.join('?' for _ in keys)})")
+            values += keys
+        if where:
+            conditions.append(f"({where})")
+        clause = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        sql = f"SELECT * FROM latencies {clause} ORDER BY kind, op_spec LIMIT {limit + 1}"
+        rows = opened.rows(sql, values)
+    is_cut = len(rows) > limit
+    rows = rows[:limit]
+    if as_json:
+        print_json(rows)
+    elif rows:
+        columns = ["op_spec", "latency_ms", "ci_low_ms", "ci_high_ms", "passes", "n",
+                   "gmacs_per_s", "roofline_ms", "warnings"]  # fmt: skip
+        print_table(columns, [[row[column] for column in columns] for row in rows])
+    if not rows:
+        remark("no entry fits")
+    if is_cut:
+        remark(f"there are more: raise --limit {limit}")
+
+
+@table.command()
+@click.argument("before")
+@click.argument("after")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Most rows.")
+@json_option
+def diff(before: str, after: str, limit: int, as_json: bool) -> None:
+    """Which entries moved beyond their intervals from BEFORE to AFTER.
+
+    For a driver upgrade, another engine version, thermal trouble.
+    """
+    from latlut.compare import diff as compare
+    from latlut.table import LatencyTable
+
+    with LatencyTable.open(before) as first, LatencyTable.open(after) as second:
+        found = compare(first, second)
+    if as_json:
+        print_json(
+            {
+                "identity": found.identity,
+                "overall_ratio": found.overall,
+                "common": len(found.moves),
+                "moved": [
+                    {"op_spec": m.key, "before_ms": m.before_ms, "after_ms": m.after_ms,
+                     "ratio": m.ratio}
+                    for m in found.moved
+                ],
+                "expected_by_chance": found.by_chance,
+                "only_before": found.only_before,
+                "only_after": found.only_after,
+            }
+        )  # fmt: skip
+        return
+    for line in found.identity:
+        click.echo(f"identity differs: {line} (here: {before}, there: {after})")
+    if not found.moves:
+        click.echo("the tables have no op spec in common")
+        return
+    click.echo(
+        f"{len(found.moves)} common op specs; median ratio after / before {found.overall:.4f}; "
+        f"{len(found.moved)} moved beyond their intervals (up to {found.by_chance:.0f} by chance)"
+    )
+    if found.moved:
+        rows = [[m.key, m.before_ms, m.after_ms, m.ratio] for m in found.moved[:limit]]
+        print_table(["op spec", "before, ms", "after, ms", "ratio"], rows)
+    for where, keys in (("BEFORE", found.only_before), ("AFTER", found.only_after)):
+        if keys:
+            click.echo(f"{len(keys)} op specs only in {where}, such as {keys[0]}")
+
+
+@table.command()
+@click.argument("into")
+@click.argument("sources", nargs=-1, required=True)
+@json_option
+def merge(into: str, sources: tuple[str, ...], as_json: bool) -> None:
+    """Add the measurements of SOURCES to the table INTO; all must have one identity.
+
+    Runs that INTO holds already are skipped, so a merge can be repeated.
+    """
+    from latlut.compare import merge as join
+    from latlut.table import LatencyTable
+
+    reports = []
+    with LatencyTable.open(into, is_writable=True) as target:
+        for name in sources:
+            with LatencyTable.open(name) as source:
+                reports.append({"source": str(source.path), **vars(join(target, source))})
+    if as_json:
+        print_json(reports)
+        return
+    for report in reports:
+        click.echo(
+            f"{report['source']}: {report['runs']} runs with {report['measurements']} measurements "
+            f"and {report['entries']} imported entries added, {report['skipped_runs']} runs were "
+            "there already"
+        )
+
+
+@table.command()
+@click.argument("name", metavar="TABLE")
+@click.argument("file", type=_FILE)
+def export(name: str, file: Path) -> None:
+    """Write a table's entries to FILE, .csv or .parquet, with its identity."""
+    from latlut.table import LatencyTable
+    from latlut.table_files import export_file
+
+    with LatencyTable.open(name) as opened:
+        count = export_file(opened, file)
+    click.echo(f"{count} entries written to {file}")
+
+
+@table.command(name="import")
+@click.argument("file", type=_FILE)
+@click.option("--table", "table_path", type=_FILE, help="Table to make or add to.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="A field of the identity, for files that carry none; may be repeated.",
+)
+@json_option
+def import_(file: Path, table_path: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Read FILE into a table: .csv or .parquet of entries, or the FasterSeg authors' .npy.
+
+    Nothing in a .npy is executed: a file that holds anything but numbers by name is refused.
+
+    \b
+    latlut table import latency_lookup_table.npy --table profiles/1080ti-fasterseg.db
+    latlut table import entries.csv --set target=cpu --set device_model=... --set engine=... \\
+        --set engine_version=...
+    """
+    from latlut.table_files import import_file
+
+    fields: dict[str, str | int] = {}
+    for item in overrides:
+        field, equals, value = item.partition("=")
+        if not equals or not field:
+            raise LatlutError(f"--set {item}: expected FIELD=VALUE, such as engine=onnxruntime")
+        fields[field] = value
+    path = table_path or Path("profiles") / f"{file.stem}.db"
+    report = import_file(file, path, fields)
+    if as_json:
+        print_json({k: str(v) if isinstance(v, Path) else v for k, v in vars(report).items()})
+        return
+    click.echo(
+        f"{report.rows} rows of {report.path} are {report.op_specs} op specs"
+        f"{f' and {report.repeats} repeats' if report.repeats else ''} in {report.table}"
+    )
+    for text in report.remarks:
+        click.echo(f"  {text}")

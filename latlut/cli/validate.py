@@ -1,0 +1,233 @@
+"""``latlut validate``: measure whole networks and compare them with the table's estimates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from latlut.cli.choices import (
+    DeviceChoice,
+    SizeType,
+    as_in_table,
+    choose_engine,
+    device_options,
+    import_operators,
+    operators_option,
+)
+from latlut.cli.output import (
+    json_option,
+    print_json,
+    print_table,
+    progress_bar,
+    quiet_option,
+    remark,
+)
+from latlut.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    from latlut.table import LatencyTable
+    from latlut.validate import TableSpace, Validation
+
+
+@click.command()
+@device_options
+@click.option(
+    "--table",
+    "table_name",
+    metavar="NAME|FILE",
+    help="Table to validate [the one that `latlut profile` makes here].",
+)
+@click.option(
+    "--networks",
+    type=click.IntRange(3, 10000),
+    default=60,
+    show_default=True,
+    help="How many random networks to measure.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 100),
+    default=3,
+    show_default=True,
+    help="Rounds over all networks in each of the two passes.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the network sampler.")
+@click.option("--plan", metavar="NAME|FILE", help="Space to sample from [the table's latest].")
+@click.option("--input", "input_size", type=SizeType(), help="Image size [the table's latest].")
+@click.option(
+    "--plot",
+    "plot_path",
+    type=click.Path(path_type=Path),
+    help="Picture of the result: .png, .svg or .pdf [beside the table].",
+)
+@click.option("--min-r", type=float, help="Exit with code 1 if the correlation is below this.")
+@operators_option
+@quiet_option
+@json_option
+def validate(
+    gpu: str | None, cpu: bool, engine: str | None, precision: str, threads: int,
+    table_name: str | None, networks: int, rounds: int, seed: int, plan: str | None,
+    input_size: tuple[int, int] | None, plot_path: Path | None, min_r: float | None,
+    operator_modules: tuple[str, ...], quiet: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Measure random whole networks and compare them with the table's estimates.
+
+    Each network is measured twice, far apart in time, so that the estimate is judged against what
+    a perfect one could reach. Engine, precision and threads are the table's unless you name them.
+
+    \b
+    latlut validate --table profiles/cpu-onnxruntime-fp32.db
+    """
+    from latlut.measuring import measuring_on
+    from latlut.profiler import identity_of
+    from latlut.table import LatencyTable
+    from latlut.validate import ValidationSettings, store
+    from latlut.validate import validate as run
+
+    import_operators(operator_modules)
+    name = table_name or _only_table()
+    with LatencyTable.open(name) as table:
+        own = table.identity
+    choice = DeviceChoice(gpu, cpu, engine, precision, threads)
+    target, chosen = choose_engine(as_in_table(choice, own))
+    settings = ValidationSettings(networks=networks, rounds=rounds, seed=seed)
+    with LatencyTable.open(name, is_writable=True) as table:
+        table.check_identity(identity_of(chosen, target.name, statistic=own.statistic))
+        where = _space(table, plan, input_size)
+        remark(
+            f"{networks} random networks at {where.input_size[0]}x{where.input_size[1]} on "
+            f"{chosen.title} {chosen.version}, 2 passes of {rounds} rounds",
+            quiet,
+        )
+        with measuring_on(chosen), progress_bar("validate", quiet) as listener:
+            found = run(table, chosen, where, settings, listener=listener)
+        store(table, found, settings)
+        path = plot_path or table.path.with_name(f"{table.path.stem}-validation.png")
+        plot(table, found, where, path)
+        if as_json:
+            print_json(_as_json(found, str(table.path), str(path)))
+        else:
+            print_validation(found, str(table.path), str(path))
+    if min_r is not None and not found.agreement.r >= min_r:
+        remark(f"r = {found.agreement.r:.4f} is below --min-r {min_r}")
+        click.get_current_context().exit(1)
+
+
+def _only_table() -> str:
+    found = sorted(str(path) for path in Path("profiles").glob("*.db"))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UnknownNameError("no table in ./profiles: make one with latlut profile")
+    raise UnknownNameError(f"which table? name one with --table: {', '.join(found)}")
+
+
+def _space(table: LatencyTable, plan: str | None, input_size: tuple[int, int] | None) -> TableSpace:
+    from dataclasses import replace
+
+    from latlut.errors import SpecError
+    from latlut.plans import load_plan
+    from latlut.validate import space_from_plan, space_of
+
+    if plan is None:
+        where = space_of(table)
+        return where if input_size is None else replace(where, input_size=input_size)
+    values = load_plan(plan, input_size).space
+    if values is None:
+        raise SpecError(f"the plan {plan} is no search space: networks cannot be sampled from it")
+    return space_from_plan(values)
+
+
+def plot(table: LatencyTable, found: Validation, where: TableSpace, path: Path) -> None:
+    """Draw estimated against measured latency of the validation's networks."""
+    from latlut.reports.scatter import plot_agreement
+
+    own = table.identity
+    lows = [item.estimate.ci_low_ms for item in found.networks]
+    highs = [item.estimate.ci_high_ms for item in found.networks]
+    has_intervals = all(value is not None for value in (*lows, *highs))
+    height, width = where.input_size
+    plot_agreement(
+        [item.estimate.ms for item in found.networks],
+        [item.measured_ms for item in found.networks],
+        found.agreement,
+        "Whole networks: estimated from the table, and measured",
+        f"{own.engine} {own.engine_version}, {own.precision}, {own.threads} thread(s), "
+        f"{own.device_model}; random FasterSeg networks at {height}x{width}",
+        path,
+        ci_low_ms=lows if has_intervals else None,  # type: ignore[arg-type]
+        ci_high_ms=highs if has_intervals else None,  # type: ignore[arg-type]
+    )
+
+
+def print_validation(found: Validation, table_path: str, plot_path: str) -> None:
+    """The agreement as a table, the worst estimates term by term, and where things were stored."""
+    a = found.agreement
+
+    def with_interval(name: str, digits: int = 2, factor: float = 1.0) -> str:
+        low, high = a.intervals[name]
+        value = getattr(a, name)
+        return (
+            f"{factor * value:.{digits}f} ({factor * low:.{digits}f} to {factor * high:.{digits}f})"
+        )
+
+    rows = [
+        ["Pearson r", with_interval("r", 4), f"{a.ceiling_r:.4f}"],
+        ["mean absolute error, %", with_interval("mape_percent"),
+         f"{a.noise_floor_mape_percent:.2f}"],
+        ["root mean square error, %", with_interval("rmspe_percent"), ""],
+        ["bias, %", with_interval("bias_percent"), ""],
+        ["within 5%, % of networks", with_interval("within_5", 0, 100), ""],
+        ["within 10%, % of networks", with_interval("within_10", 0, 100), ""],
+        ["R2 against y = x", with_interval("r2", 4), ""],
+        ["Spearman", with_interval("spearman", 4), ""],
+        ["Kendall", f"{a.kendall:.4f}", ""],
+        ["slope", with_interval("slope", 3), ""],
+        ["intercept, ms", with_interval("intercept_ms", 3), ""],
+    ]  # fmt: skip
+    print_table(["estimate against measurement", "value (95% interval)", "a perfect one"], rows)
+    click.echo(
+        f"\n{a.n} networks, measured {a.measured_p10_ms:.3g} to {a.measured_p90_ms:.3g} ms "
+        f"(p10 to p90); the two measuring passes correlate by {a.r12:.4f}"
+    )
+    if found.speed_factor == found.speed_factor:
+        click.echo(
+            f"the machine's speed against the time of profiling: sentinels took "
+            f"{found.speed_factor:.3f}x as long"
+        )
+    for note in a.notes:
+        click.echo(f"note: {note}")
+    click.echo("\nworst estimates, with their largest terms:")
+    for item in found.worst():
+        click.echo(
+            f"  {item.estimate.ms:.4g} ms estimated, {item.measured_ms:.4g} ms measured "
+            f"({item.error_percent:+.1f}%)"
+        )
+        for term in sorted(item.estimate.terms, key=lambda t: -t.total_ms)[:4]:
+            click.echo(f"      {term.total_ms:8.4g} ms  {term.count} x {term.spec}")
+    click.echo(f"\nsampler: {found.sampler}")
+    click.echo(f"plot: {plot_path}\nstored in: {table_path}")
+
+
+def _as_json(found: Validation, table_path: str, plot_path: str) -> dict[str, object]:
+    return {
+        "table": table_path,
+        "plot": plot_path,
+        "agreement": found.agreement.to_dict(),
+        "speed_factor": found.speed_factor,
+        "sampler": found.sampler,
+        "networks": [
+            {
+                "estimated_ms": item.estimate.ms,
+                "ci_low_ms": item.estimate.ci_low_ms,
+                "ci_high_ms": item.estimate.ci_high_ms,
+                "measured_first_ms": item.measured_first_ms,
+                "measured_second_ms": item.measured_second_ms,
+                "error_percent": item.error_percent,
+                "architecture": item.architecture.to_json(),
+            }
+            for item in found.networks
+        ],
+    }

@@ -1,0 +1,113 @@
+"""One row of a file of entries, checked cell by cell.
+
+A cell that cannot be what its column says is refused with the file, the row, the column, what was
+received and what was expected.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from latlut.errors import ImportFileError
+from latlut.opspec import OpSpec
+
+
+@dataclass(frozen=True)
+class EntryRow:
+    """One row of a file of entries; what the file does not say is None, ``warnings`` empty.
+
+    Latency and interval are milliseconds; ``n`` counts samples, ``passes`` measuring passes.
+    ``row`` is where it stands: the line in a CSV file, the row counted from 1 in Parquet.
+    """
+
+    spec: OpSpec
+    latency_ms: float
+    ci_low_ms: float | None = None
+    ci_high_ms: float | None = None
+    n: int | None = None
+    passes: int | None = None
+    warnings: str = ""
+    row: int = 0
+
+
+class Cells:
+    """The cells of one row by column (None: empty), and where it stands; ``entry`` checks them.
+
+    Every method raises ImportFileError for a cell that cannot be used.
+    """
+
+    def __init__(self, path: Path, row: int, values: Mapping[str, object]) -> None:
+        self.path = path
+        self.row = row
+        self.values = values
+
+    def error(self, column: str, expected: str) -> ImportFileError:
+        value = self.values.get(column)
+        shown = "nothing" if value is None else f"{str(value)[:120]!r}"
+        return ImportFileError(
+            f"{self.path}: row {self.row}, column {column}: received {shown}, expected {expected}; "
+            "correct the file and import it again"
+        )
+
+    def entry(self) -> EntryRow:
+        latency_ms = self.number("latency_ms", "a positive, finite number of milliseconds")
+        if latency_ms is None or latency_ms <= 0:
+            raise self.error("latency_ms", "a positive, finite number of milliseconds")
+        low_ms = self.number("ci_low_ms", "a finite number of milliseconds, or nothing")
+        high_ms = self.number("ci_high_ms", "a finite number of milliseconds, or nothing")
+        if low_ms is None and high_ms is not None:
+            raise self.error("ci_low_ms", "both ends of the interval or neither")
+        if low_ms is not None and high_ms is None:
+            raise self.error("ci_high_ms", "both ends of the interval or neither")
+        if low_ms is not None and low_ms > latency_ms:
+            raise self.error("ci_low_ms", f"at most the latency, {latency_ms} ms")
+        if high_ms is not None and high_ms < latency_ms:
+            raise self.error("ci_high_ms", f"at least the latency, {latency_ms} ms")
+        warnings = self.values.get("warnings")
+        if warnings is not None and not isinstance(warnings, str):
+            raise self.error("warnings", "text")
+        return EntryRow(
+            self.spec(),
+            latency_ms,
+            low_ms,
+            high_ms,
+            self.count("n"),
+            self.count("passes"),
+            warnings or "",
+            self.row,
+        )
+
+    def spec(self) -> OpSpec:
+        text = self.values.get("op_spec")
+        if not isinstance(text, str):
+            raise self.error("op_spec", "the text of an op spec")
+        try:
+            return OpSpec.parse(text)
+        except (ValueError, TypeError) as error:
+            raise self.error("op_spec", f"an op spec ({str(error)[:300]})") from error
+
+    def number(self, column: str, expected: str) -> float | None:
+        value = self.values.get(column)
+        is_missing = value is None or (isinstance(value, float) and math.isnan(value))
+        if is_missing and column != "latency_ms":
+            return None
+        if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
+            raise self.error(column, expected)
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError) as error:
+            raise self.error(column, expected) from error
+        if not math.isfinite(number):
+            raise self.error(column, expected)
+        return number
+
+    def count(self, column: str) -> int | None:
+        number = self.number(column, "a positive whole number, or nothing")
+        if number is None:
+            return None
+        if number < 1 or number != int(number):
+            raise self.error(column, "a positive whole number, or nothing")
+        return int(number)

@@ -1,0 +1,64 @@
+"""The errors that a caller can act on.
+
+Every message says what was received, what was expected and what to do next. The
+command line prints the message alone; anything that is not a ``LatlutError`` keeps
+its traceback, because it is a defect of latlut.
+"""
+
+from __future__ import annotations
+
+
+class LatlutError(Exception):
+    """Base of all errors that a caller can cause or mend."""
+
+
+class SpecError(LatlutError, ValueError):
+    """An op spec, plan, architecture or size that makes no sense."""
+
+
+class UnknownNameError(LatlutError, KeyError):
+    """A name (operator, engine, target, plan, table) that nothing is registered under."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class TableError(LatlutError):
+    """A table file that cannot be opened, read or written."""
+
+
+class IdentityError(TableError):
+    """Rows or runs of another device, engine or measuring protocol than the table's own."""
+
+
+class MissingEntryError(TableError, LookupError):
+    """A latency that the table does not hold."""
+
+
+class EngineError(LatlutError):
+    """An engine that is missing, cannot run here, or rejects a graph."""
+
+
+class ParityError(EngineError):
+    """An engine whose output differs from PyTorch's: what it would time is another operator."""
+
+
+class DeviceBusyError(LatlutError):
+    """Another process is measuring on the device."""
+
+
+class TargetError(LatlutError):
+    """The hardware asked for is not the hardware that is here."""
+
+
+class ImportFileError(LatlutError):
+    """A file from outside (CSV, Parquet, .npy, JSON, TOML) that cannot be used as it is."""
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """A sentence that names the nearest known name and lists the rest."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}known: {', '.join(sorted(known))}"

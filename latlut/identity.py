@@ -1,0 +1,79 @@
+"""Identity: what two latencies must have in common to stand in one table.
+
+Everything else (clocks, temperature, dates, host, plan) is provenance of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+from latlut.errors import IdentityError
+
+#: Raised whenever the way of measuring changes so much that old and new entries do not compare.
+PROTOCOL_VERSION = "1"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Device, engine and measuring protocol of a table.
+
+    ``target`` is latlut's name of the hardware (``cpu``, ``1080ti``); ``device_model`` the name
+    that the driver or the kernel gives; ``mode`` how entries are isolated (``standalone``).
+    """
+
+    target: str
+    device_model: str
+    engine: str
+    engine_version: str
+    precision: str = "fp32"
+    threads: int = 1
+    mode: str = "standalone"
+    statistic: str = "p10"
+    power_mode: str = ""
+    driver: str = ""
+    protocol_version: str = PROTOCOL_VERSION
+
+    def to_dict(self) -> dict[str, str | int]:
+        """Field name -> value, JSON-able."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> Identity:
+        """The identity of a mapping as ``to_dict`` gives it.
+
+        Raises:
+            IdentityError: a field is missing or unknown.
+        """
+        known = {field.name for field in fields(cls)}
+        required = {"target", "device_model", "engine", "engine_version"}
+        if missing := sorted(required - set(values)):
+            raise IdentityError(f"an identity needs {', '.join(missing)}")
+        if unknown := sorted(set(values) - known):
+            raise IdentityError(f"an identity has no field {', '.join(unknown)}")
+        types = {field.name: int if field.name == "threads" else str for field in fields(cls)}
+        try:
+            return cls(**{name: types[name](value) for name, value in values.items()})  # type: ignore[arg-type,call-overload]
+        except (TypeError, ValueError) as error:
+            raise IdentityError(f"not an identity: {error}") from error
+
+    def differences(self, other: Identity) -> list[str]:
+        """One phrase per differing field, ``engine_version: '1.32.0' here, '1.31.0' there``."""
+        return [
+            f"{name}: {mine!r} here, {theirs!r} there"
+            for name, mine, theirs in (
+                (field.name, getattr(self, field.name), getattr(other, field.name))
+                for field in fields(self)
+            )
+            if mine != theirs
+        ]
+
+    @property
+    def file_stem(self) -> str:
+        """Default name of the table's file, without suffix; what is default is not in it."""
+        parts = [self.target, self.engine, self.precision]
+        if self.threads != 1:
+            parts.append(f"{self.threads}threads")
+        if self.mode != "standalone":
+            parts.append(self.mode)
+        return "-".join(parts)

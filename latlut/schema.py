@@ -1,0 +1,114 @@
+"""The table file's schema: SQLite tables, views and the migrations that make them.
+
+Each change of the schema is one named migration; sqlite-utils applies the missing ones, each in
+its own transaction. A file whose migrations this version does not know is newer than this
+version and is refused.
+"""
+
+from __future__ import annotations
+
+from sqlite_utils import Database, Migrations
+
+#: PRAGMA application_id of a latlut table: "llut" in ASCII.
+APPLICATION_ID = 0x6C6C7574
+
+migrations = Migrations("latlut")
+
+
+@migrations()
+def m001_initial(db: Database) -> None:
+    """Identity, op specs, runs, passes, measurements, entries, failures, validations, views."""
+    for statement in _INITIAL.split(";\n"):
+        if statement.strip():
+            db.conn.execute(statement)
+    db.conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+_INITIAL = """
+CREATE TABLE identity (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    target TEXT NOT NULL, device_model TEXT NOT NULL, power_mode TEXT NOT NULL,
+    driver TEXT NOT NULL, engine TEXT NOT NULL, engine_version TEXT NOT NULL,
+    precision TEXT NOT NULL, threads INTEGER NOT NULL, mode TEXT NOT NULL,
+    statistic TEXT NOT NULL, protocol_version TEXT NOT NULL, created_at TEXT NOT NULL
+);
+CREATE TABLE op_specs (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, kind TEXT NOT NULL,
+    in_channels INTEGER NOT NULL, out_channels INTEGER NOT NULL, stride INTEGER NOT NULL,
+    height INTEGER NOT NULL, width INTEGER NOT NULL, batch INTEGER NOT NULL, options TEXT NOT NULL,
+    macs INTEGER, params INTEGER, moved_bytes INTEGER
+);
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, started_at TEXT NOT NULL, ended_at TEXT,
+    status TEXT NOT NULL, plan TEXT, plan_hash TEXT, space TEXT, settings TEXT NOT NULL,
+    environment TEXT NOT NULL, environment_end TEXT, seconds TEXT, latlut_version TEXT NOT NULL
+);
+CREATE TABLE passes (
+    id INTEGER PRIMARY KEY, run_id INTEGER NOT NULL REFERENCES runs(id),
+    pass_index INTEGER NOT NULL, started_at TEXT NOT NULL, speed_factor REAL, speed_error REAL
+);
+CREATE TABLE sentinel_readings (
+    id INTEGER PRIMARY KEY, pass_id INTEGER NOT NULL REFERENCES passes(id),
+    op_spec_id INTEGER NOT NULL REFERENCES op_specs(id), group_index INTEGER NOT NULL,
+    at TEXT NOT NULL, reading_ms REAL NOT NULL CHECK (reading_ms > 0)
+);
+CREATE TABLE measurements (
+    id INTEGER PRIMARY KEY, op_spec_id INTEGER NOT NULL REFERENCES op_specs(id),
+    pass_id INTEGER NOT NULL REFERENCES passes(id), group_index INTEGER,
+    at TEXT NOT NULL, n INTEGER NOT NULL, reading_ms REAL NOT NULL CHECK (reading_ms > 0),
+    min_ms REAL, p10_ms REAL, median_ms REAL,
+    p90_ms REAL, max_ms REAL, ci_low_ms REAL, ci_high_ms REAL, warmup_runs INTEGER,
+    is_steady INTEGER, requeues INTEGER NOT NULL DEFAULT 0, parity REAL,
+    samples BLOB,
+    UNIQUE (op_spec_id, pass_id)
+);
+CREATE TABLE entries (
+    op_spec_id INTEGER PRIMARY KEY REFERENCES op_specs(id),
+    latency_ms REAL NOT NULL CHECK (latency_ms > 0), ci_low_ms REAL, ci_high_ms REAL,
+    own_error REAL, passes INTEGER NOT NULL, n INTEGER NOT NULL, roofline_ms REAL,
+    warnings TEXT NOT NULL DEFAULT '', updated_at TEXT NOT NULL
+);
+CREATE TABLE failures (
+    op_spec_id INTEGER PRIMARY KEY REFERENCES op_specs(id), run_id INTEGER REFERENCES runs(id),
+    at TEXT NOT NULL, message TEXT NOT NULL
+);
+CREATE TABLE validations (
+    id INTEGER PRIMARY KEY, at TEXT NOT NULL, networks INTEGER NOT NULL, seed INTEGER NOT NULL,
+    sampler TEXT NOT NULL, settings TEXT NOT NULL, environment TEXT NOT NULL,
+    agreement TEXT NOT NULL, latlut_version TEXT NOT NULL
+);
+CREATE TABLE validation_networks (
+    validation_id INTEGER NOT NULL REFERENCES validations(id), position INTEGER NOT NULL,
+    architecture TEXT NOT NULL, estimated_ms REAL NOT NULL, ci_low_ms REAL, ci_high_ms REAL,
+    measured_first_ms REAL NOT NULL, measured_second_ms REAL NOT NULL,
+    PRIMARY KEY (validation_id, position)
+);
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE INDEX measurements_pass ON measurements(pass_id);
+CREATE VIEW latencies AS
+    SELECT op_specs.key AS op_spec, kind, in_channels, out_channels, stride, height, width, batch,
+        options, round(latency_ms, 5) AS latency_ms, round(ci_low_ms, 5) AS ci_low_ms,
+        round(ci_high_ms, 5) AS ci_high_ms,
+        round(50.0 * (ci_high_ms - ci_low_ms) / latency_ms, 2) AS ci_percent, passes, n,
+        round(roofline_ms, 5) AS roofline_ms,
+        round(macs / latency_ms / 1e6, 2) AS gmacs_per_s, warnings
+    FROM entries JOIN op_specs ON op_specs.id = entries.op_spec_id;
+CREATE VIEW readings AS
+    SELECT op_specs.key AS op_spec, runs.id AS run, pass_index, group_index, measurements.at,
+        reading_ms, n, min_ms, p10_ms, median_ms, p90_ms, max_ms, ci_low_ms, ci_high_ms,
+        is_steady, requeues, speed_factor
+    FROM measurements JOIN op_specs ON op_specs.id = op_spec_id
+        JOIN passes ON passes.id = pass_id JOIN runs ON runs.id = run_id;
+CREATE VIEW suspects AS
+    SELECT * FROM latencies WHERE warnings <> '' ORDER BY ci_percent DESC;
+CREATE VIEW failed AS
+    SELECT op_specs.key AS op_spec, at, message FROM failures
+        JOIN op_specs ON op_specs.id = op_spec_id;
+CREATE VIEW run_log AS
+    SELECT id, kind, status, started_at, ended_at, plan, latlut_version,
+        json_extract(environment, '$.host') AS host,
+        json_extract(seconds, '$.total') AS seconds,
+        (SELECT count(*) FROM measurements JOIN passes ON passes.id = pass_id
+            WHERE passes.run_id = runs.id) AS measurements
+    FROM runs;
+"""

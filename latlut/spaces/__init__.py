@@ -1,0 +1,6 @@
+"""Search spaces and their discrete networks, without torch."""
+
+from latlut.spaces.architecture import Architecture, Branch, Cell
+from latlut.spaces.fasterseg import FasterSegSpace
+
+__all__ = ["Architecture", "Branch", "Cell", "FasterSegSpace"]

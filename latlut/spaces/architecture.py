@@ -1,0 +1,375 @@
+"""Architecture: one discrete FasterSeg network, as a value, a JSON file and a graph.
+
+A network is a stem down to 1/8 of the image, one or two branches of cells that end at 1/8, 1/16
+or 1/32, a refinement of each coarse branch back up to 1/8, a fusion of the branches, the head and
+the upsampling of its logits. Branches share their first cells for as long as these agree.
+
+Symbols: F base width; a width is a number of twelfths, so that a map at 1/s has F * s * width / 12
+channels (the paper's "expansion ratio"); H, W the sides of the image in pixels.
+
+Source: FasterSeg, Sec. 3.1, 3.4 and Fig. 6; the stem, refinement and head follow the authors' code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from latlut.errors import ImportFileError, SpecError, did_you_mean
+from latlut.opspec import IMAGE, Node, OpSpec
+
+#: Downsample rates at which a branch can end.
+SCALES = (8, 16, 32)
+#: Candidate operators of a cell, in the order of a row of alpha.
+OPERATORS = ("skip", "conv", "conv_2x", "zoomed_conv", "zoomed_conv_2x")
+#: Widths are twelfths of the full number of channels.
+FULL_WIDTH = 12
+
+MAX_CELLS = 1000
+
+Shape = tuple[int, int, int]
+
+
+def whole_number(name: str, value: object, low: int, high: int) -> int:
+    """``value`` as an int between ``low`` and ``high``, both included.
+
+    Raises:
+        SpecError: it is not a whole number (a bool is none) or out of range.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise SpecError(f"{name} must be a whole number, received {value!r}")
+    number = int(value)
+    if not low <= number <= high:
+        raise SpecError(f"{name} must be between {low} and {high}, received {number}")
+    return number
+
+
+def image_size(value: object) -> tuple[int, int]:
+    """(height, width) in pixels, checked.
+
+    Raises:
+        SpecError: it is not two whole numbers between 1 and 65536.
+    """
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise SpecError(f"an image size is (height, width), received {value!r}")
+    return whole_number("height", value[0], 1, 1 << 16), whole_number("width", value[1], 1, 1 << 16)
+
+
+def channels(base_width: int, scale: int, width: int) -> int:
+    """Channels of a map at 1/scale: F * scale * width / 12.
+
+    Raises:
+        SpecError: that is not a whole number.
+    """
+    twelfths = base_width * scale * width
+    if twelfths % FULL_WIDTH:
+        raise SpecError(
+            f"width {width}/12 of base width {base_width} at 1/{scale} is "
+            f"{twelfths}/12 channels, which is not a whole number"
+        )
+    return twelfths // FULL_WIDTH
+
+
+def stem_specs(
+    base_width: int, stem_width: int, input_size: tuple[int, int], batch: int = 1
+) -> tuple[OpSpec, OpSpec, OpSpec]:
+    """The stem's three op specs: image -> 4F at 1/2 -> 8F at 1/4 -> 8F at 1/8 (times width / 12).
+
+    Raises:
+        SpecError: channels that are not whole, a size or batch out of range.
+    """
+    half = channels(base_width, 4, stem_width)
+    full = channels(base_width, 8, stem_width)
+    first = OpSpec("conv", (3, *image_size(input_size)), half, stride=2, batch=batch)
+    second = OpSpec("conv_2x", first.output, full, stride=2, batch=batch)
+    return first, second, OpSpec("conv_2x", second.output, full, stride=2, batch=batch)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One operator of a branch.
+
+    Args:
+        operator: any of ``OPERATORS`` but ``"skip"``: a stride-1 skip is an identity and left out
+            of a derived network, a stride-2 skip is replaced by the next best operator.
+        width: twelfths of the full channels of its output.
+        is_down: whether it has stride 2, so that its output is at the next scale.
+
+    Raises:
+        SpecError: an operator, width or flag that is none.
+    """
+
+    operator: str
+    width: int
+    is_down: bool = False
+
+    def __post_init__(self) -> None:
+        if self.operator == "skip":
+            raise SpecError(
+                'the operator "skip" has no place in a derived network: leave a stride-1 skip out '
+                "(it is an identity), give a stride-2 skip another operator"
+            )
+        if self.operator not in OPERATORS:
+            known = [name for name in OPERATORS if name != "skip"]
+            raise SpecError(
+                f"unknown operator {self.operator!r}; {did_you_mean(str(self.operator), known)}"
+            )
+        object.__setattr__(self, "width", whole_number("width", self.width, 1, FULL_WIDTH))
+        if not isinstance(self.is_down, bool):
+            raise SpecError(f"is_down must be true or false, received {self.is_down!r}")
+
+
+@dataclass(frozen=True)
+class Branch:
+    """The cells from 1/8 down to 1/scale. The number of down cells must lead to ``scale``.
+
+    Raises:
+        SpecError: no cells, another number of down cells, or a down cell at the end.
+    """
+
+    scale: int
+    cells: tuple[Cell, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cells", tuple(self.cells))
+        object.__setattr__(self, "scale", whole_number("a branch's scale", self.scale, 8, 32))
+        if self.scale not in SCALES:
+            raise SpecError(f"a branch ends at scale 8, 16 or 32, received {self.scale}")
+        if not 1 <= len(self.cells) <= MAX_CELLS:
+            raise SpecError(f"a branch has 1 to {MAX_CELLS} cells, received {len(self.cells)}")
+        if self.cells[-1].is_down:
+            raise SpecError("a branch's last cell cannot be a down cell: nothing follows it")
+        downs = sum(cell.is_down for cell in self.cells)
+        if 8 * 2**downs != self.scale:
+            raise SpecError(
+                f"a branch of scale {self.scale} has {SCALES.index(self.scale)} down cells, "
+                f"received {downs}"
+            )
+
+    def output_scales(self) -> tuple[int, ...]:
+        """The scale of each cell's output map."""
+        scale, scales = 8, []
+        for cell in self.cells:
+            scale *= 2 if cell.is_down else 1
+            scales.append(scale)
+        return tuple(scales)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A discrete FasterSeg network. Hashable; branches are kept in the order of their scales.
+
+    Args:
+        stem_width, head_width: twelfths (the published networks: 8 student, 12 teacher).
+        branches: one or two, of different scales; the last cell of each has the head's width.
+        base_width: F, channels per unit of scale at full width.
+        num_classes: channels of the logits.
+
+    Raises:
+        SpecError: values that are no network: see the message.
+    """
+
+    stem_width: int
+    head_width: int
+    branches: tuple[Branch, ...]
+    base_width: int = 12
+    num_classes: int = 19
+
+    def __post_init__(self) -> None:
+        highest = {"base_width": 1024, "num_classes": 1 << 16}
+        for name in ("base_width", "stem_width", "head_width", "num_classes"):
+            number = whole_number(name, getattr(self, name), 1, highest.get(name, FULL_WIDTH))
+            object.__setattr__(self, name, number)
+        ordered = tuple(sorted(self.branches, key=lambda branch: branch.scale))
+        object.__setattr__(self, "branches", ordered)
+        scales = [branch.scale for branch in ordered]
+        if len(scales) not in (1, 2) or len(set(scales)) != len(scales):
+            raise SpecError(
+                f"a network has one branch or two of different scales, received scales {scales}"
+            )
+        channels(self.base_width, 4, self.stem_width)
+        channels(self.base_width, 8, self.head_width)
+        for branch in ordered:
+            if branch.cells[-1].width != self.head_width:
+                raise SpecError(
+                    f"the last cell of the 1/{branch.scale} branch must have the head's width "
+                    f"{self.head_width}, received {branch.cells[-1].width}"
+                )
+            for cell, scale in zip(branch.cells, branch.output_scales(), strict=True):
+                channels(self.base_width, scale, cell.width)
+
+    @property
+    def shared_cells(self) -> int:
+        """How many leading cells both branches share; 0 for one branch.
+
+        Cells are shared while operator, width and next scale agree. The last cell of a branch
+        is its own.
+        """
+        if len(self.branches) == 1:
+            return 0
+        first, second = (branch.cells[:-1] for branch in self.branches)
+        count = 0
+        for mine, other in zip(first, second, strict=False):
+            if mine != other:
+                break
+            count += 1
+        return count
+
+    def nodes(self, input_size: tuple[int, int] = (1024, 2048), batch: int = 1) -> tuple[Node, ...]:
+        """The network as a graph, in order of execution; shared cells appear once.
+
+        Names: ``stem.0``; ``shared.cell.1`` and ``branch32.cell.5``, numbered along the branch;
+        ``branch32.refine.s16``; ``fusion``, ``head``, ``upsample``.
+
+        Args:
+            input_size: (height, width) of the image in pixels, any size; maps round up.
+            batch: images per inference.
+
+        Raises:
+            SpecError: a size or batch out of range.
+        """
+        graph = _Graph(batch)
+        stem = IMAGE
+        specs = stem_specs(self.base_width, self.stem_width, input_size, batch)
+        for index, spec in enumerate(specs):
+            stem = graph.add_spec(f"stem.{index}", spec, (stem,))
+        outputs = []
+        for branch in self.branches:
+            maps = self._add_cells(graph, branch, stem)
+            outputs.append(self._add_refinement(graph, branch, maps))
+        fused = len(outputs) * channels(self.base_width, 8, self.head_width)
+        fusion = graph.add("fusion", "fusion", tuple(outputs), fused)
+        head = graph.add("head", "head", (fusion,), self.num_classes)
+        graph.add("upsample", "upsample", (head,), self.num_classes, out_size=tuple(input_size))
+        return tuple(graph.nodes)
+
+    def _add_cells(self, graph: _Graph, branch: Branch, stem: str) -> list[str]:
+        """Add the branch's cells, save those that another branch added; maps[i] feeds cell i."""
+        maps = [stem]
+        shared = self.shared_cells
+        scales = branch.output_scales()
+        for index, (cell, scale) in enumerate(zip(branch.cells, scales, strict=True)):
+            owner = "shared" if index < shared else f"branch{branch.scale}"
+            name = f"{owner}.cell.{index}"
+            if name not in graph:
+                out = channels(self.base_width, scale, cell.width)
+                stride = 2 if cell.is_down else 1
+                graph.add(name, cell.operator, (maps[-1],), out, stride=stride)
+            maps.append(name)
+        return maps
+
+    def _add_refinement(self, graph: _Graph, branch: Branch, maps: list[str]) -> str:
+        """Add the way back up to 1/8: at each scale, with the input of the down cell there."""
+        coarse = maps[-1]
+        downs = [index for index, cell in enumerate(branch.cells) if cell.is_down]
+        for scale, index in reversed(list(zip((8, 16), downs, strict=False))):
+            out = channels(self.base_width, scale, self.head_width)
+            name = f"branch{branch.scale}.refine.s{scale}"
+            coarse = graph.add(name, "refine", (coarse, maps[index]), out)
+        return coarse
+
+    def op_specs(
+        self, input_size: tuple[int, int] = (1024, 2048), batch: int = 1
+    ) -> tuple[OpSpec, ...]:
+        """The op spec of every node, in order; equal specs of two nodes appear twice.
+
+        Raises:
+            SpecError: a size or batch out of range.
+        """
+        return tuple(node.spec for node in self.nodes(input_size, batch))
+
+    def describe(self) -> str:
+        """A short text table: every node with its operator, channels and scale."""
+        nodes = self.nodes((64, 64))
+        branches = " and ".join(f"1/{branch.scale}" for branch in self.branches)
+        lines = [
+            f"FasterSeg network, branches at {branches}, {self.shared_cells} shared cells",
+            f"stem {self.stem_width}/12, head {self.head_width}/12, base width "
+            f"{self.base_width}, {self.num_classes} classes",
+        ]
+        for node in nodes:
+            ins = "+".join(str(count) for count, _, _ in node.spec.inputs)
+            scale = 64 // node.spec.out_size[0]
+            where = f"to 1/{scale}" if node.spec.stride == 2 else f"at 1/{scale}"
+            arrow = f"{ins} -> {node.spec.out_channels}"
+            lines.append(f"  {node.name:<20} {node.spec.kind:<14} {arrow:>16}  {where}")
+        return "\n".join(lines)
+
+    def to_json(self) -> str:
+        """The versioned JSON text that ``from_json`` reads; one line per cell."""
+        from latlut.spaces.architecture_file import json_from_architecture
+
+        return json_from_architecture(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> Architecture:
+        """The architecture that a JSON text holds.
+
+        Raises:
+            ImportFileError: not JSON, not this format, a newer version, missing or unknown keys.
+            SpecError: values that are no network, with the place where they stand.
+        """
+        from latlut.spaces.architecture_file import architecture_from_json
+
+        return architecture_from_json(text)
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON text to a file.
+
+        Raises:
+            ImportFileError: the file cannot be written.
+        """
+        try:
+            Path(path).write_text(self.to_json(), encoding="utf-8")
+        except OSError as error:
+            raise ImportFileError(f"cannot write {path}: {error.strerror}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Architecture:
+        """The architecture in a JSON file.
+
+        Raises:
+            ImportFileError: no such file, or one that ``from_json`` cannot read.
+            SpecError: values that are no network.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8-sig")
+        except OSError as error:
+            raise ImportFileError(f"cannot read {path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ImportFileError(f"{path}: not a JSON text (not UTF-8)") from error
+        try:
+            return cls.from_json(text)
+        except (ImportFileError, SpecError) as error:
+            raise type(error)(f"{path}: {error}") from error
+
+
+class _Graph:
+    """Nodes under construction; knows the shape that each one puts out."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        self.nodes: list[Node] = []
+        self._shapes: dict[str, Shape] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._shapes
+
+    def add_spec(self, name: str, spec: OpSpec, inputs: tuple[str, ...]) -> str:
+        self.nodes.append(Node(name, spec, inputs))
+        self._shapes[name] = spec.output
+        return name
+
+    def add(
+        self,
+        name: str,
+        kind: str,
+        inputs: tuple[str, ...],
+        out_channels: int,
+        stride: int = 1,
+        **options: object,
+    ) -> str:
+        shapes: Sequence[Shape] = [self._shapes[source] for source in inputs]
+        spec = OpSpec(kind, shapes, out_channels, stride=stride, batch=self.batch, **options)
+        return self.add_spec(name, spec, inputs)

@@ -1,0 +1,264 @@
+"""Statistics of latency samples: quantiles with distribution-free intervals; passes combined.
+
+Latency on a shared machine has a sharp floor and a long upper tail, and it drifts. Two
+consequences run through this file. A low quantile repeats better than a mean. And the error of
+an entry is not in the samples of one sitting but between sittings, so the spread between passes
+decides, moderated over all entries because three passes alone say little about a spread.
+
+Symbols: n samples, E entries, P passes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from latlut.errors import SpecError
+
+#: Statistic name -> quantile. ``min`` is the sample minimum.
+STATISTICS = {"min": 0.0, "p10": 0.10, "p25": 0.25, "median": 0.5}
+CONFIDENCE = 0.95
+
+
+def check_statistic(name: str) -> str:
+    """``name`` if it is a statistic, SpecError otherwise."""
+    if name not in STATISTICS:
+        raise SpecError(f"unknown statistic {name!r}; known: {', '.join(STATISTICS)}")
+    return name
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A point estimate with a two-sided 95% interval, in the unit of the samples.
+
+    ``low`` or ``high`` is NaN where there are too few samples to bound that side.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        """Larger distance from the value to a bound, relative to the value; NaN if unbounded."""
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            return math.nan
+        return max(self.high - self.value, self.value - self.low) / self.value
+
+
+@lru_cache(maxsize=4096)
+def _quantile_ranks(n: int, q: float, confidence: float) -> tuple[int, int]:
+    """1-based ranks (r, s) with P(X_(r) <= Q_q <= X_(s)) >= confidence; 0 or n+1 if impossible.
+
+    Equal tails: the number of samples below Q_q is Binomial(n, q), so
+    r = max{r : P(B < r) <= tail} and s = min{s : P(B >= s) <= tail}.
+    """
+    from scipy.stats import binom
+
+    tail = (1 - confidence) / 2
+    r = int(binom.ppf(tail, n, q))
+    while r > 0 and binom.cdf(r - 1, n, q) > tail:
+        r -= 1
+    while binom.cdf(r, n, q) <= tail:
+        r += 1
+    s = int(binom.ppf(1 - tail, n, q)) + 1
+    while s <= n and binom.sf(s - 1, n, q) > tail:
+        s += 1
+    return r, s
+
+
+def quantile_interval(samples: np.ndarray, q: float, confidence: float = CONFIDENCE) -> Interval:
+    """A quantile with its distribution-free interval from order statistics.
+
+    For 0 < q < 1 the bounds are order statistics whose ranks come from the binomial distribution
+    of the number of samples below the true quantile (David & Nagaraja, Order Statistics, 7.1).
+    For q = 0, the floor of the distribution, the upper bound is the minimum and the lower one
+    x1 - (x2 - x1) * c / (1 - c) (Robson & Whitlock, Biometrika 1964).
+
+    Args:
+        samples: (n,) any unit.
+        q: 0 <= q < 1.
+        confidence: of the two-sided interval.
+
+    Returns:
+        The interval, in the unit of ``samples``; a bound is NaN where n is too small for it.
+
+    Raises:
+        SpecError: no samples, or q out of range.
+    """
+    if not 0 <= q < 1:
+        raise SpecError(f"a quantile is at least 0 and below 1, received {q}")
+    ordered = np.sort(np.asarray(samples, dtype=np.float64))
+    n = len(ordered)
+    if n == 0:
+        raise SpecError("no samples")
+    if q == 0:
+        floor = float(ordered[0])
+        if n < 2:
+            return Interval(floor, math.nan, floor)
+        gap = float(ordered[1]) - floor
+        return Interval(floor, max(0.0, floor - gap * confidence / (1 - confidence)), floor)
+    value = float(np.quantile(ordered, q, method="median_unbiased"))
+    r, s = _quantile_ranks(n, q, confidence)
+    low = float(ordered[r - 1]) if r >= 1 else math.nan
+    high = float(ordered[s - 1]) if s <= n else math.nan
+    return Interval(value, low, high)
+
+
+def statistic_interval(samples: np.ndarray, statistic: str) -> Interval:
+    """The named statistic of the samples with its 95% interval; see ``quantile_interval``."""
+    return quantile_interval(samples, STATISTICS[check_statistic(statistic)])
+
+
+@dataclass(frozen=True)
+class SpreadPrior:
+    """What all entries together say about an entry's spread between passes.
+
+    ``variance`` of log latency, worth ``dof`` degrees of freedom; both NaN where no entry was
+    measured twice.
+    """
+
+    variance: float
+    dof: float
+
+
+def fit_spread_prior(variances: np.ndarray, dof: np.ndarray) -> SpreadPrior:
+    """Scaled inverse chi-square prior of the entries' variances, by moments of their logarithm.
+
+    Args:
+        variances: (E,) sample variances of log latency between passes.
+        dof: (E,) their degrees of freedom, passes minus one; entries with 0 are left out.
+
+    Source: Smyth, Linear Models and Empirical Bayes Methods, 2004, Sec. 6.2.
+    """
+    from scipy.special import digamma, polygamma
+
+    keep = (dof > 0) & (variances > 0)
+    if not keep.any():
+        return SpreadPrior(math.nan, math.nan)
+    s2, d = variances[keep], dof[keep]
+    if len(s2) < 3:
+        # Too few to tell how spreads differ: pooled for entries without any, no weight otherwise.
+        return SpreadPrior(float(np.average(s2, weights=d)), 0.0)
+    e = np.log(s2) - digamma(d / 2) + np.log(d / 2)
+    excess = float(e.var(ddof=1) - polygamma(1, d / 2).mean())
+    if excess <= 0:
+        return SpreadPrior(float(np.exp(e.mean())), math.inf)
+    half_dof = _inverse_trigamma(excess)
+    log_variance = float(e.mean()) + float(digamma(half_dof)) - math.log(half_dof)
+    return SpreadPrior(math.exp(log_variance), 2 * half_dof)
+
+
+def _inverse_trigamma(y: float) -> float:
+    """x > 0 with trigamma(x) = y, by bracketing; trigamma falls from infinity to 0."""
+    from scipy.optimize import brentq
+    from scipy.special import polygamma
+
+    return float(brentq(lambda x: float(polygamma(1, x)) - y, 1e-6, 1e9))
+
+
+@dataclass(frozen=True)
+class Combined:
+    """Entries from several passes; arrays of length E.
+
+    ``value`` in the unit of the input; ``half_width`` the relative (log) half-width of each
+    entry's own 95% interval from the spread between passes, NaN where nothing is known of it;
+    ``passes`` how many readings an entry has; ``elasticity`` how strongly readings follow the
+    machine's speed, 0 where that cannot be told.
+    """
+
+    value: np.ndarray
+    half_width: np.ndarray
+    passes: np.ndarray
+    prior: SpreadPrior
+    elasticity: float
+
+
+#: Fewer degrees of freedom than this cannot tell how readings follow the machine's speed.
+MIN_ELASTICITY_DOF = 16
+
+
+def combine_passes(readings: np.ndarray, speeds: np.ndarray | None = None) -> Combined:
+    """One value per entry from its readings in several passes, with the spread between them.
+
+    Each reading is brought to the machine's usual speed, then the entry is the median over its
+    passes:
+
+        x_ep = log reading_ep - b log speed_ep,        value_e = exp(median_p x_ep)
+
+    where b, the elasticity, is the least-squares slope of the readings' deviations from their
+    entry's mean on those of the speeds, over all entries: 1 where an op suffers as much as the
+    sentinels do, 0 where they tell nothing. The interval is a t interval whose variance is the
+    entry's own, shrunk towards that of all entries (``fit_spread_prior``); the median of P normal
+    values has a standard deviation of at most 1.2533 / sqrt(P) of one value's.
+
+    Args:
+        readings: (E, P) positive, NaN where an entry was not measured in a pass.
+        speeds: (E, P) how slow the machine was beside each reading, 1 is usual; NaN if unknown.
+
+    Raises:
+        SpecError: a reading is not positive.
+    """
+    from scipy.stats import t as student
+
+    if np.any(readings[np.isfinite(readings)] <= 0):
+        raise SpecError("latencies must be positive")
+    logs = np.log(readings)
+    counts = np.isfinite(logs).sum(axis=1)
+    dof = np.maximum(counts - 1, 0).astype(float)
+    elasticity = 0.0
+    if speeds is not None:
+        log_speeds = np.where(np.isfinite(logs), np.nan_to_num(np.log(speeds)), np.nan)
+        elasticity = _elasticity(_centred(logs), _centred(log_speeds), float(dof.sum()))
+        logs = logs - elasticity * log_speeds
+    value = np.array(
+        [np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in logs]
+    )
+    variances = np.nansum(_centred(logs) ** 2, axis=1) / np.maximum(dof, 1)
+    prior = fit_spread_prior(variances, dof)
+    half_width = np.full(len(logs), np.nan)
+    if math.isfinite(prior.variance):
+        if math.isinf(prior.dof):
+            posterior, posterior_dof = np.full(len(logs), prior.variance), np.full(len(logs), 1e9)
+        else:
+            posterior_dof = prior.dof + dof
+            with np.errstate(invalid="ignore"):  # neither prior nor repeats: unknown
+                posterior = (prior.dof * prior.variance + dof * variances) / posterior_dof
+        scale = np.where(counts <= 2, 1.0, 1.2533) / np.sqrt(np.maximum(counts, 1))
+        half_width = student.ppf(0.975, posterior_dof) * np.sqrt(posterior) * scale
+    half_width = np.where(counts > 0, half_width, np.nan)
+    return Combined(np.exp(value), half_width, counts, prior, elasticity)
+
+
+def _centred(values: np.ndarray) -> np.ndarray:
+    """Rows minus their means over what is finite; NaN stays NaN."""
+    counts = np.maximum(np.isfinite(values).sum(axis=1, keepdims=True), 1)
+    return values - np.nansum(values, axis=1, keepdims=True) / counts
+
+
+def _elasticity(deviations: np.ndarray, speed_deviations: np.ndarray, dof: float) -> float:
+    square = float(np.nansum(speed_deviations**2))
+    if dof < MIN_ELASTICITY_DOF or square == 0:
+        return 0.0
+    return float(np.clip(np.nansum(deviations * speed_deviations) / square, 0.0, 1.5))
+
+
+def shared_half_width(pass_speeds: np.ndarray) -> float:
+    """Relative 95% half-width of the usual speed's level, from how much it differs by pass.
+
+    Args:
+        pass_speeds: (P,) the machine's mean speed in each pass, 1 is usual.
+
+    Returns:
+        t(0.975, P - 1) * std(log) / sqrt(P); NaN for one pass.
+    """
+    from scipy.stats import t as student
+
+    passes = len(pass_speeds)
+    if passes < 2:
+        return math.nan
+    spread = float(np.log(pass_speeds).std(ddof=1)) / math.sqrt(passes)
+    return float(student.ppf(0.975, passes - 1)) * spread

@@ -1,0 +1,246 @@
+"""The picture of a validation: estimated against measured latency of whole networks.
+
+The upper panel is the FasterSeg paper's Fig. 3 with the line y = x, the lower one shows what that
+figure hides: the relative error of every network, with a band of 5% around zero.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from latlut.agreement import Agreement
+from latlut.errors import SpecError
+from latlut.importers import replaced_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SUFFIXES = (".pdf", ".png", ".svg")
+DPI = 150
+BAND_PERCENT = 5.0
+
+#: The page in inches: a square panel above, a flat one of the same width below.
+_WIDTH, _HEIGHT, _LEFT, _SIDE = 6.1, 8.5, 0.75, 5.1
+
+_INK = "#22272e"
+_MUTED = "#6b7280"
+_GRID = "#e6e8eb"
+_POINTS = "#2563a8"
+_CALIBRATED = "#d97706"
+_IDEAL = "#d62728"
+_STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.size": 9.5,
+    "axes.edgecolor": "#9aa1ab",
+    "axes.labelcolor": _INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "text.color": _INK,
+    "text.parse_math": False,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "svg.hashsalt": "latlut",  # the same data give the same file
+}
+
+
+def plot_agreement(
+    estimated_ms: npt.ArrayLike,
+    measured_ms: npt.ArrayLike,
+    agreement: Agreement,
+    title: str,
+    subtitle: str,
+    path: str | Path,
+    *,
+    ci_low_ms: npt.ArrayLike | None = None,
+    ci_high_ms: npt.ArrayLike | None = None,
+    calibrated_ms: npt.ArrayLike | None = None,
+) -> None:
+    """Draw estimated against measured latency, with relative errors below, into a file.
+
+    Args:
+        estimated_ms: (N,) float, estimated latency of each network, milliseconds.
+        measured_ms: (N,) float, measured latency, milliseconds.
+        agreement: the numbers of the text box, of these estimates.
+        title: first line above the picture.
+        subtitle: what was measured where, wrapped below the title.
+        path: .png, .svg or .pdf; replaced if it exists, whole or not at all.
+        ci_low_ms, ci_high_ms: (N,) float, interval of each estimate, drawn as a horizontal bar.
+        calibrated_ms: (N,) float, the estimates after calibration, drawn as a second series.
+
+    Raises:
+        SpecError: shapes that differ, latencies that are not finite and positive, an interval
+            without its other end, or another suffix.
+        ImportFileError: the file cannot be written.
+
+    Source: FasterSeg, Fig. 3.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise SpecError(f"{path}: a picture ends in {', '.join(SUFFIXES)}, received {suffix!r}")
+    estimated = _checked("estimated_ms", estimated_ms, None)
+    measured = _checked("measured_ms", measured_ms, len(estimated))
+    if (ci_low_ms is None) != (ci_high_ms is None):
+        raise SpecError("ci_low_ms and ci_high_ms: give both or neither")
+    bars = None
+    if ci_low_ms is not None and ci_high_ms is not None:
+        low = _checked("ci_low_ms", ci_low_ms, len(estimated), is_bound=True)
+        high = _checked("ci_high_ms", ci_high_ms, len(estimated), is_bound=True)
+        bars = np.clip([estimated - low, high - estimated], 0, None)  # (2, N)
+    calibrated = None
+    if calibrated_ms is not None:
+        calibrated = _checked("calibrated_ms", calibrated_ms, len(estimated))
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH, _HEIGHT))
+        upper = figure.add_axes(_box(bottom=2.35, height=_SIDE))
+        lower = figure.add_axes(_box(bottom=0.55, height=1.2))
+        _draw_scatter(upper, estimated, measured, bars, calibrated)
+        _draw_errors(lower, estimated, measured, calibrated)
+        lower.set_xlim(upper.get_ylim())
+        upper.text(
+            0.97, 0.035, _summary(agreement), transform=upper.transAxes, ha="right", va="bottom",
+            multialignment="left", fontsize=9, linespacing=1.55, zorder=5,
+            bbox={"boxstyle": "round,pad=0.6", "fc": "white", "ec": "#d0d4da", "alpha": 0.94},
+        )  # fmt: skip
+        shown_title = textwrap.shorten(title, 58, placeholder=" …")
+        shown_subtitle = textwrap.fill(textwrap.shorten(subtitle, 160, placeholder=" …"), 78)
+        left = _LEFT / _WIDTH
+        figure.text(left, 0.977, shown_title, fontsize=13, fontweight="bold", va="top")
+        figure.text(left, 0.944, shown_subtitle, fontsize=9, color=_MUTED, va="top")
+        with replaced_atomically(path) as temporary:
+            kind = suffix.removeprefix(".")
+            metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
+            figure.savefig(temporary, format=kind, dpi=DPI, facecolor="white", metadata=metadata)
+
+
+_Floats = npt.NDArray[np.float64]
+
+
+def _box(*, bottom: float, height: float) -> tuple[float, float, float, float]:
+    """Left, bottom, width and height as shares of the page, from inches."""
+    return _LEFT / _WIDTH, bottom / _HEIGHT, _SIDE / _WIDTH, height / _HEIGHT
+
+
+def _checked(
+    name: str, values: npt.ArrayLike, length: int | None, *, is_bound: bool = False
+) -> _Floats:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not array.size or (length is not None and len(array) != length):
+        expected = f"({length},)" if length else "(N,)"
+        raise SpecError(f"{name}: expected shape {expected}, received {array.shape}")
+    if not np.isfinite(array).all() or (not is_bound and (array <= 0).any()):
+        raise SpecError(f"{name}: latencies are finite and positive, some of these are not")
+    return array
+
+
+def _marker_area(count: int) -> float:
+    """Square points: large for tens of networks, small for thousands."""
+    return float(np.clip(225 / math.sqrt(count), 9, 34))
+
+
+def _limits(*series: _Floats | None) -> tuple[float, float]:
+    together = np.concatenate([values for values in series if values is not None])
+    low, high = float(together.min()), float(together.max())
+    margin = 0.06 * (high - low) or 0.05 * high
+    return max(0.0, low - margin), high + margin
+
+
+def _draw_scatter(
+    axes: Axes,
+    estimated: _Floats,
+    measured: _Floats,
+    bars: _Floats | None,
+    calibrated: _Floats | None,
+) -> None:
+    low, high = _limits(estimated, measured, calibrated)
+    count = len(estimated)
+    opacity = 0.85 if count <= 100 else 0.55
+    _frame(axes)
+    axes.plot([low, high], [low, high], color=_IDEAL, linewidth=1.4, zorder=2, label="y = x")
+    if bars is not None:
+        axes.errorbar(
+            estimated, measured, xerr=bars, fmt="none", ecolor=_POINTS, elinewidth=0.9, alpha=0.35,
+            zorder=2.5, label="95% interval of the estimate",
+        )  # fmt: skip
+    axes.scatter(
+        estimated, measured, s=_marker_area(count), color=_POINTS, alpha=opacity, linewidths=0.5,
+        edgecolors="white", zorder=3, label="estimate",
+    )  # fmt: skip
+    if calibrated is not None:
+        axes.scatter(
+            calibrated, measured, s=_marker_area(count) * 0.8, facecolors="none",
+            edgecolors=_CALIBRATED, linewidths=1.0, alpha=opacity, zorder=3.5, label="calibrated",
+        )  # fmt: skip
+    axes.set_xlim(low, high)
+    axes.set_ylim(low, high)
+    axes.set_aspect("equal")
+    axes.set_xlabel("estimated latency, ms")
+    axes.set_ylabel("measured latency, ms")
+    axes.legend(loc="upper left", frameon=False, fontsize=9, handlelength=1.6, borderaxespad=0.6)
+
+
+def _draw_errors(
+    axes: Axes, estimated: _Floats, measured: _Floats, calibrated: _Floats | None
+) -> None:
+    """Percent error of every network over its measured latency."""
+    error_percent = 100 * (estimated / measured - 1)
+    shown = [error_percent]
+    area = _marker_area(len(measured)) * 0.7
+    _frame(axes)
+    axes.axhspan(-BAND_PERCENT, BAND_PERCENT, color="#9aa1ab", alpha=0.16, linewidth=0, zorder=0.5)
+    axes.axhline(0, color=_IDEAL, linewidth=1.2, zorder=2)
+    axes.scatter(
+        measured, error_percent, s=area, color=_POINTS, alpha=0.8, linewidths=0.4,
+        edgecolors="white", zorder=3,
+    )  # fmt: skip
+    if calibrated is not None:
+        calibrated_percent = 100 * (calibrated / measured - 1)
+        shown.append(calibrated_percent)
+        axes.scatter(
+            measured, calibrated_percent, s=area * 0.8, facecolors="none",
+            edgecolors=_CALIBRATED, linewidths=0.9, alpha=0.8, zorder=3.5,
+        )  # fmt: skip
+    together = np.concatenate([*shown, [-1.3 * BAND_PERCENT, 1.3 * BAND_PERCENT]])
+    margin = 0.06 * float(np.ptp(together))
+    axes.set_ylim(float(together.min()) - margin, float(together.max()) + margin)
+    axes.text(
+        0.995, BAND_PERCENT, f"±{BAND_PERCENT:g}%", transform=axes.get_yaxis_transform(),
+        ha="right", va="top", fontsize=8, color=_MUTED, zorder=4,
+        bbox={"boxstyle": "square,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.7},
+    )  # fmt: skip
+    axes.set_xlabel("measured latency, ms")
+    axes.set_ylabel("error, %")
+
+
+def _frame(axes: Axes) -> None:
+    axes.grid(color=_GRID, linewidth=0.8, zorder=0)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=3, width=0.8)
+
+
+def _summary(agreement: Agreement) -> str:
+    """The text box: correlation and error, each beside the best that the noise allows."""
+
+    def number(value: float, digits: int, unit: str = "") -> str:
+        return f"{value:.{digits}f}{unit}" if math.isfinite(value) else "undefined"
+
+    ceiling = number(agreement.ceiling_r, 4)
+    floor = number(agreement.noise_floor_mape_percent, 2, "%")
+    return "\n".join(
+        (
+            f"r = {number(agreement.r, 4)}  (noise ceiling {ceiling})",
+            f"MAPE = {number(agreement.mape_percent, 2, '%')}  (noise floor {floor})",
+            f"within 5%: {100 * agreement.within_5:.0f}% of n = {agreement.n} networks",
+        )
+    )

@@ -1,0 +1,58 @@
+"""Fixtures that several test files use. Locks and caches of tests never meet the user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fake_engine import FakeEngine
+
+from latlut.identity import Identity
+from latlut.plans import Plan, plan_from_ops
+from latlut.profiler import Sweep, SweepSettings, identity_of
+from latlut.table import LatencyTable
+
+
+@pytest.fixture(autouse=True)
+def private_places(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
+    """A lock folder and a graph cache of the test's own."""
+    folder = tmp_path_factory.mktemp("private")
+    monkeypatch.setenv("LATLUT_LOCK_DIR", str(folder / "locks"))
+    monkeypatch.setenv("LATLUT_CACHE", str(folder / "cache"))
+
+
+OPS = (
+    "conv 8->8 stride 1 at 16x16",
+    "conv 8->16 stride 2 at 16x16",
+    "conv_2x 8->8 stride 1 at 16x16",
+    "zoomed_conv 8->8 stride 1 at 16x16",
+    "upsample 4->4 stride 1 at 8x8 out_size=16x16",
+)
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return plan_from_ops(OPS)
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def identity(engine: FakeEngine) -> Identity:
+    return identity_of(engine, "cpu", statistic="p10")
+
+
+@pytest.fixture
+def db_path(tmp_path: Path) -> Path:
+    return tmp_path / "table.db"
+
+
+@pytest.fixture
+def measured(db_path: Path, plan: Plan, engine: FakeEngine, identity: Identity) -> Path:
+    """A table file with every op spec of ``plan``, five passes."""
+    with LatencyTable.create(db_path, identity) as table:
+        Sweep(table, plan, engine, SweepSettings()).run()
+    return db_path

@@ -1,0 +1,86 @@
+"""An engine with scripted latencies for unit tests: no clock, no waiting, repeatable noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from latlut.engines.base import Availability, Device, Engine, Session
+from latlut.errors import EngineError
+from latlut.graphs import Workload
+
+
+def work_ns(workload: Workload) -> float:
+    """A latency that grows with what the op specs compute, nanoseconds."""
+    total = 0.0
+    for spec in workload.specs:
+        channels, height, width = spec.output
+        total += 20_000 + 0.05 * spec.in_channels * channels * height * width / spec.stride
+    return total
+
+
+class FakeSession(Session):
+    """Computes with PyTorch, but its durations come from the engine's script."""
+
+    def _open(self, module: nn.Module | None, graph: bytes | None) -> None:
+        engine = self.engine
+        assert isinstance(engine, FakeEngine)
+        if self.workload.name in engine.rejects:
+            raise EngineError(f"{self.workload.name}: rejected by the script")
+        self._module = self.workload.build() if module is None else module
+        engine.opened.append(self.workload.name)
+
+    def _set_inputs(self, arrays: list[np.ndarray]) -> None:
+        self._inputs = [torch.from_numpy(array) for array in arrays]
+
+    def _run(self) -> None:
+        with torch.inference_mode():
+            self._result = self._module(*self._inputs)
+
+    def _sample_ns(self, count: int) -> np.ndarray:
+        engine = self.engine
+        assert isinstance(engine, FakeEngine)
+        engine.runs += count
+        if engine.on_sample is not None:
+            engine.on_sample(self.workload, engine.runs)
+        noise = engine.generator.lognormal(0.0, engine.noise, count)
+        level = engine.speed(engine.runs) * work_ns(self.workload)
+        return np.maximum(1, np.rint(level * noise)).astype(np.int64)
+
+    def _outputs(self) -> list[np.ndarray]:
+        wrong = 10.0 if self.workload.name in self.engine.wrong else 0.0  # type: ignore[attr-defined]
+        return [self._result.numpy() + wrong]
+
+    def _close(self) -> None:
+        self.engine.closed += 1  # type: ignore[attr-defined]
+
+
+class FakeEngine(Engine):
+    """Scripted: ``speed(runs so far)`` multiplies every latency, ``noise`` is its log spread."""
+
+    name = "fake"
+    title = "Fake engine"
+    reads_onnx = False
+    session_type = FakeSession
+
+    def __init__(self, *, noise: float = 0.01, seed: int = 0) -> None:
+        super().__init__()
+        self.generator = np.random.default_rng(seed)
+        self.noise = noise
+        self.speed: Callable[[int], float] = lambda runs: 1.0
+        self.on_sample: Callable[[Workload, int], None] | None = None
+        self.rejects: set[str] = set()
+        self.wrong: set[str] = set()
+        self.opened: list[str] = []
+        self.closed = 0
+        self.runs = 0
+
+    @classmethod
+    def availability(cls) -> Availability:
+        return Availability(True, "1.0")
+
+    def _find_device(self, name: str) -> Device:
+        return Device(name, "Fake CPU")
