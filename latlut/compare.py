@@ -18,6 +18,7 @@ from latlut.environment import Environment, environment_changes
 from latlut.errors import IdentityError, TableError
 from latlut.opspec import OpSpec
 from latlut.recording import SpecFacts
+from latlut.summary import summarise
 from latlut.table import Entry, LatencyTable
 
 #: More suspects than this share of the entries, and the table is not to be believed.
@@ -274,7 +275,7 @@ def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
                     ],
                 )
                 report.entries += 1
-    recording.summarise(into)
+    summarise(into)
     return report
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from latlut.affinity import pin_process
 from latlut.devicelock import device_lock
 from latlut.engines.base import Engine
-from latlut.environment import pin_process
 
 
 @contextmanager

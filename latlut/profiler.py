@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -26,13 +26,12 @@ from latlut.graphs import GraphCache, Workload
 from latlut.identity import Identity
 from latlut.opspec import OpSpec, unique
 from latlut.plans import Plan
-from latlut.recording import Measurement, Roofline, SpecFacts
-from latlut.stats import statistic_interval
+from latlut.recording import Measurement, SpecFacts
+from latlut.sentinels import Sentinels, choose_sentinels
+from latlut.summary import Roofline, set_roofline, summarise
 from latlut.table import LatencyTable
 from latlut.timing import SampleNs, TimingSettings, measure_side_by_side, warm_up
 
-#: A sentinel this much slower than usual means that the machine was doing something else.
-GROSSLY_SLOW = 1.15
 MAX_REQUEUES = 2
 
 
@@ -127,24 +126,6 @@ def identity_of(
     )
 
 
-def choose_sentinels(specs: Sequence[OpSpec], count: int) -> tuple[OpSpec, ...]:
-    """Op specs spread over the plan's amount of work; the same for the same plan.
-
-    Neither the smallest nor the largest: between the 30th and the 80th percentile of input and
-    output elements times input channels.
-    """
-    if not specs or count < 1:
-        return ()
-
-    def work(spec: OpSpec) -> tuple[int, str]:
-        out_channels, height, width = spec.output
-        return spec.in_channels * out_channels * height * width, spec.key
-
-    ordered = sorted(specs, key=work)
-    shares = np.linspace(0.3, 0.8, count) if count > 1 else np.array([0.5])
-    return tuple(dict.fromkeys(ordered[int(share * (len(ordered) - 1))] for share in shares))
-
-
 class Sweep:
     """One run over a plan.
 
@@ -199,7 +180,7 @@ class Sweep:
         self._total = sum(len(specs) for specs in self._todo.values())
         self._done = 0
         if not self._total:
-            recording.summarise(self.table)  # a killed run may have left entries to be computed
+            summarise(self.table)  # a killed run may have left entries to be computed
             self.summary.status = "done"
             self.summary.seconds = {"total": 0.0}
             return self.summary
@@ -230,7 +211,7 @@ class Sweep:
                 facts[spec] = SpecFacts(cost.macs, cost.params, cost.moved_bytes)
             specs = unique([*self.plan.specs, *self.sentinels])
             self._ids = recording.add_op_specs(self.table, specs, facts)
-            recording.set_roofline(self.table, self.roofline)
+            set_roofline(self.table, self.roofline)
             self._parities = {
                 row["key"]: row["parity"]
                 for row in self.table.rows(
@@ -284,7 +265,7 @@ class Sweep:
 
     def _finish(self, status: str) -> None:
         with self._watch.measuring("storing"):
-            recording.summarise(self.table)
+            summarise(self.table)
             self.cache.trim()
         seconds = self._watch.seconds | {"total": self._watch.elapsed_s}
         self.summary.status, self.summary.seconds = status, seconds
@@ -303,7 +284,7 @@ class Sweep:
         pass_id = recording.start_pass(self.table, self._run_id, index)
         queue, requeues = list(specs), dict.fromkeys(specs, 0)
         with ExitStack() as stack:
-            sentinels = _Sentinels(self, stack)
+            sentinels = self._open_sentinels(stack)
             while queue:
                 if self._is_over_budget():
                     return False
@@ -321,8 +302,17 @@ class Sweep:
                 kept = [item for item in found if item.spec not in again]
                 self._store(pass_id, index, kept, sentinels.take_new())
         with self._watch.measuring("storing"):
-            recording.summarise(self.table)
+            summarise(self.table)
         return True
+
+    def _open_sentinels(self, stack: ExitStack) -> Sentinels:
+        opened = []
+        for spec in self.sentinels:
+            with suppress(EngineError):  # it fails as an entry, too, and is reported there
+                session = stack.enter_context(self.load(Workload.from_spec(spec)))
+                warm_up(session.sample_ns, self.settings.timing)
+                opened.append((spec, session.sample_ns))
+        return Sentinels(opened, self.table.identity.statistic)
 
     def _store(
         self,
@@ -433,50 +423,6 @@ class Sweep:
             session.close()
             raise
         return session
-
-
-class _Sentinels:
-    """The sentinel sessions of one pass, and what they read beside each group."""
-
-    def __init__(self, sweep: Sweep, stack: ExitStack) -> None:
-        self.sweep = sweep
-        self.specs: list[OpSpec] = []
-        self.samplers: list[SampleNs] = []
-        self._rounds: list[list[float]] = []
-        self._new: list[tuple[OpSpec, int, float]] = []
-        for spec in sweep.sentinels:
-            try:
-                session = stack.enter_context(sweep.load(Workload.from_spec(spec)))
-            except EngineError:
-                continue  # it fails as an entry, too, and is reported there
-            warm_up(session.sample_ns, sweep.settings.timing)
-            self.specs.append(spec)
-            self.samplers.append(session.sample_ns)
-
-    @property
-    def groups(self) -> int:
-        """How many groups they were read beside so far."""
-        return len(self._rounds)
-
-    def add(self, readings: Sequence[np.ndarray]) -> bool:
-        """Note what the sentinels read beside a group; True if the machine was grossly slow."""
-        if not readings:
-            return False
-        statistic = self.sweep.table.identity.statistic
-        values = [statistic_interval(samples / 1e6, statistic).value for samples in readings]
-        self._new += [
-            (spec, len(self._rounds), ms) for spec, ms in zip(self.specs, values, strict=True)
-        ]
-        self._rounds.append(values)
-        if len(self._rounds) < 3:
-            return False
-        usual = np.median(np.array(self._rounds), axis=0)
-        return float(np.median(np.array(values) / usual)) > GROSSLY_SLOW
-
-    def take_new(self) -> list[tuple[OpSpec, int, float]]:
-        """Readings not stored yet."""
-        new, self._new = self._new, []
-        return new
 
 
 @dataclass(frozen=True)

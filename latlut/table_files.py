@@ -23,6 +23,7 @@ from latlut.importers import (
     write_entries,
 )
 from latlut.opspec import OpSpec
+from latlut.summary import summarise
 from latlut.table import LatencyTable, now_text
 
 #: What the authors' table was measured with; their file does not say.
@@ -147,7 +148,7 @@ def _write_readings(
             },
         )
     recording.end_run(table, run_id, "imported")
-    recording.summarise(table)
+    summarise(table)
 
 
 def _shared_error(value: object, path: Path) -> float:

@@ -80,6 +80,20 @@ def test_single_op_specs_and_resuming(folder: Path) -> None:
     assert (again["measured"], again["reused"]) == (0, 5)
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "pytorch"])
+def test_every_engine_profiles_with_two_threads(folder: Path, engine: str) -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one CPU only")
+    result = run("profile", "--engine", engine, "--threads", "2", "--op", OP, "--passes", "2", "-q")
+    assert result.exit_code == 0, result.output
+    path = folder / "profiles" / f"cpu-{engine}-fp32-2threads.db"
+    info = json.loads(run("table", "info", str(path), "--json").stdout)
+    assert (info["identity"]["threads"], info["entries"]) == (2, 1)
+    # What is not said again is taken from the table.
+    again = json.loads(run("profile", "--table", str(path), "--op", OP, "-q", "--json").stdout)
+    assert again["reused"] == 2
+
+
 def test_operators_of_ones_own(folder: Path) -> None:
     (folder / "mine.py").write_text(
         "from torch import nn\n"

@@ -9,16 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from latlut import environment
+from latlut import affinity, environment
+from latlut.affinity import choose_cpus, pin_process, pinned
 from latlut.environment import (
     FACTS,
     allowed_cpus,
-    choose_cpus,
     collect_environment,
     cpu_steal_fraction,
     environment_changes,
-    pin_process,
-    pinned,
 )
 from latlut.errors import SpecError
 
@@ -165,8 +163,8 @@ def eight_cpus_on_four_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         folder = tmp_path / f"cpu{cpu}" / "topology"
         folder.mkdir(parents=True)
         (folder / "thread_siblings_list").write_text(f"{cpu - cpu % 2}-{cpu - cpu % 2 + 1}\n")
-    monkeypatch.setattr(environment, "_CPU_DIR", tmp_path)
-    monkeypatch.setattr(environment, "allowed_cpus", lambda: tuple(range(8)))
+    monkeypatch.setattr(affinity, "_CPU_DIR", tmp_path)
+    monkeypatch.setattr(affinity, "allowed_cpus", lambda: tuple(range(8)))
 
 
 @pytest.mark.usefixtures("eight_cpus_on_four_cores")
@@ -178,7 +176,7 @@ def test_the_highest_cpus_are_chosen_one_per_core_first(
     threads: int, expected: tuple[int, ...]
 ) -> None:
     assert choose_cpus(threads) == expected
-    assert environment.physical_cores(expected) == min(threads, 4)
+    assert affinity.physical_cores(expected) == min(threads, 4)
 
 
 def test_impossible_thread_counts_are_refused() -> None:

@@ -19,11 +19,12 @@ from latlut.profiler import (
     Progress,
     Sweep,
     SweepSettings,
-    choose_sentinels,
     identity_of,
     plan_coverage,
 )
-from latlut.recording import Roofline, unpack_samples
+from latlut.recording import unpack_samples
+from latlut.sentinels import choose_sentinels
+from latlut.summary import Roofline
 from latlut.table import LatencyTable
 
 

@@ -24,7 +24,8 @@ from latlut.opspec import OpSpec
 from latlut.plans import Plan
 from latlut.recording import pack_samples, unpack_samples
 from latlut.schema import migrations
-from latlut.table import LatencyTable, find_table
+from latlut.storage import find_table
+from latlut.table import LatencyTable
 
 
 def test_lookup_gives_the_entry_with_its_interval(measured: Path, plan: Plan) -> None:

@@ -9,21 +9,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from latlut import targets
+from latlut import gpus, targets
 from latlut.errors import ImportFileError, SpecError, TargetError, UnknownNameError
-from latlut.resources import profiles_dir
-from latlut.targets import (
+from latlut.gpus import (
     DetectedGpu,
-    cpu_target,
     detect_gpus,
     gpu_absence_reason,
-    load_target,
-    read_target,
     resolve_gpu,
     slug,
-    target_names,
     target_of,
 )
+from latlut.resources import profiles_dir
+from latlut.targets import cpu_target, load_target, read_target, target_names
 
 SHIPPED = [name for name in target_names() if name != "cpu"]
 TARGETS_DIR = profiles_dir() / "targets"
@@ -242,7 +239,7 @@ def test_a_gpu_that_is_not_here_is_refused_with_what_is() -> None:
 def test_without_a_gpu_the_refusal_says_why_and_names_the_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(targets, "gpu_absence_reason", lambda: "no driver")
+    monkeypatch.setattr(gpus, "gpu_absence_reason", lambda: "no driver")
     with pytest.raises(TargetError, match=r"none \(no driver\)\nCPU: .*\nrun instead: .*--cpu$"):
         resolve_gpu("1080ti", [])
 
@@ -298,7 +295,7 @@ def test_gpus_are_read_from_the_driver_s_library(monkeypatch: pytest.MonkeyPatch
 
 def test_an_orin_is_told_apart_by_its_board(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(["Orin (nvgpu)"]))
-    monkeypatch.setattr(targets, "_board_model", lambda: "NVIDIA Jetson AGX Orin Developer Kit")
+    monkeypatch.setattr(gpus, "_board_model", lambda: "NVIDIA Jetson AGX Orin Developer Kit")
     (found,) = detect_gpus()
     assert (found.target_name, found.memory_bytes) == ("jetson-orin", None)
 
@@ -336,7 +333,7 @@ def test_targets_import_no_heavy_package() -> None:
     import subprocess
 
     code = (
-        "import sys, latlut.targets, latlut.devicelock; "
+        "import sys, latlut.targets, latlut.gpus, latlut.devicelock; "
         "print([m for m in ('torch', 'pandas', 'numpy', 'pynvml') if m in sys.modules])"
     )
     answer = subprocess.run(

@@ -167,7 +167,8 @@ def choose_engine(choice: DeviceChoice) -> tuple[Target, Engine]:
         LatlutError: contradicting options, hardware or an engine that is not here.
     """
     from latlut.engines import engine_class
-    from latlut.targets import cpu_target, detect_gpus, load_target, resolve_gpu, target_of
+    from latlut.gpus import detect_gpus, resolve_gpu, target_of
+    from latlut.targets import cpu_target, load_target
 
     gpu, cpu, engine, precision, threads = choice
     if gpu and cpu:

@@ -16,9 +16,10 @@ def doctor(as_json: bool) -> None:
     for what is missing the command that gets it is printed.
     """
     from latlut.environment import collect_environment
+    from latlut.gpus import detect_gpus, gpu_absence_reason
     from latlut.graphs import GraphCache
     from latlut.selftest import try_engines
-    from latlut.targets import cpu_target, detect_gpus, gpu_absence_reason
+    from latlut.targets import cpu_target
 
     facts = collect_environment()
     results = try_engines()

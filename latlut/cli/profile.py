@@ -103,8 +103,8 @@ def profile(
     from latlut.environment import collect_environment
     from latlut.measuring import measuring_on
     from latlut.profiler import Sweep, SweepSettings, identity_of
-    from latlut.recording import Roofline
     from latlut.stats import check_statistic
+    from latlut.summary import Roofline
     from latlut.table import LatencyTable
     from latlut.timing import TimingSettings
 

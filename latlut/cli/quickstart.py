@@ -31,7 +31,7 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
     from latlut.measuring import measuring_on
     from latlut.plans import load_plan
     from latlut.profiler import Sweep, SweepSettings, identity_of
-    from latlut.recording import Roofline
+    from latlut.summary import Roofline
     from latlut.table import LatencyTable
     from latlut.targets import cpu_target
     from latlut.timing import TimingSettings

@@ -153,8 +153,8 @@ def plot(table: LatencyTable, found: Validation, where: TableSpace, path: Path) 
         [item.estimate.ms for item in found.networks],
         [item.measured_ms for item in found.networks],
         found.agreement,
-        "Whole networks: estimated from the table, and measured",
-        f"{own.engine} {own.engine_version}, {own.precision}, {own.threads} thread(s), "
+        "Estimated and measured latency of networks",
+        f"{own.engine} {own.engine_version}, {own.precision}, threads: {own.threads}, "
         f"{own.device_model}; random FasterSeg networks at {height}x{width}",
         path,
         ci_low_ms=lows if has_intervals else None,  # type: ignore[arg-type]

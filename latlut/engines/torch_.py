@@ -14,7 +14,7 @@ from torch import nn
 
 from latlut.engines.base import Availability, Device, Engine, Session, cpu_device
 from latlut.errors import EngineError
-from latlut.targets import detect_gpus
+from latlut.gpus import detect_gpus
 
 
 class TorchSession(Session):

@@ -1,0 +1,74 @@
+"""Sentinels: a few op specs that are timed throughout a sweep, to know the machine's speed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from latlut.opspec import OpSpec
+from latlut.stats import statistic_interval
+from latlut.timing import SampleNs
+
+#: A sentinel this much slower than usual means that the machine was doing something else.
+GROSSLY_SLOW = 1.15
+
+
+def choose_sentinels(specs: Sequence[OpSpec], count: int) -> tuple[OpSpec, ...]:
+    """Op specs spread over the plan's amount of work; the same for the same plan.
+
+    Neither the smallest nor the largest: between the 30th and the 80th percentile of input and
+    output elements times input channels.
+    """
+    if not specs or count < 1:
+        return ()
+
+    def work(spec: OpSpec) -> tuple[int, str]:
+        out_channels, height, width = spec.output
+        return spec.in_channels * out_channels * height * width, spec.key
+
+    ordered = sorted(specs, key=work)
+    shares = np.linspace(0.3, 0.8, count) if count > 1 else np.array([0.5])
+    return tuple(dict.fromkeys(ordered[int(share * (len(ordered) - 1))] for share in shares))
+
+
+class Sentinels:
+    """The sentinels of one pass, and what they read beside each group.
+
+    Args:
+        opened: each op spec with what times it, warmed up.
+        statistic: what a reading is of its samples.
+    """
+
+    def __init__(self, opened: Sequence[tuple[OpSpec, SampleNs]], statistic: str) -> None:
+        self.specs = [spec for spec, _ in opened]
+        self.samplers = [sampler for _, sampler in opened]
+        self.statistic = statistic
+        self._rounds: list[list[float]] = []
+        self._new: list[tuple[OpSpec, int, float]] = []
+
+    @property
+    def groups(self) -> int:
+        """How many groups they were read beside so far."""
+        return len(self._rounds)
+
+    def add(self, readings: Sequence[np.ndarray]) -> bool:
+        """Note what they read beside a group; True if the machine was grossly slow.
+
+        Args:
+            readings: (n,) int64 nanoseconds per sentinel; empty where nothing was timed.
+        """
+        if not readings:
+            return False
+        values = [statistic_interval(item / 1e6, self.statistic).value for item in readings]
+        self._new += [(spec, self.groups, ms) for spec, ms in zip(self.specs, values, strict=True)]
+        self._rounds.append(values)
+        if self.groups < 3:
+            return False
+        usual = np.median(np.array(self._rounds), axis=0)
+        return float(np.median(np.array(values) / usual)) > GROSSLY_SLOW
+
+    def take_new(self) -> list[tuple[OpSpec, int, float]]:
+        """Readings not taken yet: (op spec, group index, milliseconds)."""
+        new, self._new = self._new, []
+        return new

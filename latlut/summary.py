@@ -1,0 +1,190 @@
+"""From measurements to entries: what a table believes, computed from what it has measured.
+
+Entries are the summary of the measurements and can be computed again from them at any time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from latlut.recording import unpack_samples
+from latlut.stats import (
+    CONFIDENCE,
+    STATISTICS,
+    combine_passes,
+    quantile_interval,
+    shared_half_width,
+)
+from latlut.table import LatencyTable, now_text
+
+#: An interval wider than this is worth a warning, as a relative half-width.
+WIDE_INTERVAL = 0.10
+#: Measured faster than the roofline by this factor: a measurement error, not a clever kernel.
+ROOFLINE_SLACK = 4.0
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """Peak figures of the target: FLOP/s, and bytes/s of memory and of the last-level cache."""
+
+    flops_per_s: float | None = None
+    memory_bytes_per_s: float | None = None
+    cache_bytes_per_s: float | None = None
+
+    def least_ms(self, macs: int | None, moved_bytes: int | None) -> float | None:
+        """The least latency that compute and memory allow, None where neither is known."""
+        bounds = []
+        if macs and self.flops_per_s:
+            bounds.append(2e3 * macs / self.flops_per_s)
+        if moved_bytes and self.memory_bytes_per_s:
+            bounds.append(1e3 * moved_bytes / self.memory_bytes_per_s)
+        return max(bounds) if bounds else None
+
+    def is_impossible(self, ms: float, macs: int | None, moved_bytes: int | None) -> bool:
+        """Beyond 4x the compute peak or the last-level cache's bandwidth."""
+        compute = macs and self.flops_per_s and ms * ROOFLINE_SLACK < 2e3 * macs / self.flops_per_s
+        cache = (
+            moved_bytes
+            and self.cache_bytes_per_s
+            and ms < 1e3 * moved_bytes / self.cache_bytes_per_s
+        )
+        return bool(compute or cache)
+
+
+def group_speeds(table: LatencyTable) -> dict[tuple[int, int], float]:
+    """How slow the machine was in each group of each pass, from its sentinels; 1 is usual.
+
+    A sentinel's usual reading is its median over the whole table; a group's speed is the
+    geometric mean of its sentinels' readings over their usual ones. Keys: (pass id, group index).
+    """
+    rows = table.rows("SELECT pass_id, group_index, op_spec_id, reading_ms FROM sentinel_readings")
+    by_spec: dict[int, list[float]] = {}
+    for row in rows:
+        by_spec.setdefault(row["op_spec_id"], []).append(row["reading_ms"])
+    usual = {spec_id: float(np.median(readings)) for spec_id, readings in by_spec.items()}
+    logs: dict[tuple[int, int], list[float]] = {}
+    for row in rows:
+        ratio = row["reading_ms"] / usual[row["op_spec_id"]]
+        logs.setdefault((row["pass_id"], row["group_index"]), []).append(np.log(ratio))
+    return {group: float(np.exp(np.mean(values))) for group, values in logs.items()}
+
+
+def _store_pass_speeds(table: LatencyTable, speeds: Mapping[tuple[int, int], float]) -> float:
+    """Write each pass's mean speed; the relative error that all entries share, 0 if unknown."""
+    by_pass: dict[int, list[float]] = {}
+    for (pass_id, _), speed in speeds.items():
+        by_pass.setdefault(pass_id, []).append(float(np.log(speed)))
+    with table.writing() as db:
+        for pass_id, logs in by_pass.items():
+            error = float(np.std(logs, ddof=1)) / len(logs) ** 0.5 if len(logs) > 1 else None
+            db.execute(
+                "UPDATE passes SET speed_factor = ?, speed_error = ? WHERE id = ?",
+                [float(np.exp(np.mean(logs))), error, pass_id],
+            )
+    longest = max((len(logs) for logs in by_pass.values()), default=0)
+    # A pass that was cut short says little about the level.
+    whole = [np.exp(np.mean(logs)) for logs in by_pass.values() if len(logs) > 0.2 * longest]
+    shared = shared_half_width(np.array(whole))
+    return shared if np.isfinite(shared) else 0.0
+
+
+def set_roofline(table: LatencyTable, roofline: Roofline) -> None:
+    """Keep the target's peak figures in the table, for every summary to come."""
+    with table.writing() as db:
+        db.execute(
+            "INSERT OR REPLACE INTO facts (name, value) VALUES ('roofline', ?)",
+            [json.dumps(asdict(roofline))],
+        )
+
+
+def summarise(table: LatencyTable) -> None:
+    """Compute every measured entry again from its measurements.
+
+    Readings are brought to the machine's usual speed by the sentinels of their group; the entry is
+    the median over passes. Its interval comes from the spread between passes, is never narrower
+    than the pooled samples' own, and contains the error that all entries share.
+    """
+    statistic = table.identity.statistic
+    speeds = group_speeds(table)
+    shared = _store_pass_speeds(table, speeds)
+    columns = {r["id"]: i for i, r in enumerate(table.rows("SELECT id FROM passes ORDER BY id"))}
+    rows = table.rows(
+        "SELECT op_spec_id, pass_id, group_index, n, reading_ms, is_steady, requeues, samples,"
+        " macs, moved_bytes FROM measurements JOIN op_specs ON op_specs.id = op_spec_id"
+    )
+    if not rows:
+        return
+    groups: dict[int, list[dict]] = {}
+    for row in rows:
+        groups.setdefault(row["op_spec_id"], []).append(row)
+    ids = sorted(groups)
+    readings = np.full((len(ids), len(columns)), np.nan)
+    beside = np.full((len(ids), len(columns)), np.nan)
+    for line, spec_id in enumerate(ids):
+        for row in groups[spec_id]:
+            column = columns[row["pass_id"]]
+            readings[line, column] = row["reading_ms"]
+            beside[line, column] = speeds.get((row["pass_id"], row["group_index"]), np.nan)
+    combined = combine_passes(readings, beside if speeds else None)
+    roofline = Roofline(**json.loads(table.fact("roofline") or "{}"))
+    with table.writing() as db:
+        for line, spec_id in enumerate(ids):
+            mine = groups[spec_id]
+            value, between = float(combined.value[line]), float(combined.half_width[line])
+            within = _within_half_width(mine, statistic)
+            known = [width for width in (between, within) if np.isfinite(width)]
+            own = max(known) if np.isfinite(between) else None  # one sitting is no interval
+            total = None if own is None else float(np.hypot(own, shared))
+            macs, moved = mine[0]["macs"], mine[0]["moved_bytes"]
+            warnings = _warnings(mine, total, roofline.is_impossible(value, macs, moved))
+            db.execute(
+                "INSERT OR REPLACE INTO entries (op_spec_id, latency_ms, ci_low_ms, ci_high_ms,"
+                " own_error, passes, n, roofline_ms, warnings, updated_at)"
+                " VALUES (?,?,?,?,?,?,?,?,?,?)",
+                [
+                    spec_id,
+                    value,
+                    None if total is None else value * np.exp(-total),
+                    None if total is None else value * np.exp(total),
+                    own,
+                    len(mine),
+                    sum(row["n"] for row in mine),
+                    roofline.least_ms(macs, moved),
+                    "; ".join(warnings),
+                    now_text(),
+                ],
+            )
+        for name, fact in (("shared_error", shared), ("elasticity", combined.elasticity)):
+            db.execute(
+                "INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", [name, repr(fact)]
+            )
+
+
+def _within_half_width(rows: Sequence[Mapping], statistic: str) -> float:
+    """Relative half-width that the samples of all passes together give, NaN if too few."""
+    parts = [
+        unpack_samples(row["samples"]) / (row["reading_ms"] * 1e6) for row in rows if row["samples"]
+    ]
+    if not parts:
+        return float("nan")
+    interval = quantile_interval(np.concatenate(parts), STATISTICS[statistic], CONFIDENCE)
+    return interval.half_width
+
+
+def _warnings(rows: Sequence[Mapping], total: float | None, is_impossible: bool) -> list[str]:
+    found = []
+    if is_impossible:
+        found.append("faster than the target's peak figures allow")
+    if total is None:
+        found.append(f"interval unknown after {len(rows)} pass{'es' if len(rows) > 1 else ''}")
+    elif total > WIDE_INTERVAL:
+        found.append(f"interval of {100 * total:.1f}%")
+    if sum(not row["is_steady"] for row in rows if row["is_steady"] is not None) * 2 > len(rows):
+        found.append("warm-up did not settle")
+    if any(row["requeues"] >= 2 for row in rows):
+        found.append("machine disturbed while measuring")
+    return found
