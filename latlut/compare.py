@@ -21,7 +21,7 @@ from latlut.recording import SpecFacts
 from latlut.summary import summarise
 from latlut.table import Entry, LatencyTable
 
-#: More suspects than this share of the entries, and the table is not to be believed.
+#: More disturbed entries than this share of all, and the table is not to be believed.
 MAX_SUSPECT_SHARE = 0.10
 
 
@@ -83,10 +83,14 @@ def check(table: LatencyTable, environment: Environment | None = None) -> Verdic
     impossible = [entry for entry in suspects if "peak figures" in entry.warnings]
     if impossible:
         problems.append(f"{len(impossible)} entries are faster than the hardware can be")
-    # An import without intervals is no reason to suspect each entry: the verdict says it once.
-    doubtful = [e for e in suspects if e.ci_low_ms is not None]
+    # A wide or unknown interval is no problem of its own: the verdict says how wide they are.
+    doubtful = [
+        entry
+        for entry in suspects
+        if any(not text.startswith("interval") for text in entry.warnings.split("; "))
+    ]
     if entries and len(doubtful) > MAX_SUSPECT_SHARE * len(entries):
-        problems.append(f"{len(doubtful)} of {len(entries)} entries are suspect")
+        problems.append(f"{len(doubtful)} of {len(entries)} entries were taken while disturbed")
     widths = [
         50 * (entry.ci_high_ms - entry.ci_low_ms) / entry.latency_ms
         for entry in entries
