@@ -225,16 +225,17 @@ class LatencyTable:
             )
 
     @cached_property
-    def _entries(self) -> dict[str, Entry]:
+    def _entries(self) -> dict[str, tuple[Any, ...]]:
+        """Key -> the fields of its ``Entry``, which is made when it is asked for."""
         with storage_errors(self.path):
             rows = self.db.execute(
                 f"SELECT {_ENTRY_COLUMNS} FROM entries JOIN op_specs ON op_specs.id = op_spec_id"
             ).fetchall()
-        return {row[0]: Entry(*row) for row in rows}
+        return {row[0]: row for row in rows}
 
     @cached_property
     def _columns(self) -> dict[str, float]:
-        return {key: entry.latency_ms for key, entry in self._entries.items()}
+        return {key: fields[1] for key, fields in self._entries.items()}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -243,7 +244,7 @@ class LatencyTable:
         return spec.key in self._entries
 
     def __iter__(self) -> Iterator[Entry]:
-        return iter(self._entries.values())
+        return (Entry(*fields) for fields in self._entries.values())
 
     def lookup(self, spec: OpSpec) -> Entry:
         """The op spec's entry.
@@ -251,10 +252,10 @@ class LatencyTable:
         Raises:
             MissingEntryError: names the nearest measured one and the command that adds it.
         """
-        entry = self._entries.get(spec.key)
-        if entry is None:
+        fields = self._entries.get(spec.key)
+        if fields is None:
             raise MissingEntryError(self.missing_message(spec))
-        return entry
+        return Entry(*fields)
 
     def latencies_ms(self, specs: Sequence[OpSpec]) -> np.ndarray:
         """The latencies of many op specs: (len(specs),) float64, milliseconds.
