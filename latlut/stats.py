@@ -1,9 +1,8 @@
 """Statistics of latency samples: quantiles with distribution-free intervals; passes combined.
 
-Latency on a shared machine has a sharp floor and a long upper tail, and it drifts. Two
-consequences run through this file. A low quantile repeats better than a mean. And the error of
-an entry is not in the samples of one sitting but between sittings, so the spread between passes
-decides, moderated over all entries because three passes alone say little about a spread.
+Latency on a shared machine has a sharp floor and a long upper tail, and it drifts. The error of an
+entry is not in the samples of one sitting but between sittings, so the spread between passes
+decides, moderated over all entries because a few passes alone say little about a spread.
 
 Symbols: n samples, E entries, P passes.
 """

@@ -109,7 +109,7 @@ def find_architecture(name: str) -> Architecture:
         return Architecture.load(shipped[name])
     if not Path(name).exists():
         raise UnknownNameError(
-            f"no architecture file {name!r}; shipped: {did_you_mean(name, list(shipped))}"
+            f"no architecture file {name!r}; {did_you_mean(name, list(shipped))}"
         )
     return Architecture.load(name)
 
