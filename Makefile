@@ -46,6 +46,9 @@ bench: $(DEV) ## performance benchmarks: ratios measured side by side, one proce
 	$(BIN)/python tests/benchmarks/bench_lookup.py
 	$(BIN)/python tests/benchmarks/bench_statistic.py
 	$(BIN)/python tests/benchmarks/bench_protocol.py
+	$(BIN)/python tests/benchmarks/bench_data.py
+	$(BIN)/python tests/benchmarks/bench_supernet.py
+	$(BIN)/python tests/benchmarks/bench_penalty.py
 
 clean: ## remove packages and caches; the environment stays (rm -rf .venv)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -43,6 +43,10 @@ class ParityError(EngineError):
     """An engine whose output differs from PyTorch's: what it would time is another operator."""
 
 
+class DeviceLostError(EngineError):
+    """The device is gone in the middle of its work: nothing more can be run on it."""
+
+
 class DeviceBusyError(LatlutError):
     """Another process is measuring on the device."""
 
@@ -53,6 +57,10 @@ class TargetError(LatlutError):
 
 class ImportFileError(LatlutError):
     """A file from outside (CSV, Parquet, .npy, JSON, TOML) that cannot be used as it is."""
+
+
+class DataError(LatlutError, ValueError):
+    """A data set that cannot be used as it is: files, masks, labels or sizes that do not fit."""
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -19,13 +19,14 @@ from latlut import __version__, operators
 from latlut.agreement import Agreement, agreement
 from latlut.engines.base import Engine, Session
 from latlut.environment import collect_environment
-from latlut.errors import MissingEntryError, TableError
+from latlut.errors import MissingEntryError
 from latlut.estimator import Estimate, estimate
 from latlut.graphs import GraphCache, Workload
 from latlut.opspec import OpSpec
-from latlut.profiler import Progress
-from latlut.spaces import Architecture, FasterSegSpace
+from latlut.progress import Progress
+from latlut.spaces import Architecture
 from latlut.table import LatencyTable, now_text
+from latlut.table_space import TableSpace
 from latlut.timing import TimingSettings, measure
 
 
@@ -78,43 +79,6 @@ class Validation:
     def worst(self, count: int = 3) -> list[ValidatedNetwork]:
         """The networks whose estimates are furthest off."""
         return sorted(self.networks, key=lambda item: -abs(item.error_percent))[:count]
-
-
-@dataclass(frozen=True)
-class TableSpace:
-    """The search space that a table covers, and at which input size and batch."""
-
-    space: FasterSegSpace
-    input_size: tuple[int, int]
-    batch: int
-
-
-def space_from_plan(values: Mapping[str, object]) -> TableSpace:
-    """The space that a plan's or a run's ``space`` describes."""
-    own = {k: v for k, v in values.items() if k not in ("name", "input_size", "batch")}
-    height, width = (int(side) for side in values["input_size"])  # type: ignore[attr-defined]
-    batches = values.get("batch") or [1]
-    return TableSpace(
-        FasterSegSpace.from_dict({"name": values["name"], **own}),
-        (height, width),
-        int(batches[0]),  # type: ignore[index]
-    )
-
-
-def space_of(table: LatencyTable) -> TableSpace:
-    """The space of the table's latest run that swept one.
-
-    Raises:
-        TableError: no run of this table swept a search space.
-    """
-    rows = table.rows("SELECT space FROM runs WHERE space IS NOT NULL ORDER BY id DESC LIMIT 1")
-    if not rows:
-        raise TableError(
-            f"{table.path}: no run of this table swept a search space, so there is nothing to "
-            "sample networks from\nsweep one with: latlut profile --plan fasterseg, "
-            "or name it with --plan"
-        )
-    return space_from_plan(json.loads(rows[0]["space"]))
 
 
 def estimate_all(

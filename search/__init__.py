@@ -1,5 +1,36 @@
-"""FasterSeg supernet, search, derivation, training and baselines: not part of this version yet.
+"""FasterSeg: supernet, search against a latency table, derivation.
 
-Imported as ``latlut.search``. What is here so far is the place itself; a latency table made
-with this version is what the search will read.
+Reading order: ``relaxed`` (alpha, beta, gamma), ``supernet``, ``latency`` (the decoupled penalty),
+``search_problem`` and ``searching`` (the loop), ``derive`` and ``fitting``. The names below are
+imported when they are first used.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from latlut.search.latency import DecoupledLatency
+    from latlut.search.relaxed import RelaxedArchitecture
+    from latlut.search.supernet import Supernet
+
+__all__ = ["DecoupledLatency", "RelaxedArchitecture", "Supernet"]
+
+_HOMES = {
+    "DecoupledLatency": "latlut.search.latency",
+    "RelaxedArchitecture": "latlut.search.relaxed",
+    "Supernet": "latlut.search.supernet",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'latlut.search' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -13,7 +13,8 @@ from latlut.errors import MissingEntryError, TableError
 from latlut.plans import load_plan, plan_from_ops
 from latlut.profiler import Sweep, SweepSettings, identity_of
 from latlut.table import LatencyTable
-from latlut.validate import ValidationSettings, space_of, store, validate
+from latlut.table_space import space_of
+from latlut.validate import ValidationSettings, store, validate
 
 PLAN = """
 format = 1

@@ -67,6 +67,26 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "latlut.cli.table:table",
         "Inspect, query, compare, merge, export and import tables.",
     ),
+    "sensitivity": LazyCommand(
+        "Use a table",
+        "latlut.cli.sensitivity:sensitivity",
+        "What operators, downsampling and widths can change, and weights that balance them.",
+    ),
+    "data": LazyCommand(
+        "Networks",
+        "latlut.cli.data:data",
+        "Look at the data for a search or a training.",
+    ),
+    "search": LazyCommand(
+        "Networks",
+        "latlut.cli.search:search",
+        "Search a network that hits a latency, against a table.",
+    ),
+    "arch": LazyCommand(
+        "Networks",
+        "latlut.cli.arch:arch",
+        "Show networks, import the FasterSeg authors' architecture files.",
+    ),
 }
 
 

@@ -33,9 +33,10 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
     from latlut.profiler import Sweep, SweepSettings, identity_of
     from latlut.summary import Roofline
     from latlut.table import LatencyTable
+    from latlut.table_space import space_of
     from latlut.targets import cpu_target
     from latlut.timing import TimingSettings
-    from latlut.validate import ValidationSettings, space_of, store, validate
+    from latlut.validate import ValidationSettings, store, validate
 
     engine = engine_class("onnxruntime")(threads=threads)
     plan = load_plan("tiny")

@@ -28,7 +28,8 @@ from latlut.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from latlut.table import LatencyTable
-    from latlut.validate import TableSpace, Validation
+    from latlut.table_space import TableSpace
+    from latlut.validate import Validation
 
 
 @click.command()
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 @json_option
 def validate(
     gpu: str | None, cpu: bool, engine: str | None, precision: str, threads: int,
+    engine_options: tuple[tuple[str, str], ...],
     table_name: str | None, networks: int, rounds: int, seed: int, plan: str | None,
     input_size: tuple[int, int] | None, plot_path: Path | None, min_r: float | None,
     operator_modules: tuple[str, ...], quiet: bool, as_json: bool,
@@ -90,7 +92,7 @@ def validate(
     name = table_name or _only_table()
     with LatencyTable.open(name) as table:
         own = table.identity
-    choice = DeviceChoice(gpu, cpu, engine, precision, threads)
+    choice = DeviceChoice(gpu, cpu, engine, precision, threads, engine_options)
     target, chosen = choose_engine(as_in_table(choice, own))
     settings = ValidationSettings(networks=networks, rounds=rounds, seed=seed)
     with LatencyTable.open(name, is_writable=True) as table:
@@ -129,7 +131,7 @@ def _space(table: LatencyTable, plan: str | None, input_size: tuple[int, int] | 
 
     from latlut.errors import SpecError
     from latlut.plans import load_plan
-    from latlut.validate import space_from_plan, space_of
+    from latlut.table_space import space_from_plan, space_of
 
     if plan is None:
         where = space_of(table)

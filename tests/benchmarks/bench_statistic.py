@@ -38,8 +38,9 @@ from latlut.sentinels import choose_sentinels
 from latlut.stats import STATISTICS, combine_passes, statistic_interval
 from latlut.summary import group_speeds
 from latlut.table import LatencyTable
+from latlut.table_space import space_of
 from latlut.timing import TimingSettings, measure, measure_side_by_side, warm_up
-from latlut.validate import ValidationSettings, space_of
+from latlut.validate import ValidationSettings
 
 GROUP = 12
 NAMES = [*STATISTICS, "mean"]

@@ -1,0 +1,225 @@
+"""``latlut arch``: show a network as a table and a picture, import the authors' files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from latlut.cli.choices import SizeType
+from latlut.cli.output import json_option, print_json, print_table
+from latlut.errors import LatlutError
+
+if TYPE_CHECKING:
+    from latlut.opspec import Node
+    from latlut.spaces import Architecture
+
+_FILE = click.Path(path_type=Path)
+
+
+class ScalesType(click.ParamType[tuple[int, ...]]):
+    """Scales of branches: 16,32."""
+
+    name = "SCALES"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        """The scales in increasing order."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in str(value).split(",")]
+        if not parts or any(part not in ("8", "16", "32") for part in parts):
+            self.fail(f"{value!r} names no branches: two of 8, 16, 32, such as 16,32", param, ctx)
+        return tuple(sorted(int(part) for part in parts))
+
+
+@click.group()
+def arch() -> None:
+    """Show networks of the FasterSeg space, import the files that its authors published."""
+
+
+@arch.command()
+@click.argument("name", metavar="NAME|FILE")
+@click.option(
+    "--out", type=_FILE, metavar="FILE", help="Draw the network into a .png, .svg or .pdf."
+)
+@click.option(
+    "--input",
+    "input_size",
+    type=SizeType(),
+    default="1024x2048",
+    show_default=True,
+    help="Image size that multiply-accumulates are counted at.",
+)
+@json_option
+def show(name: str, out: Path | None, input_size: tuple[int, int], as_json: bool) -> None:
+    """A network cell by cell: operators, widths, channels, parameters, multiply-accumulates.
+
+    NAME is a shipped network such as fasterseg-student; FILE an architecture's JSON. Cells that
+    both branches share are listed once, as "shared".
+
+    \b
+    latlut arch show fasterseg-student
+    latlut arch show found.json --out found.png
+    """
+    from latlut.cli.estimate import find_architecture
+
+    architecture = find_architecture(name)
+    rows = _rows(architecture, input_size)
+    facts = _facts(architecture, rows)
+    if out is not None:
+        from latlut.reports.architecture import plot_architecture
+
+        plot_architecture(architecture, Path(name).stem, out, subtitle=_totals(facts, input_size))
+    if as_json:
+        print_json({"name": name, "input_size": input_size, **facts, "nodes": rows})
+        return
+    click.echo(f"{name}: {_headline(architecture)}")
+    click.echo("")
+    columns = ["node", "operator", "scale", "width", "channels", "stride", "parameters", "M MACs"]
+    print_table(
+        columns,
+        [
+            [
+                row["node"],
+                row["operator"],
+                f"1/{row['in_scale']}"
+                + (f" to 1/{row['scale']}" if row["scale"] != row["in_scale"] else ""),
+                "" if row["width"] is None else f"{row['width']}/12",
+                f"{'+'.join(map(str, row['in_channels']))} to {row['channels']}",
+                row["stride"],
+                row["parameters"],
+                row["macs"] / 1e6,
+            ]
+            for row in rows
+        ],
+    )
+    click.echo("")
+    click.echo(_totals(facts, input_size))
+    if out is not None:
+        click.echo(f"drawn into {out}")
+
+
+@arch.command(name="import")
+@click.argument("file", type=_FILE)
+@click.option("--out", "-o", type=_FILE, required=True, help="JSON file to write.")
+@click.option(
+    "--decoding",
+    type=click.Choice(["released", "corrected", "path"]),
+    default="released",
+    show_default=True,
+    help="How positions are read: as the authors' code does, or by latlut's own rules.",
+)
+@click.option(
+    "--branches",
+    type=ScalesType(),
+    help="Scales of the branches, such as 16,32; by the file's scores if not given.",
+)
+@json_option
+def import_(
+    file: Path, out: Path, decoding: str, branches: tuple[int, ...] | None, as_json: bool
+) -> None:
+    """Read the FasterSeg authors' arch_0.pt (teacher) or arch_1.pt (student) into a JSON file.
+
+    Nothing in the file is executed: one that holds anything but tensors and numbers is refused.
+
+    \b
+    latlut arch import arch_1.pt -o student.json
+    latlut estimate --table 1080ti --arch student.json
+    """
+    from latlut.search.arch_files import read_published
+
+    if out.suffix.lower() != ".json":
+        raise LatlutError(f"{out}: an architecture is written as .json, such as {file.stem}.json")
+    found = read_published(file, decoding, branches)  # type: ignore[arg-type]  # a Choice
+    found.architecture.save(out)
+    if as_json:
+        print_json(
+            {
+                "file": str(file),
+                "out": str(out),
+                "role": found.role,
+                "decoding": decoding,
+                "branches": found.scales,
+                "chosen_by": "option" if branches else "scores",
+                "scores": [
+                    {"branches": scales, "miou": miou, "latency_ms": latency_ms}
+                    for scales, (miou, latency_ms) in found.scores.items()
+                ],
+            }
+        )
+        return
+    click.echo(f"{out}: the {found.role} of {file}, {_headline(found.architecture)}")
+    for scales, (miou, latency_ms) in found.scores.items():
+        mark = "  <- chosen" if scales == found.scales and not branches else ""
+        named = ",".join(map(str, scales))
+        click.echo(f"  branches {named}: mIoU {miou:.4g}, {latency_ms:.4g} ms stored{mark}")
+    if found.role == "teacher" and found.scores:
+        click.echo("  a teacher's file holds the scores of the student beside it")
+
+
+def _headline(architecture: Architecture) -> str:
+    scales = " and ".join(f"1/{branch.scale}" for branch in architecture.branches)
+    depths = " and ".join(str(len(branch.cells)) for branch in architecture.branches)
+    return (
+        f"branches at {scales} of {depths} cells, {architecture.shared_cells} shared; "
+        f"stem {architecture.stem_width}/12, head {architecture.head_width}/12"
+    )
+
+
+def _rows(architecture: Architecture, input_size: tuple[int, int]) -> list[dict[str, Any]]:
+    """One row per node of the graph, in order of execution."""
+    from latlut.operators import cost
+
+    widths = {}
+    for branch in architecture.branches:
+        for index, cell in enumerate(branch.cells):
+            owner = "shared" if index < architecture.shared_cells else f"branch{branch.scale}"
+            widths[f"{owner}.cell.{index}"] = cell.width
+    costs = {spec: cost(spec) for spec in set(architecture.op_specs(input_size))}
+    scales = _output_scales(architecture)
+    return [
+        {
+            "node": node.name,
+            "operator": node.spec.kind,
+            "in_scale": scales[node.inputs[0]],
+            "scale": scales[node.name],
+            "width": widths.get(node.name),
+            "in_channels": [channels for channels, _, _ in node.spec.inputs],
+            "channels": node.spec.out_channels,
+            "stride": node.spec.stride,
+            "parameters": costs[node.spec].params,
+            "macs": costs[node.spec].macs,
+        }
+        for node in architecture.nodes(input_size)
+    ]
+
+
+def _output_scales(architecture: Architecture) -> dict[str, int]:
+    """The scale of every node's output, from a graph of a size that all scales divide."""
+    from latlut.opspec import IMAGE
+
+    side = 64
+    nodes: tuple[Node, ...] = architecture.nodes((side, side))
+    return {IMAGE: 1} | {node.name: side // node.spec.out_size[0] for node in nodes}
+
+
+def _facts(architecture: Architecture, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "branches": [
+            {"scale": branch.scale, "cells": len(branch.cells)} for branch in architecture.branches
+        ],
+        "shared_cells": architecture.shared_cells,
+        "stem_width": architecture.stem_width,
+        "head_width": architecture.head_width,
+        "parameters": sum(row["parameters"] for row in rows),
+        "macs": sum(row["macs"] for row in rows),
+    }
+
+
+def _totals(facts: dict[str, Any], input_size: tuple[int, int]) -> str:
+    height, width = input_size
+    return (
+        f"{facts['parameters'] / 1e6:.3f} M parameters, "
+        f"{facts['macs'] / 1e9:.2f} G multiply-accumulates at {height}x{width}"
+    )

@@ -1,0 +1,336 @@
+"""``latlut search``: FasterSeg's search against a latency table."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from latlut.cli.output import json_option, print_json, quiet_option, remark
+from latlut.errors import LatlutError
+
+if TYPE_CHECKING:
+    from latlut.search.records import EpochRecord
+    from latlut.search.run_folder import Found, RunFolder
+    from latlut.search.search_problem import SearchProblem
+    from latlut.search.searching import Search
+    from latlut.search.tensorboard_log import TensorboardLog
+
+#: (w1, w2, w3) by name; "auto" is worked out from the table.
+_WEIGHTS = {"paper": (0.001, 0.997, 0.002), "naive": (1 / 3, 1 / 3, 1 / 3)}
+
+
+class WeightsType(click.ParamType[Any]):
+    """paper, naive, auto, or three numbers."""
+
+    name = "WEIGHTS"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """(w1, w2, w3), or "auto"."""
+        if value == "auto" or isinstance(value, tuple):
+            return value
+        if value in _WEIGHTS:
+            return _WEIGHTS[value]
+        try:
+            numbers = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) != 3:
+            self.fail(f"{value!r}: paper, naive, auto, or three numbers w1,w2,w3", param, ctx)
+        return numbers
+
+
+class WidthsType(click.ParamType[tuple[int, ...]]):
+    """Widths in twelfths, separated by commas."""
+
+    name = "WIDTHS"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        """The widths."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} names no widths: 4,6,8 or a single one", param, ctx)
+
+
+class SettingType(click.ParamType[tuple[str, Any]]):
+    """GROUP.NAME=VALUE, the value as in TOML."""
+
+    name = "NAME=VALUE"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, Any]:
+        """(dotted name, value)."""
+        import tomllib
+
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = str(value).partition("=")
+        if not (name and equals):
+            self.fail(f"{value!r} is not NAME=VALUE: search.epochs=5", param, ctx)
+        try:
+            return name, tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            return name, text
+
+
+@click.command()
+@click.option("--table", "table_name", required=True, metavar="NAME|FILE", help="Latency table.")
+@click.option("--data", metavar="NAME|PATH", help="Data set [the preset's; street-scenes].")
+@click.option(
+    "--preset",
+    default="tiny",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="tiny (CPU, minutes), small (one GPU), paper (FasterSeg's numbers), or a TOML file.",
+)
+@click.option(
+    "--run",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs/search"),
+    show_default=True,
+    help="The run's folder; the same command goes on with a run that was stopped.",
+)
+@click.option("--target-ms", type=float, help="Latency of the student, by the table.")
+@click.option(
+    "--weights", type=WeightsType(), help="w1,w2,w3 of the penalty; or paper, naive, auto."
+)
+@click.option("--branches", type=click.Choice(["1", "2"]), help="Branches of a network.")
+@click.option("--widths", type=WidthsType(), help="Widths of the student; one fixes it.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of everything random.")
+@click.option("--precision", help="32-true, bf16-mixed or 16-mixed.")
+@click.option("--accelerator", default="auto", show_default=True, help="auto, cpu or gpu.")
+@click.option(
+    "--devices", type=click.IntRange(min=1), default=1, show_default=True,
+    help="Processes, one per device; under torchrun its own number.",
+)  # fmt: skip
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of a process on the CPU.")
+@click.option(
+    "--set",
+    "extra",
+    type=SettingType(),
+    multiple=True,
+    help="Any other setting, search.epochs=5; may be repeated.",
+)
+@quiet_option
+@json_option
+def search(
+    table_name: str, data: str | None, preset: str, folder: Path, target_ms: float | None,
+    weights: Any, branches: str | None, widths: tuple[int, ...] | None, seed: int | None,
+    precision: str | None, accelerator: str, devices: int, threads: int | None,
+    extra: tuple[tuple[str, Any], ...], quiet: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Search for a teacher and a student network whose latency hits a target.
+
+    Pretrains a supernet, searches teacher and student in it with the table's decoupled latency
+    penalty, derives networks each epoch, and keeps the best student within 2% of the target.
+    Ctrl-C stops it; the same command goes on from the last epoch.
+
+    \b
+    latlut search --table cpu-onnxruntime-fp32                    tiny, on generated scenes
+    latlut search --table 1080ti --preset paper --data cityscapes:FOLDER --target-ms 8.3
+    torchrun --nproc_per_node 4 -m latlut search --table h200 --preset paper --data FOLDER
+    """
+    chosen: dict[str, Any] = {
+        "data.name": data,
+        "latency.target_ms": target_ms,
+        "latency.weights": weights,
+        "space.branches": None if branches is None else int(branches),
+        "space.widths": widths,
+        "seed": seed,
+        "precision": precision,
+    }
+    overrides = {name: value for name, value in chosen.items() if value is not None}
+    overrides |= dict(extra)
+
+    import torch
+    from lightning_fabric import Fabric
+
+    from latlut.environment import collect_environment
+    from latlut.search.data.checking import check_labels
+    from latlut.search.data.opening import STREET_SCENES, open_data
+    from latlut.search.run_folder import Found, RunFolder
+    from latlut.search.search_problem import SearchProblem
+    from latlut.search.searching import Search
+    from latlut.search.settings import load_settings
+    from latlut.search.tensorboard_log import TensorboardLog
+    from latlut.table import LatencyTable
+
+    settings = load_settings(preset, overrides)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    with LatencyTable.open(table_name) as table:
+        problem = SearchProblem(table, settings.space, settings.latency)
+        images = settings.data
+        if images.name == STREET_SCENES:
+            counts = (images.train_images, images.validation_images, 0)
+            found_data = open_data(images.name, size=images.image_size, counts=counts)
+        else:
+            found_data = open_data(images.name)
+            check_labels(found_data)
+        try:
+            fabric = Fabric(
+                accelerator=accelerator,
+                devices=devices,
+                strategy="ddp" if devices > 1 else "auto",
+                precision=settings.precision,
+            )
+        except Exception as error:  # Fabric's own message says what is not there
+            raise LatlutError(
+                f"--accelerator {accelerator} --devices {devices}: {error}"
+            ) from error
+        fabric.launch()
+        is_first = fabric.is_global_zero
+        quiet = quiet or not is_first
+        run = RunFolder(folder)
+        goes_on = False
+        if is_first:
+            goes_on = run.begin(settings, problem, found_data.name, collect_environment())
+        fabric.barrier()
+        remark(_headline(problem, goes_on, folder), quiet)
+        log = TensorboardLog(run.tensorboard) if is_first else None
+        with _Watcher(run, log, quiet) as watcher:
+            searching = Search(
+                problem, found_data, settings, folder, fabric, watcher.on_step, watcher.on_epoch
+            )
+            try:
+                archive = searching.run()
+            except KeyboardInterrupt:
+                remark(f"stopped; the same command goes on from the last epoch in {folder}", quiet)
+                raise
+        if not is_first:
+            return
+        found = Found(archive.student(problem.target_ms, problem.tolerance), archive.teacher())
+        archive.write()
+        run.finish(found, problem, searching.records)
+        draw(run, found, problem, searching.records)
+        if as_json:
+            import json
+
+            print_json(json.loads((folder / "result.json").read_text(encoding="utf-8")))
+        else:
+            report(found, problem, folder, table_name)
+
+
+class _Watcher:
+    """Tells a run's folder, TensorBoard and the terminal how the search goes."""
+
+    def __init__(self, run: RunFolder, log: TensorboardLog | None, is_quiet: bool) -> None:
+        self.run, self.is_quiet = run, is_quiet
+        self._log = log
+        self._bar: Any = None
+
+    def __enter__(self) -> _Watcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        if self._log is not None:
+            self._log.close()
+
+    def on_step(self, phase: str, epoch: int, step: int, steps: int, loss: float) -> None:
+        """Move the bar, and log the loss."""
+        if self._log is not None:
+            self._log.on_step(phase, epoch, step, steps, loss)
+        if self.is_quiet or not sys.stderr.isatty():
+            return
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                TextColumn("left in this epoch"), TimeRemainingColumn(),
+                TextColumn("loss {task.fields[loss]:.3g}", style="dim"),
+                console=Console(stderr=True), transient=True,
+            )  # fmt: skip
+            self._bar.start()
+            self._task = self._bar.add_task("", total=steps, loss=loss)
+        if step == 1:
+            self._bar.reset(self._task)
+        self._bar.update(
+            self._task, description=f"{phase} {epoch + 1}", completed=step, total=steps, loss=loss
+        )
+
+    def on_epoch(self, record: EpochRecord, search: Search) -> None:
+        """Write the trajectory, and a line."""
+        if self._log is None:  # another process tells
+            return
+        self._log.on_epoch(record, search)
+        self.run.write_epoch(search.records)
+        search.archive.write()
+        total = (
+            search.settings.pretrain if record.phase == "pretrain" else search.settings.search
+        ).epochs
+        line = f"{record.phase} {record.epoch + 1}/{total}  loss {record.weight_loss:.3g}"
+        if record.phase == "search":
+            best = max(record.scores, key=lambda name: record.scores[name])
+            line += (
+                f"  {best}: derived {record.derived_ms[best]:.4g} ms, fitted "
+                f"{record.fitted_ms[best]:.4g} ms, mIoU {100 * record.miou[best]:.3g}%"
+                f"  lambda {record.lambda_per_ms:.3g}"
+            )
+        remark(f"{line}  ({record.seconds:.0f} s)", self.is_quiet)
+
+
+def _headline(problem: SearchProblem, goes_on: bool, folder: Path) -> str:
+    reach, weights = problem.reach, problem.latency.weights
+    asked = "" if problem.settings.target_ms else " (none was asked for: that of random networks)"
+    return (
+        f"{'going on with' if goes_on else 'searching into'} {folder}: {problem.space.layers} "
+        f"layers, {problem.space.branches} branch(es), widths "
+        f"{', '.join(map(str, problem.student_widths))} of 12\n"
+        f"target {problem.target_ms:.4g} ms{asked} of {reach.fastest_ms:.4g} to "
+        f"{reach.slowest_ms:.4g} ms that can be reached, by {problem.table.path} at "
+        f"{problem.input_size[0]}x{problem.input_size[1]}; penalty weights "
+        f"{', '.join(f'{weight:.3g}' for weight in weights)}"
+    )
+
+
+def draw(run: RunFolder, found: Found, problem: SearchProblem, records: list[EpochRecord]) -> None:
+    """Draw both networks and the trajectory into the run's folder."""
+    from latlut.reports.architecture import plot_architecture
+    from latlut.reports.trajectory import plot_trajectory
+
+    for role in ("student", "teacher"):
+        item = getattr(found, role)
+        subtitle = f"{item.latency_ms:.4g} ms by {problem.table.path.name}"
+        plot_architecture(item.architecture, f"Searched {role}", run.path / f"{role}.png", subtitle)
+    plot_trajectory(
+        records, problem.target_ms, "Search, epoch by epoch", run.path / "trajectory.png"
+    )
+
+
+def report(found: Found, problem: SearchProblem, folder: Path, table_name: str) -> None:
+    """Say what was found, and what to do with it."""
+    student, teacher = found.student, found.teacher
+    off = 100 * (student.latency_ms / problem.target_ms - 1)
+    click.echo(
+        f"student: {student.latency_ms:.4g} ms by the table, {off:+.2g}% from the target "
+        f"{problem.target_ms:.4g} ms; branches "
+        f"{' and '.join(f'1/{scale}' for scale in student.scales)}, {student.kind} in epoch "
+        f"{student.epoch + 1}, supernet mIoU {100 * student.accuracy:.3g}%"
+    )
+    click.echo(
+        f"teacher: {teacher.latency_ms:.4g} ms by the table, supernet mIoU "
+        f"{100 * teacher.accuracy:.3g}%"
+    )
+    click.echo(
+        f"\nin {folder}: student.json, teacher.json, their pictures, trajectory.csv and .png\n"
+        f"  cell by cell:            latlut arch show {folder / 'student.json'}\n"
+        f"  term by term:            latlut estimate --table {table_name} --arch "
+        f"{folder / 'student.json'}\n"
+        f"  measured on this machine: the same with --layers\n"
+        f"  how the search went:     tensorboard --logdir {folder / 'tensorboard'}"
+    )

@@ -1,0 +1,190 @@
+"""``latlut sensitivity``: what operators, downsampling and widths can change, by a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from latlut.cli.choices import SizeType
+from latlut.cli.output import json_option, print_json, print_table
+from latlut.errors import LatlutError
+
+if TYPE_CHECKING:
+    from latlut.search.sensitivity import Sensitivity
+    from latlut.search.space_prices import SpacePrices
+    from latlut.table import LatencyTable
+    from latlut.table_space import TableSpace
+
+
+@click.command()
+@click.option(
+    "--table",
+    "table_name",
+    required=True,
+    metavar="NAME|FILE",
+    help="Table that prices the search space.",
+)
+@click.option("--plan", metavar="NAME|FILE", help="Search space [the table's latest].")
+@click.option("--input", "input_size", type=SizeType(), help="Image size [the table's latest].")
+@click.option(
+    "--branches", type=click.IntRange(1, 2), help="Branches of a network [those of the space]."
+)
+@click.option(
+    "--end-width",
+    type=click.IntRange(1, 12),
+    help="Width of stem and head in twelfths [the narrowest that the space has].",
+)
+@click.option(
+    "--skip-price",
+    type=click.Choice(["derived", "searched"]),
+    default="derived",
+    show_default=True,
+    help="A stride-1 skip: free as once derived, or the 1x1 convolution of the search.",
+)
+@json_option
+def sensitivity(
+    table_name: str, plan: str | None, input_size: tuple[int, int] | None, branches: int | None,
+    end_width: int | None, skip_price: str, as_json: bool,
+) -> None:  # fmt: skip
+    """How much operators, downsampling and widths can change the latency of a supernet.
+
+    One of the three varies between two end points, the other two stay fixed: uniform operators,
+    uniform downsampling, widest maps. Weights inverse to the gaps balance the three in a search.
+
+    \b
+    latlut sensitivity --table cpu
+    latlut sensitivity --table 1080ti-fasterseg --plan fasterseg --branches 1
+    """
+    from dataclasses import replace
+
+    from latlut.search.latency_terms import ExpectedTerms
+    from latlut.search.sensitivity import sensitivity as measure
+    from latlut.search.space_prices import SpaceLayout, read_prices
+    from latlut.table import LatencyTable
+
+    with LatencyTable.open(table_name) as table:
+        where = _space(table, plan, input_size)
+        space = where.space if branches is None else replace(where.space, branches=branches)
+        layout = SpaceLayout(
+            space,
+            space.widths,
+            min(space.stem_head_widths) if end_width is None else end_width,
+            where.input_size,
+            where.batch,
+            "searched" if skip_price == "searched" else "derived",
+        )
+        prices = read_prices(layout, table, leave_out_fixed=True)
+        found = measure(ExpectedTerms(prices), table)
+        path = str(table.path)
+    if as_json:
+        print_json(_as_json(found, prices, path))
+    else:
+        _print(found, prices, path)
+
+
+def _space(table: LatencyTable, plan: str | None, input_size: tuple[int, int] | None) -> TableSpace:
+    from dataclasses import replace
+
+    from latlut.errors import SpecError
+    from latlut.plans import load_plan
+    from latlut.table_space import space_from_plan, space_of
+
+    if plan is None:
+        where = space_of(table)
+        return where if input_size is None else replace(where, input_size=input_size)
+    values = load_plan(plan, input_size).space
+    if values is None:
+        raise SpecError(f"the plan {plan} is no search space: nothing can be searched in it")
+    return space_from_plan(values)
+
+
+def _weights(found: Sensitivity) -> tuple[tuple[float, ...] | None, str]:
+    """(balanced weights, "") or (None, why there are none)."""
+    from latlut.search.sensitivity import balanced_weights
+
+    try:
+        return balanced_weights(found), ""
+    except LatlutError as error:
+        return None, str(error)
+
+
+def _print(found: Sensitivity, prices: SpacePrices, path: str) -> None:
+    from latlut.search.latency import PAPER_WEIGHTS
+    from latlut.search.sensitivity import PAPER_GAPS_MS
+
+    weights, why_not = _weights(found)
+    layout = prices.layout
+    rows: list[list[object]] = []
+    for number, gap in enumerate(found.gaps):
+        half = "unknown" if gap.half_ms is None else f"± {gap.half_ms:.3g}"
+        rows.append(
+            [
+                gap.factor,
+                gap.low_ms,
+                gap.high_ms,
+                gap.gap_ms,
+                half,
+                PAPER_GAPS_MS[number],
+                None if weights is None else weights[number],
+                PAPER_WEIGHTS[number],
+            ]
+        )
+    columns = ["factor", "low, ms", "high, ms", "gap, ms", "95%"]
+    print_table([*columns, "paper's gap", "balanced weight", "paper's weight"], rows)
+    click.echo("\nend points, the other two factors as in the penalty (uniform, widest):")
+    for gap in found.gaps:
+        click.echo(f"  {gap.factor}, low: {gap.low_end}")
+        click.echo(f"  {gap.factor}, high: {gap.high_end}")
+    if why_not:
+        click.echo(f"\nno balanced weights: {why_not}")
+    height, width = layout.input_size
+    click.echo(
+        f"\nfrom {path}: {layout.space.layers} layers, branches: {layout.space.branches}, "
+        f"{height}x{width}, widths {', '.join(map(str, layout.widths))}/12; "
+        "the paper's table is of a GTX 1080 Ti at 1024x2048, its end points are not defined"
+    )
+    reasons = dict.fromkeys(term.reason for term in prices.substituted)
+    for reason in reasons:
+        count = sum(term.reason == reason for term in prices.substituted)
+        click.echo(f"{count} op specs are priced by another variant: {reason}")
+    if prices.unpriced:
+        click.echo("without what the table cannot price, the same in both end points:")
+        for spec in prices.unpriced:
+            click.echo(f"  {spec}")
+
+
+def _as_json(found: Sensitivity, prices: SpacePrices, path: str) -> dict[str, object]:
+    from latlut.search.latency import PAPER_WEIGHTS
+    from latlut.search.sensitivity import PAPER_GAPS_MS
+
+    weights, why_not = _weights(found)
+    layout = prices.layout
+    return {
+        "table": path,
+        "space": layout.space.to_dict(),
+        "input_size": list(layout.input_size),
+        "end_width": layout.end_width,
+        "skip_price": layout.skip_price,
+        "gaps": [
+            {
+                "factor": gap.factor,
+                "low_ms": gap.low_ms,
+                "high_ms": gap.high_ms,
+                "gap_ms": gap.gap_ms,
+                "half_ms": gap.half_ms,
+                "low_end": gap.low_end,
+                "high_end": gap.high_end,
+                "paper_gap_ms": paper_ms,
+            }
+            for gap, paper_ms in zip(found.gaps, PAPER_GAPS_MS, strict=True)
+        ],
+        "balanced_weights": None if weights is None else list(weights),
+        "no_weights_because": why_not or None,
+        "paper_weights": list(PAPER_WEIGHTS),
+        "substituted": {
+            term.spec.key: {"priced_as": list(term.priced_as), "reason": term.reason}
+            for term in prices.substituted
+        },
+        "unpriced": [spec.key for spec in prices.unpriced],
+    }

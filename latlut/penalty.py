@@ -1,0 +1,166 @@
+"""Differentiable latency of any layer-wise search space, from a table: E[T] = sum_l p_l . t_l.
+
+For spaces in which a network is a chain of layers and each layer picks one of its candidates
+(FBNet, ProxylessNAS and their kin), the expected latency is a sum of dot products. FasterSeg's
+branches and searched widths need more: see ``latlut.search.latency``.
+
+Symbols: L layers, K candidates of a layer (K_l may differ; K is the largest).
+
+Source: ProxylessNAS (Cai et al., ICLR 2019), Eq. 2 of Sec. 3.3; FBNet (Wu et al., CVPR 2019),
+Sec. 3.3; FasterSeg, Sec. 3.2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from latlut.errors import MissingEntryError, SpecError
+from latlut.opspec import OpSpec, unique
+from latlut.table import LatencyTable
+
+#: So many missing op specs are named in a message; the rest is counted.
+_LISTED = 10
+
+
+class ExpectedLatency(nn.Module):
+    """Expected latency of a network whose layers each pick one candidate, in milliseconds.
+
+        E[T] = fixed_ms + sum_l sum_k softmax(logits_l)_k * t_lk
+
+    Args:
+        layers: per layer its candidates, in the order of that layer's logits. A candidate is an
+            op spec, several op specs (a block, whose entries add up), or None: an identity, which
+            costs nothing. Layers may have different numbers of candidates.
+        table: prices the candidates, each by its own entry; no variant stands in for one.
+        fixed: op specs that every network executes (stem, head), once per mention.
+
+    Attributes:
+        latency_ms: (L, K) float32 buffer, 0 beyond a layer's own candidates.
+        fixed_ms: () float32 buffer.
+
+    Raises:
+        SpecError: no layers, or a layer without candidates.
+        MissingEntryError: the table lacks entries; names all of them and the command that adds
+            them.
+
+    The table is read once, here; the module keeps no reference to it.
+    """
+
+    latency_ms: Tensor
+    fixed_ms: Tensor
+    _is_candidate: Tensor
+
+    def __init__(
+        self,
+        layers: Sequence[Sequence[OpSpec | Sequence[OpSpec] | None]],
+        table: LatencyTable,
+        fixed: Iterable[OpSpec] = (),
+    ) -> None:
+        super().__init__()
+        blocks = [[_block(candidate) for candidate in layer] for layer in layers]
+        constant = tuple(fixed)
+        wanted = unique([*(s for layer in blocks for block in layer for s in block), *constant])
+        if missing := [spec for spec in wanted if spec not in table]:
+            raise MissingEntryError(missing_message(table, missing))
+        prices_ms = dict(zip(wanted, table.latencies_ms(wanted).tolist(), strict=True))
+        self._register(
+            [[sum(prices_ms[spec] for spec in block) for block in layer] for layer in blocks],
+            sum(prices_ms[spec] for spec in constant),
+        )
+
+    @classmethod
+    def from_latencies_ms(
+        cls, layers: Sequence[Sequence[float]], fixed_ms: float = 0.0
+    ) -> ExpectedLatency:
+        """The same from plain numbers: per layer the latency of each candidate, milliseconds.
+
+        Raises:
+            SpecError: no layers, a layer without candidates, or a latency that is not finite.
+        """
+        module = cls.__new__(cls)
+        nn.Module.__init__(module)
+        module._register([[float(value) for value in layer] for layer in layers], float(fixed_ms))
+        return module
+
+    def _register(self, layers: list[list[float]], fixed_ms: float) -> None:
+        if not layers or not all(layers):
+            empty = next((number for number, layer in enumerate(layers) if not layer), None)
+            where = "no layers" if empty is None else f"layer {empty} without candidates"
+            raise SpecError(f"an expected latency needs candidates in every layer: {where}")
+        if not all(map(math.isfinite, (fixed_ms, *(ms for layer in layers for ms in layer)))):
+            raise SpecError("a latency must be a finite number of milliseconds")
+        counts = [len(layer) for layer in layers]
+        widest = max(counts)
+        rows = [layer + [0.0] * (widest - len(layer)) for layer in layers]
+        mask = [[column < count for column in range(widest)] for count in counts]
+        self.counts = tuple(counts)
+        self.register_buffer("latency_ms", torch.tensor(rows))
+        self.register_buffer("fixed_ms", torch.tensor(fixed_ms))
+        self.register_buffer("_is_candidate", torch.tensor(mask), persistent=False)
+
+    def forward(self, logits: Tensor | Sequence[Tensor]) -> Tensor:
+        """Expected latency, differentiable in ``logits``.
+
+        Args:
+            logits: unnormalised choice weights: one (K_l,) tensor per layer, or all in a tensor
+                (L, K), whose entries beyond a layer's own candidates are not read.
+
+        Returns:
+            () milliseconds, of the buffers' dtype.
+
+        Raises:
+            SpecError: another number of layers or candidates than the module has.
+        """
+        return self.fixed_ms + (self.probabilities(logits) * self.latency_ms).sum()
+
+    def probabilities(self, logits: Tensor | Sequence[Tensor]) -> Tensor:
+        """(L, K) softmax of each layer's logits; 0 beyond a layer's own candidates."""
+        padded = logits if isinstance(logits, Tensor) else self._padded(logits)
+        if padded.shape != self.latency_ms.shape:
+            raise SpecError(
+                f"expected logits of shape {tuple(self.latency_ms.shape)}, "
+                f"received {tuple(padded.shape)}"
+            )
+        weights = padded.masked_fill(~self._is_candidate, -math.inf)
+        return weights.to(self.latency_ms.dtype).softmax(-1)
+
+    def _padded(self, logits: Sequence[Tensor]) -> Tensor:
+        received = [tuple(layer.shape) for layer in logits]
+        expected = [(count,) for count in self.counts]
+        if received != expected:
+            raise SpecError(
+                f"expected one vector of logits per layer, of lengths {list(self.counts)}; "
+                f"received shapes {received}"
+            )
+        return nn.utils.rnn.pad_sequence(list(logits), batch_first=True)
+
+
+def missing_message(table: LatencyTable, missing: Sequence[OpSpec], command: str = "") -> str:
+    """What to tell someone whose table lacks these op specs.
+
+    Args:
+        table: that lacks them.
+        missing: at least one.
+        command: what adds them; if empty, ``latlut profile`` with those that are listed.
+    """
+    listed = [f"  {spec}" for spec in missing[:_LISTED]]
+    rest = len(missing) - len(listed)
+    more = [f"  and {rest} more"] if rest else []
+    ops = " ".join(f'--op "{spec}"' for spec in missing[:_LISTED])
+    adding = command or f"latlut profile --table {table.path} {ops}"
+    noun = "entry" if len(missing) == 1 else "entries"
+    then = " (and so on for the rest)" if rest and not command else ""
+    return "\n".join(
+        [f"{table.path} lacks {len(missing)} {noun}:", *listed, *more]
+        + [f"add {'it' if len(missing) == 1 else 'them'} with: {adding}{then}"]
+    )
+
+
+def _block(candidate: OpSpec | Sequence[OpSpec] | None) -> tuple[OpSpec, ...]:
+    if candidate is None:
+        return ()
+    return (candidate,) if isinstance(candidate, OpSpec) else tuple(candidate)

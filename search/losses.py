@@ -1,0 +1,129 @@
+"""Losses of segmentation: cross entropy on hard pixels, and distillation from a teacher.
+
+Symbols: B batch, C classes, H, W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import functional
+
+from latlut.errors import SpecError
+from latlut.search.data.classes import IGNORE
+
+#: Pixels whose own class is given more than this probability are easy.
+OHEM_THRESHOLD = 0.7
+
+#: One label pixel in so many is kept, however easy.
+_KEPT_SHARE = 16
+
+Direction = Literal["teacher_student", "student_teacher"]
+
+
+def ohem_loss(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    threshold: float = OHEM_THRESHOLD,
+    min_kept: int | None = None,
+    ignore: int = IGNORE,
+) -> Tensor:
+    """Mean cross entropy over the hard pixels (online hard example mining).
+
+    A pixel is hard if its own class has at most the probability ``threshold``; if fewer than
+    ``min_kept`` are, the ``min_kept`` hardest are taken (all, where there are not so many).
+
+    Args:
+        logits: (B, C, H, W) float.
+        labels: (B, H, W) int64, classes or ``ignore``.
+        threshold: in (0, 1].
+        min_kept: number of pixels of the batch; if not given, one in 16 of them, as the authors
+            have it: batch * height * width / (16 * label stride ** 2).
+        ignore: label of pixels that are left out.
+
+    Returns:
+        () float. Where every pixel is ignored: 0, with a gradient of 0.
+
+    Raises:
+        SpecError: sizes of logits and labels that do not fit, a threshold outside (0, 1].
+
+    Source: Shrivastava et al., 2016, as FasterSeg's code uses it. Theirs gives NaN where every
+    pixel is ignored.
+    """
+    _check_sizes(logits, labels)
+    if not 0 < threshold <= 1:
+        raise SpecError(f"threshold {threshold}: expected a probability above 0, at most 1")
+    loss = functional.cross_entropy(logits, labels, ignore_index=ignore, reduction="none")
+    is_valid = labels != ignore
+    count = labels.numel() // _KEPT_SHARE if min_kept is None else min_kept
+    least = -math.log(threshold)
+    # Ignored pixels come last; where they are among the count, all others are kept.
+    hardness = loss.detach().masked_fill(~is_valid, -math.inf).flatten()
+    limit = loss.new_tensor(least)
+    if count > 0:
+        limit = limit.minimum(hardness.topk(min(count, hardness.numel())).values[-1])
+    is_kept = is_valid & ~(loss.detach() < limit)  # a NaN is kept, and seen
+    return loss.masked_fill(~is_kept, 0).sum() / is_kept.sum().clamp(min=1)
+
+
+def distillation_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor | None = None,
+    *,
+    direction: Direction = "teacher_student",
+    ignore: int = IGNORE,
+) -> Tensor:
+    """Mean over pixels of the Kullback-Leibler divergence between teacher and student.
+
+        teacher_student: KL(t || s) = sum_c t_c (log t_c - log s_c)
+        student_teacher: KL(s || t) = sum_c s_c (log s_c - log t_c)
+
+    Args:
+        student_logits: (B, C, H, W) float.
+        teacher_logits: (B, C, H, W) float; no gradient flows into it.
+        labels: (B, H, W) int64; pixels labelled ``ignore`` are left out. None leaves out none.
+        direction: which of the two. The authors' code computes teacher_student; Eq. 4 of the
+            paper writes KL(s || t).
+        ignore: label of pixels that are left out.
+
+    Returns:
+        () float, at least 0. Where every pixel is ignored: 0, with a gradient of 0.
+
+    Raises:
+        SpecError: sizes that do not fit, an unknown direction.
+
+    Source: FasterSeg, Eq. 4. The authors average over classes as well and include ignored pixels;
+    their softmax().log() gives -inf and then NaN. Here it is log-softmax on both sides.
+    """
+    if student_logits.shape != teacher_logits.shape:
+        raise SpecError(
+            f"student logits {tuple(student_logits.shape)}, "
+            f"teacher logits {tuple(teacher_logits.shape)}: expected equal shapes"
+        )
+    student = functional.log_softmax(student_logits, dim=1)
+    teacher = functional.log_softmax(teacher_logits.detach(), dim=1)
+    if direction == "teacher_student":
+        pairs = (student, teacher)
+    elif direction == "student_teacher":
+        pairs = (teacher, student)
+    else:
+        raise SpecError(f"direction {direction!r}: expected teacher_student or student_teacher")
+    divergence = functional.kl_div(*pairs, log_target=True, reduction="none").sum(dim=1)
+    if labels is None:
+        return divergence.mean()
+    _check_sizes(student_logits, labels)
+    is_valid = labels != ignore
+    return divergence.masked_fill(~is_valid, 0).sum() / is_valid.sum().clamp(min=1)
+
+
+def _check_sizes(logits: Tensor, labels: Tensor) -> None:
+    expected = (logits.shape[0], *logits.shape[2:])
+    if logits.ndim != 4 or tuple(labels.shape) != expected:
+        raise SpecError(
+            f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)}: "
+            "expected (B, C, H, W) and (B, H, W)"
+        )

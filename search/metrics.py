@@ -1,0 +1,128 @@
+"""Scores of segmentation: intersection over union of each class, their mean, pixel accuracy.
+
+Symbols: B batch, C classes, H, W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from latlut.errors import SpecError
+from latlut.search.data.classes import IGNORE
+
+
+@dataclass(frozen=True)
+class SegmentationScore:
+    """How well predictions agree with labels, over a whole set.
+
+    Attributes:
+        class_iou: (C) intersection over union of each class, in [0, 1]; NaN for a class that
+            neither labels nor predictions hold.
+        mean_iou: mean over the classes that are not NaN; NaN where there is none.
+        pixel_accuracy: share of the labelled pixels that are right; NaN where none is labelled.
+        labelled_pixels: number of pixels that were not ignored.
+    """
+
+    class_iou: tuple[float, ...]
+    mean_iou: float
+    pixel_accuracy: float
+    labelled_pixels: int
+
+
+class ScoreMeter:
+    """Adds up a confusion matrix; where several processes run, over all of them.
+
+    Args:
+        class_count: C.
+        device: where the counting is done.
+        ignore: label of pixels that are left out.
+    """
+
+    def __init__(
+        self, class_count: int, device: torch.device | str = "cpu", ignore: int = IGNORE
+    ) -> None:
+        self._class_count = class_count
+        self._matrix = MulticlassConfusionMatrix(
+            class_count, ignore_index=ignore, validate_args=False
+        ).to(device)
+
+    def update(self, predictions: Tensor, labels: Tensor) -> None:
+        """Count one batch.
+
+        Args:
+            predictions: (B, C, H, W) float logits, or (B, H, W) integer classes.
+            labels: (B, H, W) integer, classes or ``ignore``.
+
+        Raises:
+            SpecError: sizes that do not fit, another number of classes.
+        """
+        if predictions.ndim == 4:
+            if predictions.shape[1] != self._class_count:
+                raise SpecError(
+                    f"logits of {predictions.shape[1]} classes; expected {self._class_count}"
+                )
+            predictions = predictions.argmax(dim=1)
+        if predictions.shape != labels.shape:
+            raise SpecError(
+                f"predictions {tuple(predictions.shape)} and labels {tuple(labels.shape)}: "
+                "expected one prediction per labelled pixel; scale the logits to the labels first"
+            )
+        self._matrix.update(predictions, labels)
+
+    def score(self) -> SegmentationScore:
+        """The score of all batches so far."""
+        return score_of(self._matrix.compute())
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        self._matrix.reset()
+
+
+def score_of(confusion: Tensor) -> SegmentationScore:
+    """The score of a confusion matrix.
+
+    Args:
+        confusion: (C, C) pixels; row: label, column: prediction.
+    """
+    counts = confusion.double().cpu()
+    right = counts.diagonal()
+    union = counts.sum(dim=0) + counts.sum(dim=1) - right
+    total = counts.sum()
+    iou = right / union  # 0 / 0 is NaN: a class that is nowhere
+    return SegmentationScore(
+        class_iou=tuple(iou.tolist()),
+        mean_iou=float(iou.nanmean()),
+        pixel_accuracy=float(right.sum() / total) if total else math.nan,
+        labelled_pixels=int(total),
+    )
+
+
+def mean_iou(
+    batches: Iterable[tuple[Tensor, Tensor]],
+    predict: Callable[[Tensor], Tensor],
+    class_count: int,
+    device: torch.device | str = "cpu",
+) -> SegmentationScore:
+    """The score of a network over a set.
+
+    Args:
+        batches: (image, label) pairs: (B, 3, H, W) float and (B, H, W) int64.
+        predict: image -> (B, C, H, W) logits or (B, H, W) classes, at the labels' size; it is
+            called without gradients and should be in evaluation mode.
+        class_count: C.
+        device: where the network runs.
+
+    Raises:
+        SpecError: predictions that do not fit the labels.
+    """
+    meter = ScoreMeter(class_count, device)
+    with torch.no_grad():
+        for image, label in batches:
+            meter.update(predict(image.to(device)), label.to(device))
+    return meter.score()

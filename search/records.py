@@ -1,0 +1,98 @@
+"""What a search tells about each epoch: the rows of its trajectory."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+#: Separates the scales in the names of branch sets, ``16+32``.
+_JOINT = "+"
+
+
+def name_of(scales: Sequence[int]) -> str:
+    """(16, 32) as "16+32"."""
+    return _JOINT.join(map(str, scales))
+
+
+def scales_of(name: str) -> tuple[int, ...]:
+    """ "16+32" as (16, 32)."""
+    return tuple(int(scale) for scale in name.split(_JOINT))
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch of a search.
+
+    Dictionaries are by the name of a branch set, ``"16+32"``; latencies are the table's estimates
+    in milliseconds, ``miou`` the supernet's mean IoU on validation images with the soft choices
+    of operators and inputs and the likeliest widths. Of a pretraining epoch only the losses are
+    known.
+
+    Attributes:
+        phase, epoch: ``pretrain`` or ``search``, and the epoch within it from 0.
+        seconds: wall time.
+        weight_loss, architecture_loss: mean over the epoch's steps, of all passes together; the
+            architecture's is without the penalty.
+        lambda_per_ms: the penalty's weight during the epoch.
+        expected_ms, penalty_ms, terms_ms: of the student's logits at its end.
+        derived_ms: of the student's derived networks.
+        fitted_ms, fitted_loss: of those fitted to the target, and the log probability given up.
+        miou, teacher_miou: fractions.
+        scores: Target(m) of the derived networks.
+        skip_share, narrowest_share: of all cells and maps, how many have skip or the narrowest
+            width as their likeliest choice.
+        largest_alpha: mean over cells of the largest probability.
+    """
+
+    phase: str
+    epoch: int
+    seconds: float
+    weight_loss: float
+    architecture_loss: float | None = None
+    lambda_per_ms: float | None = None
+    expected_ms: float | None = None
+    penalty_ms: float | None = None
+    terms_ms: tuple[float, ...] = ()
+    derived_ms: Mapping[str, float] = field(default_factory=dict)
+    fitted_ms: Mapping[str, float] = field(default_factory=dict)
+    fitted_loss: Mapping[str, float] = field(default_factory=dict)
+    miou: Mapping[str, float] = field(default_factory=dict)
+    teacher_miou: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
+    skip_share: float | None = None
+    narrowest_share: float | None = None
+    largest_alpha: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> EpochRecord:
+        """The record that ``to_dict`` wrote."""
+        return cls(**{**values, "terms_ms": tuple(values["terms_ms"])})
+
+    def flat(self) -> dict[str, Any]:
+        """One row of ``trajectory.csv``: dictionaries spread over columns such as miou_16+32."""
+        row: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            if name == "terms_ms":
+                row |= {f"term_{n}_ms": v for n, v in zip(("w1", "w2", "w3"), value, strict=False)}
+            elif isinstance(value, dict):
+                row |= {f"{name}_{key}": item for key, item in value.items()}
+            else:
+                row[name] = value
+        return row
+
+
+def write_trajectory(path: Path, records: Sequence[EpochRecord]) -> None:
+    """Write all epochs as a CSV file, one row each; columns that an epoch lacks stay empty."""
+    rows = [record.flat() for record in records]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,168 @@
+"""The folder of a search: its settings, where it ran, and what it found.
+
+    settings.json    all settings, resolved        run.json       table, data, environment, version
+    checkpoints/     last.pt and previous.pt       archive/       every epoch's derived networks
+    trajectory.csv   one row per epoch             tensorboard/   scalars and figures
+    student.json, teacher.json, result.json        what the search found
+
+The same command goes on with a run that was stopped; a folder of other settings or of another
+table is refused, so that no run is half of one and half of another.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from latlut import __version__
+from latlut.errors import LatlutError
+from latlut.search.archive import Archived
+from latlut.search.records import EpochRecord, name_of, write_trajectory
+from latlut.search.search_problem import SearchProblem
+from latlut.search.settings import SearchSettings
+from latlut.table import now_text
+
+
+@dataclass(frozen=True)
+class Found:
+    """The result of a search."""
+
+    student: Archived
+    teacher: Archived
+
+
+class RunFolder:
+    """A run's folder on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def tensorboard(self) -> Path:
+        """Where event files go."""
+        return self.path / "tensorboard"
+
+    def begin(
+        self,
+        settings: SearchSettings,
+        problem: SearchProblem,
+        data_name: str,
+        environment: Mapping[str, object],
+    ) -> bool:
+        """Write what the run is, or check that the folder is of this very run.
+
+        Returns:
+            Whether there is a run to go on with.
+
+        Raises:
+            LatlutError: the folder is of a run with other settings, another table or other data,
+                or cannot be written.
+        """
+        facts = {
+            "table": str(problem.table.path),
+            "table_identity": problem.table.identity.to_dict(),
+            "input_size": list(problem.input_size),
+            "batch": problem.batch,
+            "space": problem.space.to_dict(),
+            "target_ms": problem.target_ms,
+            "reachable_ms": [problem.reach.fastest_ms, problem.reach.slowest_ms],
+            "latency_weights": list(problem.latency.weights),
+            "data": data_name,
+        }
+        own = settings.to_dict()
+        if (self.path / "settings.json").exists():
+            changed = _differences(self._read("settings.json"), own)
+            before = self._read("run.json")
+            changed += _differences(
+                {name: before.get(name) for name in facts}, json.loads(json.dumps(facts))
+            )
+            if changed:
+                raise LatlutError(
+                    f"{self.path} holds a run with other settings:\n  "
+                    + "\n  ".join(changed)
+                    + "\n"
+                    "go on with the settings of that run, or name another folder with --run"
+                )
+            return True
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if any(self.path.iterdir()):
+                raise LatlutError(
+                    f"{self.path} is a folder of something else: name another with --run"
+                )
+            self._write(
+                "run.json",
+                facts
+                | {
+                    "started_at": now_text(),
+                    "seed": settings.seed,
+                    "latlut_version": __version__,
+                    "environment": dict(environment),
+                },
+            )
+            self._write("settings.json", own)
+        except OSError as error:
+            raise LatlutError(f"cannot write the run's folder {self.path}: {error}") from error
+        return False
+
+    def write_epoch(self, records: list[EpochRecord]) -> None:
+        """Write the trajectory so far."""
+        write_trajectory(self.path / "trajectory.csv", records)
+
+    def finish(self, found: Found, problem: SearchProblem, records: list[EpochRecord]) -> None:
+        """Write the networks that were found, and their figures."""
+        found.student.architecture.save(self.path / "student.json")
+        found.teacher.architecture.save(self.path / "teacher.json")
+        self._write(
+            "result.json",
+            {
+                "target_ms": problem.target_ms,
+                "tolerance": problem.tolerance,
+                "seconds": sum(record.seconds for record in records),
+                "finished_at": now_text(),
+                **{role: _facts(getattr(found, role)) for role in ("student", "teacher")},
+            },
+        )
+
+    def _write(self, name: str, values: object) -> None:
+        text = json.dumps(values, indent=2) + "\n"
+        (self.path / name).write_text(text, encoding="utf-8")
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise LatlutError(
+                f"{path} cannot be read ({error}): name another folder with --run"
+            ) from error
+        if not isinstance(values, dict):
+            raise LatlutError(f"{path} holds no settings: name another folder with --run")
+        return values
+
+
+def _facts(item: Archived) -> dict[str, Any]:
+    return {
+        "branches": name_of(item.scales),
+        "epoch": item.epoch,
+        "kind": item.kind,
+        "latency_ms": item.latency_ms,
+        "supernet_miou": item.accuracy,
+        "score": item.score,
+        "log_probability_given_up": item.loss,
+    }
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any], place: str = "") -> list[str]:
+    """One line per value that differs, ``search.epochs: 8 there, 5 asked for``."""
+    found = []
+    for name in dict.fromkeys([*there, *here]):
+        before, now = there.get(name), here.get(name)
+        if isinstance(before, dict) and isinstance(now, dict):
+            found += _differences(before, now, f"{place}{name}.")
+        elif before != now:
+            found.append(f"{place}{name}: {before!r} there, {now!r} asked for")
+    return found
