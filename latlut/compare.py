@@ -1,24 +1,18 @@
 """Comparing: a table with itself (may it be believed?), with this machine, with another table.
 
-``check`` gives one verdict, ``diff`` the entries that moved beyond their intervals, ``merge``
-joins measurements of one identity.
+``check`` gives one verdict, ``diff`` the entries that moved beyond their intervals.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from sqlite_utils import Database
 
-from latlut import recording
 from latlut.environment import Environment, environment_changes
-from latlut.errors import IdentityError, TableError
-from latlut.opspec import OpSpec
-from latlut.recording import SpecFacts
-from latlut.summary import summarise
+from latlut.summary import NEAR_LAUNCH_FLOOR, OTHER_PROCESSES
 from latlut.table import Entry, LatencyTable
 
 #: More disturbed entries than this share of all, and the table is not to be believed.
@@ -83,12 +77,7 @@ def check(table: LatencyTable, environment: Environment | None = None) -> Verdic
     impossible = [entry for entry in suspects if "peak figures" in entry.warnings]
     if impossible:
         problems.append(f"{len(impossible)} entries are faster than the hardware can be")
-    # A wide or unknown interval is no problem of its own: the verdict says how wide they are.
-    doubtful = [
-        entry
-        for entry in suspects
-        if any(not text.startswith("interval") for text in entry.warnings.split("; "))
-    ]
+    doubtful = [entry for entry in suspects if any(map(_is_doubt, entry.warnings.split("; ")))]
     if entries and len(doubtful) > MAX_SUSPECT_SHARE * len(entries):
         problems.append(f"{len(doubtful)} of {len(entries)} entries were taken while disturbed")
     widths = [
@@ -99,7 +88,14 @@ def check(table: LatencyTable, environment: Environment | None = None) -> Verdic
     entry_percent = float(np.quantile(widths, 0.95)) if widths else None
     if widths and len(widths) < len(entries):
         remarks.append(f"{len(entries) - len(widths)} entries have no interval")
-    latest = table.rows("SELECT id, status FROM runs ORDER BY id DESC LIMIT 1")
+    remarks += _gpu_remarks(table, entries)
+    remarks += _build_remarks(entries)
+    # The runs of one sweep on several devices are as late as each other.
+    latest = table.rows(
+        "SELECT id, status FROM runs WHERE id = (SELECT max(id) FROM runs)"
+        " OR json_extract(settings, '$.sweep') = (SELECT json_extract(settings, '$.sweep')"
+        " FROM runs ORDER BY id DESC LIMIT 1) ORDER BY id"
+    )
     remarks += [
         f"run {row['id']} ended as {row['status']!r}: repeat it to complete the table"
         for row in latest
@@ -114,6 +110,49 @@ def check(table: LatencyTable, environment: Environment | None = None) -> Verdic
         tuple(_changes(table, environment)),
         tuple(remarks),
     )
+
+
+def _is_doubt(warning: str) -> bool:
+    """Whether a warning says that the measurement was disturbed.
+
+    A wide or unknown interval does not: the verdict says how wide they are. Nor does an entry near
+    the launch floor, or another process with a context on the GPU: throttling and sentinels show
+    whether that one did anything.
+    """
+    is_remark = warning in (NEAR_LAUNCH_FLOOR, OTHER_PROCESSES)
+    return not (is_remark or warning.startswith("interval"))
+
+
+def _gpu_remarks(table: LatencyTable, entries: Sequence[Entry]) -> list[str]:
+    remarks = []
+    for warning, text in (
+        (NEAR_LAUNCH_FLOOR, "take less than twice what an empty kernel takes"),
+        (OTHER_PROCESSES, "were measured with other processes on the GPU"),
+    ):
+        count = sum(warning in entry.warnings for entry in entries)
+        remarks += [f"{count} of {len(entries)} entries {text}"] if count else []
+    (states,) = table.rows(
+        "SELECT count(*) AS n, sum(throttle_reasons LIKE '%\"sw power cap\"%') AS capped"
+        " FROM gpu_states WHERE phase = 'group'"
+    )
+    if states["capped"]:
+        remarks.append(
+            f"the GPU was at its power limit beside {states['capped']} of {states['n']} groups: "
+            "its clocks followed the load; lower, locked clocks repeat better (latlut doctor)"
+        )
+    return remarks
+
+
+def _build_remarks(entries: Sequence[Entry]) -> list[str]:
+    spreads = [entry.build_sd for entry in entries if entry.build_sd is not None]
+    if not spreads:
+        return []
+    within = [entry.pass_sd for entry in entries if entry.pass_sd is not None]
+    beside = f", passes on one build by {100 * np.median(within):.1f}%" if within else ""
+    return [
+        f"builds of one op spec differ by {100 * np.median(spreads):.1f}% (standard deviation, "
+        f"median over entries){beside}; both are in the intervals"
+    ]
 
 
 def _network_percent(table: LatencyTable) -> float | None:
@@ -204,112 +243,3 @@ def diff(before: LatencyTable, after: LatencyTable) -> Difference:
         tuple(sorted(first.keys() - second.keys())),
         tuple(sorted(second.keys() - first.keys())),
     )
-
-
-@dataclass
-class MergeReport:
-    """What a merge added; ``skipped_runs`` were in the table already."""
-
-    runs: int = 0
-    measurements: int = 0
-    entries: int = 0
-    skipped_runs: int = 0
-    conflicts: list[str] = field(default_factory=list)
-
-
-def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
-    """Add another table's runs and entries, all or nothing; a run that is there is skipped.
-
-    Args:
-        into: writable.
-        source: of the same identity.
-
-    Raises:
-        IdentityError: names the fields that differ.
-        TableError: an imported entry of the source contradicts one that is there.
-    """
-    if into.path.resolve() == source.path.resolve():
-        raise TableError(f"{into.path} cannot be merged into itself")
-    if differences := into.identity.differences(source.identity):
-        raise IdentityError(
-            f"{source.path} is of another identity than {into.path} (here: {into.path}):\n  "
-            + "\n  ".join(differences)
-        )
-    report = MergeReport()
-    measured = {
-        row["key"]: row["n"]
-        for row in source.rows(
-            "SELECT key, count(*) AS n FROM measurements JOIN op_specs ON op_specs.id = op_spec_id"
-            " GROUP BY key"
-        )
-    }
-    for entry in source:
-        known = into.lookup(entry.spec) if entry.spec in into else None
-        if entry.key not in measured and known and known.latency_ms != entry.latency_ms:
-            report.conflicts.append(entry.key)
-    if report.conflicts:
-        raise TableError(
-            f"{source.path} and {into.path} hold different latencies without measurements for "
-            f"{len(report.conflicts)} op specs, such as {report.conflicts[0]}: compare them with "
-            f"latlut table diff"
-        )
-    facts = {
-        OpSpec.parse(row["key"]): SpecFacts(row["macs"], row["params"], row["moved_bytes"])
-        for row in source.rows("SELECT key, macs, params, moved_bytes FROM op_specs")
-    }
-    ids = recording.add_op_specs(into, facts, facts)
-    with into.writing() as db:
-        _copy_runs(source, ids, report, db)
-        for entry in source:
-            if entry.key not in measured and entry.spec not in into:
-                db.execute(
-                    "INSERT INTO entries (op_spec_id, latency_ms, ci_low_ms, ci_high_ms, own_error,"
-                    " passes, n, roofline_ms, warnings, updated_at)"
-                    " VALUES (?,?,?,?,?,?,?,?,?,datetime())",
-                    [
-                        ids[entry.key],
-                        entry.latency_ms,
-                        entry.ci_low_ms,
-                        entry.ci_high_ms,
-                        entry.own_error,
-                        entry.passes,
-                        entry.n,
-                        entry.roofline_ms,
-                        entry.warnings,
-                    ],
-                )
-                report.entries += 1
-    summarise(into)
-    return report
-
-
-def _copy_runs(
-    source: LatencyTable, ids: Mapping[str, int], report: MergeReport, db: Database
-) -> None:
-    """Copy runs with their passes, readings and measurements under new row ids."""
-    spec_of = {row["id"]: ids[row["key"]] for row in source.rows("SELECT id, key FROM op_specs")}
-    for run in source.rows("SELECT * FROM runs ORDER BY id"):
-        same = db.execute(
-            "SELECT 1 FROM runs WHERE started_at = ? AND environment = ? AND settings = ?",
-            [run["started_at"], run["environment"], run["settings"]],
-        ).fetchone()
-        if same:
-            report.skipped_runs += 1
-            continue
-        run_id = _insert(db, "runs", run, id=None)
-        report.runs += 1
-        for row in source.rows("SELECT * FROM passes WHERE run_id = ?", [run["id"]]):
-            pass_id = _insert(db, "passes", row, id=None, run_id=run_id)
-            for name in ("sentinel_readings", "measurements"):
-                for item in source.rows(f"SELECT * FROM {name} WHERE pass_id = ?", [row["id"]]):
-                    spec_id = spec_of[item["op_spec_id"]]
-                    _insert(db, name, item, id=None, pass_id=pass_id, op_spec_id=spec_id)
-                    report.measurements += name == "measurements"
-
-
-def _insert(db: Database, name: str, row: Mapping[str, object], **changes: object) -> int:
-    values = {**row, **changes}
-    columns = ", ".join(values)
-    marks = ", ".join("?" for _ in values)
-    cursor = db.execute(f"INSERT INTO {name} ({columns}) VALUES ({marks})", list(values.values()))
-    return int(cursor.lastrowid or 0)

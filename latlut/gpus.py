@@ -100,6 +100,39 @@ def resolve_gpu(name: str, gpus: Sequence[DetectedGpu]) -> DetectedGpu:
     raise TargetError("\n".join(lines))
 
 
+def choose_gpus(
+    name: str, numbers: Sequence[int], gpus: Sequence[DetectedGpu]
+) -> tuple[DetectedGpu, ...]:
+    """The GPUs with these numbers, all of the model that ``name`` calls and with one driver.
+
+    Args:
+        name: as in ``resolve_gpu``.
+        numbers: the driver's own, as nvidia-smi shows them.
+        gpus: what ``detect_gpus`` found.
+
+    Raises:
+        UnknownNameError, TargetError: as in ``resolve_gpu``.
+        TargetError: a number twice or of no GPU, or GPUs of several models or drivers: their
+            latencies do not belong in one table. Names both.
+    """
+    model = resolve_gpu(name, gpus)
+    by_number = {gpu.index: gpu for gpu in gpus}
+    if missing := [str(number) for number in numbers if number not in by_number]:
+        there = ", ".join(f"{gpu.index} ({gpu.name})" for gpu in gpus)
+        raise TargetError(f"no GPU has the number {', '.join(missing)}; GPUs found: {there}")
+    if len(set(numbers)) < len(numbers):
+        raise TargetError("--devices names a GPU twice: one process measures on each")
+    chosen = tuple(by_number[number] for number in numbers)
+    for gpu in chosen:
+        if gpu.name != model.name or gpu.driver != model.driver:
+            raise TargetError(
+                f"GPU {gpu.index} is a {gpu.name} with driver {gpu.driver}, GPU {model.index} a "
+                f"{model.name} with driver {model.driver}: they do not share a table; name GPUs "
+                "of one model with --devices"
+            )
+    return chosen
+
+
 def _name_to_type(gpu: DetectedGpu) -> str:
     return gpu.target_name or slug(gpu.name)
 

@@ -19,7 +19,8 @@ class Identity:
     """Device, engine and measuring protocol of a table.
 
     ``target`` is latlut's name of the hardware (``cpu``, ``1080ti``); ``device_model`` the name
-    that the driver or the kernel gives; ``mode`` how entries are isolated (``standalone``).
+    that the driver or the kernel gives; ``mode`` how entries are isolated (``standalone``);
+    ``engine_options`` the engine's settings that are not at their default, ``cuda_graph=on``.
     """
 
     target: str
@@ -33,6 +34,7 @@ class Identity:
     power_mode: str = ""
     driver: str = ""
     protocol_version: str = PROTOCOL_VERSION
+    engine_options: str = ""
 
     def to_dict(self) -> dict[str, str | int]:
         """Field name -> value, JSON-able."""
@@ -69,6 +71,12 @@ class Identity:
         ]
 
     @property
+    def options(self) -> tuple[tuple[str, str], ...]:
+        """``engine_options`` as (name, value) pairs."""
+        pairs = (option.partition("=") for option in self.engine_options.split(",") if option)
+        return tuple((name, value) for name, _, value in pairs)
+
+    @property
     def file_stem(self) -> str:
         """Default name of the table's file, without suffix; what is default is not in it."""
         parts = [self.target, self.engine, self.precision]
@@ -76,4 +84,5 @@ class Identity:
             parts.append(f"{self.threads}threads")
         if self.mode != "standalone":
             parts.append(self.mode)
+        parts += [option.replace("=", "_") for option in self.engine_options.split(",") if option]
         return "-".join(parts)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from latlut.affinity import pin_process
+from latlut.affinity import choose_cpus, pinned
 from latlut.devicelock import device_lock
 from latlut.engines.base import Engine
+from latlut.parts import Part
 
 
 @contextmanager
-def measuring_on(engine: Engine) -> Iterator[tuple[int, ...]]:
+def measuring_on(engine: Engine, part: Part | None = None) -> Iterator[tuple[int, ...]]:
     """Hold the engine's device for the block; yields the CPUs that the process is pinned to.
 
-    The process is pinned to as many CPUs as the engine has threads. PyTorch's own pool is as
-    large, so that parity checks and exports do not fight for them.
+    The process is pinned to as many CPUs as the engine has threads; those of the parts of one
+    sweep, which run at the same time on devices of their own, are disjoint. PyTorch's own pool is
+    as large, so that parity checks and exports do not fight for them.
 
     Raises:
         DeviceBusyError: another process measures on the device; names it.
@@ -24,7 +26,10 @@ def measuring_on(engine: Engine) -> Iterator[tuple[int, ...]]:
     import torch
 
     threads_before = torch.get_num_threads()
-    with device_lock(engine.device.uuid or engine.device.name), pin_process(engine.threads) as cpus:
+    share = part or Part(0, 1)
+    chosen = choose_cpus(engine.threads * share.count)
+    mine = chosen[share.index * engine.threads : (share.index + 1) * engine.threads]
+    with device_lock(engine.device.uuid or engine.device.name), pinned(mine) as cpus:
         torch.set_num_threads(engine.threads)
         try:
             yield cpus

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from latlut import __version__
+from latlut.gpustate import GpuState
 from latlut.opspec import OpSpec
 from latlut.table import LatencyTable, now_text
 from latlut.timing import Sampling
@@ -29,13 +30,14 @@ class SpecFacts:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One op spec timed in one pass, in the group ``group`` of that pass."""
+    """One op spec timed in one pass, in the group ``group`` of that pass, on build ``build``."""
 
     spec: OpSpec
     sampling: Sampling
     group: int
     requeues: int = 0
     parity: float | None = None
+    build: int = 0
 
 
 def pack_samples(samples_ns: np.ndarray) -> bytes:
@@ -138,12 +140,12 @@ def end_run(
         )
 
 
-def start_pass(table: LatencyTable, run_id: int, pass_index: int) -> int:
-    """Record that a pass began; its id."""
+def start_pass(table: LatencyTable, run_id: int, pass_index: int, device: str = "") -> int:
+    """Record that a pass began, on the GPU with the UUID ``device`` if it is one; its id."""
     with table.writing() as db:
         cursor = db.execute(
-            "INSERT INTO passes (run_id, pass_index, started_at) VALUES (?,?,?)",
-            [run_id, pass_index, now_text()],
+            "INSERT INTO passes (run_id, pass_index, started_at, device) VALUES (?,?,?,?)",
+            [run_id, pass_index, now_text(), device],
         )
         return int(cursor.lastrowid or 0)
 
@@ -164,8 +166,8 @@ def add_measurements(
             db.execute(
                 "INSERT OR REPLACE INTO measurements (op_spec_id, pass_id, group_index, at, n,"
                 " reading_ms, min_ms, p10_ms, median_ms, p90_ms, max_ms, ci_low_ms, ci_high_ms,"
-                " warmup_runs, is_steady, requeues, parity, samples)"
-                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                " warmup_runs, is_steady, requeues, parity, samples, build_index)"
+                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 [
                     spec_ids[item.spec.key],
                     pass_id,
@@ -185,6 +187,7 @@ def add_measurements(
                     item.requeues,
                     item.parity,
                     pack_samples(item.sampling.samples_ns),
+                    item.build,
                 ],
             )
             db.execute("DELETE FROM failures WHERE op_spec_id = ?", [spec_ids[item.spec.key]])
@@ -194,6 +197,46 @@ def add_measurements(
                 " VALUES (?,?,?,?,?)",
                 [pass_id, spec_ids[spec.key], number, now_text(), reading_ms],
             )
+
+
+def add_gpu_state(
+    table: LatencyTable,
+    run_id: int,
+    phase: str,
+    state: GpuState,
+    pass_id: int | None = None,
+    group: int | None = None,
+) -> None:
+    """Store a GPU's state ``before`` or ``after`` a run, or beside a ``group`` of a pass."""
+
+    def listed(items: Sequence[object] | None) -> str | None:
+        return None if items is None else json.dumps(list(items))
+
+    with table.writing() as db:
+        db.execute(
+            "INSERT INTO gpu_states (run_id, pass_id, group_index, phase, at, device, sm_mhz,"
+            " memory_mhz, temperature_c, power_w, power_limit_w, throttle_reasons,"
+            " other_processes, performance_state, is_persistent, is_disturbed)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            [
+                run_id,
+                pass_id,
+                group,
+                phase,
+                now_text(),
+                state.uuid,
+                state.sm_mhz,
+                state.memory_mhz,
+                state.temperature_c,
+                state.power_w,
+                state.power_limit_w,
+                listed(state.throttle_reasons),
+                listed(state.other_processes),
+                state.performance_state,
+                state.is_persistent,
+                bool(state.disturbances),
+            ],
+        )
 
 
 def add_readings(table: LatencyTable, pass_id: int, readings_ms: Mapping[int, float]) -> None:

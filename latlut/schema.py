@@ -24,6 +24,20 @@ def m001_initial(db: Database) -> None:
     db.conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
+@migrations()
+def m002_engine_options(db: Database) -> None:
+    """The engine's options as a part of the identity."""
+    db.conn.execute("ALTER TABLE identity ADD COLUMN engine_options TEXT NOT NULL DEFAULT ''")
+
+
+@migrations()
+def m003_gpus_and_builds(db: Database) -> None:
+    """States of the GPU, the device of a pass, builds and what they add to an entry's error."""
+    for statement in _GPUS_AND_BUILDS.split(";\n"):
+        if statement.strip():
+            db.conn.execute(statement)
+
+
 _INITIAL = """
 CREATE TABLE identity (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -111,4 +125,48 @@ CREATE VIEW run_log AS
         (SELECT count(*) FROM measurements JOIN passes ON passes.id = pass_id
             WHERE passes.run_id = runs.id) AS measurements
     FROM runs;
+"""
+
+_GPUS_AND_BUILDS = """
+ALTER TABLE passes ADD COLUMN device TEXT NOT NULL DEFAULT '';
+ALTER TABLE measurements ADD COLUMN build_index INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE entries ADD COLUMN builds INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE entries ADD COLUMN build_error REAL;
+ALTER TABLE entries ADD COLUMN build_sd REAL;
+ALTER TABLE entries ADD COLUMN pass_sd REAL;
+CREATE TABLE gpu_states (
+    id INTEGER PRIMARY KEY, run_id INTEGER NOT NULL REFERENCES runs(id),
+    pass_id INTEGER REFERENCES passes(id), group_index INTEGER,
+    phase TEXT NOT NULL CHECK (phase IN ('before', 'group', 'after')), at TEXT NOT NULL,
+    device TEXT NOT NULL, sm_mhz INTEGER, memory_mhz INTEGER, temperature_c INTEGER,
+    power_w REAL, power_limit_w REAL, throttle_reasons TEXT, other_processes TEXT,
+    performance_state INTEGER, is_persistent INTEGER, is_disturbed INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX gpu_states_group ON gpu_states(pass_id, group_index);
+DROP VIEW suspects;
+DROP VIEW latencies;
+DROP VIEW readings;
+CREATE VIEW latencies AS
+    SELECT op_specs.key AS op_spec, kind, in_channels, out_channels, stride, height, width, batch,
+        options, round(latency_ms, 5) AS latency_ms, round(ci_low_ms, 5) AS ci_low_ms,
+        round(ci_high_ms, 5) AS ci_high_ms,
+        round(50.0 * (ci_high_ms - ci_low_ms) / latency_ms, 2) AS ci_percent, passes, n,
+        builds, round(100 * build_error, 2) AS build_percent,
+        round(100 * build_sd, 2) AS build_sd_percent, round(100 * pass_sd, 2) AS pass_sd_percent,
+        round(roofline_ms, 5) AS roofline_ms,
+        round(macs / latency_ms / 1e6, 2) AS gmacs_per_s, warnings
+    FROM entries JOIN op_specs ON op_specs.id = entries.op_spec_id;
+CREATE VIEW suspects AS
+    SELECT * FROM latencies WHERE warnings <> '' ORDER BY ci_percent DESC;
+CREATE VIEW readings AS
+    SELECT op_specs.key AS op_spec, runs.id AS run, pass_index, device, build_index, group_index,
+        measurements.at, reading_ms, n, min_ms, p10_ms, median_ms, p90_ms, max_ms, ci_low_ms,
+        ci_high_ms, is_steady, requeues, speed_factor
+    FROM measurements JOIN op_specs ON op_specs.id = op_spec_id
+        JOIN passes ON passes.id = pass_id JOIN runs ON runs.id = run_id;
+CREATE VIEW gpu_log AS
+    SELECT gpu_states.run_id AS run, gpu_states.device, pass_index, group_index, phase, at,
+        sm_mhz, memory_mhz, temperature_c, power_w, power_limit_w, throttle_reasons,
+        other_processes, performance_state, is_disturbed
+    FROM gpu_states LEFT JOIN passes ON passes.id = pass_id ORDER BY gpu_states.id;
 """

@@ -38,19 +38,17 @@ class Sentinels:
     Args:
         opened: each op spec with what times it, warmed up.
         statistic: what a reading is of its samples.
+
+    ``groups`` counts the groups so far, also those that nothing was read beside.
     """
 
     def __init__(self, opened: Sequence[tuple[OpSpec, SampleNs]], statistic: str) -> None:
         self.specs = [spec for spec, _ in opened]
         self.samplers = [sampler for _, sampler in opened]
         self.statistic = statistic
+        self.groups = 0
         self._rounds: list[list[float]] = []
         self._new: list[tuple[OpSpec, int, float]] = []
-
-    @property
-    def groups(self) -> int:
-        """How many groups they were read beside so far."""
-        return len(self._rounds)
 
     def add(self, readings: Sequence[np.ndarray]) -> bool:
         """Note what they read beside a group; True if the machine was grossly slow.
@@ -58,12 +56,13 @@ class Sentinels:
         Args:
             readings: (n,) int64 nanoseconds per sentinel; empty where nothing was timed.
         """
+        group, self.groups = self.groups, self.groups + 1
         if not readings:
             return False
         values = [statistic_interval(item / 1e6, self.statistic).value for item in readings]
-        self._new += [(spec, self.groups, ms) for spec, ms in zip(self.specs, values, strict=True)]
+        self._new += [(spec, group, ms) for spec, ms in zip(self.specs, values, strict=True)]
         self._rounds.append(values)
-        if self.groups < 3:
+        if len(self._rounds) < 3:
             return False
         usual = np.median(np.array(self._rounds), axis=0)
         return float(np.median(np.array(values) / usual)) > GROSSLY_SLOW

@@ -176,6 +176,8 @@ class Combined:
     elasticity: float
 
 
+#: Standard deviation of a median of normal values over that of their mean, at most: sqrt(pi / 2).
+MEDIAN_LOSS = 1.2533
 #: Fewer degrees of freedom than this cannot tell how readings follow the machine's speed.
 MIN_ELASTICITY_DOF = 16
 
@@ -203,33 +205,63 @@ def combine_passes(readings: np.ndarray, speeds: np.ndarray | None = None) -> Co
     """
     from scipy.stats import t as student
 
-    if np.any(readings[np.isfinite(readings)] <= 0):
-        raise SpecError("latencies must be positive")
-    logs = np.log(readings)
+    logs, elasticity = log_readings_at_usual_speed(readings, speeds)
     counts = np.isfinite(logs).sum(axis=1)
     dof = np.maximum(counts - 1, 0).astype(float)
-    elasticity = 0.0
-    if speeds is not None:
-        log_speeds = np.where(np.isfinite(logs), np.nan_to_num(np.log(speeds)), np.nan)
-        elasticity = _elasticity(_centred(logs), _centred(log_speeds), float(dof.sum()))
-        logs = logs - elasticity * log_speeds
     value = np.array(
         [np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in logs]
     )
     variances = np.nansum(_centred(logs) ** 2, axis=1) / np.maximum(dof, 1)
     prior = fit_spread_prior(variances, dof)
-    half_width = np.full(len(logs), np.nan)
-    if math.isfinite(prior.variance):
-        if math.isinf(prior.dof):
-            posterior, posterior_dof = np.full(len(logs), prior.variance), np.full(len(logs), 1e9)
-        else:
-            posterior_dof = prior.dof + dof
-            with np.errstate(invalid="ignore"):  # neither prior nor repeats: unknown
-                posterior = (prior.dof * prior.variance + dof * variances) / posterior_dof
-        scale = np.where(counts <= 2, 1.0, 1.2533) / np.sqrt(np.maximum(counts, 1))
-        half_width = student.ppf(0.975, posterior_dof) * np.sqrt(posterior) * scale
+    posterior, posterior_dof = posterior_variances(variances, dof, prior)
+    scale = np.where(counts <= 2, 1.0, MEDIAN_LOSS) / np.sqrt(np.maximum(counts, 1))
+    half_width = student.ppf(0.975, posterior_dof) * np.sqrt(posterior) * scale
     half_width = np.where(counts > 0, half_width, np.nan)
     return Combined(np.exp(value), half_width, counts, prior, elasticity)
+
+
+def log_readings_at_usual_speed(
+    readings: np.ndarray, speeds: np.ndarray | None
+) -> tuple[np.ndarray, float]:
+    """Log readings at the machine's usual speed, and the elasticity b that brought them there.
+
+    Args:
+        readings: (E, P) positive, NaN where an entry was not measured in a pass.
+        speeds: (E, P) how slow the machine was beside each reading, 1 is usual; NaN if unknown.
+
+    Raises:
+        SpecError: a reading is not positive.
+    """
+    if np.any(readings[np.isfinite(readings)] <= 0):
+        raise SpecError("latencies must be positive")
+    logs = np.log(readings)
+    if speeds is None:
+        return logs, 0.0
+    dof = np.maximum(np.isfinite(logs).sum(axis=1) - 1, 0).sum()
+    log_speeds = np.where(np.isfinite(logs), np.nan_to_num(np.log(speeds)), np.nan)
+    elasticity = _elasticity(_centred(logs), _centred(log_speeds), float(dof))
+    return logs - elasticity * log_speeds, elasticity
+
+
+def posterior_variances(
+    variances: np.ndarray, dof: np.ndarray, prior: SpreadPrior
+) -> tuple[np.ndarray, np.ndarray]:
+    """Variances shrunk towards the prior, with their degrees of freedom; NaN where unknown.
+
+        (d_0 s_0^2 + d_e s_e^2) / (d_0 + d_e),    d_0 + d_e
+
+    Args:
+        variances: (E,) sample variances.
+        dof: (E,) their degrees of freedom, 0 where there is no spread to speak of.
+        prior: what ``fit_spread_prior`` says of them.
+    """
+    if not math.isfinite(prior.variance):
+        return np.full(len(dof), np.nan), np.full(len(dof), np.nan)
+    if math.isinf(prior.dof):
+        return np.full(len(dof), prior.variance), np.full(len(dof), 1e9)
+    posterior_dof = prior.dof + dof
+    with np.errstate(invalid="ignore"):  # neither prior nor repeats: unknown
+        return (prior.dof * prior.variance + dof * variances) / posterior_dof, posterior_dof
 
 
 def _centred(values: np.ndarray) -> np.ndarray:

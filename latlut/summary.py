@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from latlut.builds import CombinedBuilds, combine_builds
 from latlut.recording import unpack_samples
 from latlut.stats import (
     CONFIDENCE,
@@ -21,8 +22,13 @@ from latlut.stats import (
 )
 from latlut.table import LatencyTable, now_text
 
+#: An entry below this multiple of what an empty kernel takes is mostly the launch.
+LAUNCH_FLOOR_SLACK = 2.0
 #: An interval wider than this is worth a warning, as a relative half-width.
 WIDE_INTERVAL = 0.10
+#: Warnings that say what an entry is, or who else was there; not that it was disturbed.
+NEAR_LAUNCH_FLOOR = "near the launch floor"
+OTHER_PROCESSES = "other processes on the GPU"
 #: Measured faster than the roofline by this factor: a measurement error, not a clever kernel.
 ROOFLINE_SLACK = 4.0
 
@@ -101,12 +107,55 @@ def set_roofline(table: LatencyTable, roofline: Roofline) -> None:
         )
 
 
+def set_launch_floor(table: LatencyTable, floor_ms: float | None) -> None:
+    """Keep what an empty kernel takes on this engine; None leaves what is there."""
+    if floor_ms is not None:
+        with table.writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO facts (name, value) VALUES ('launch_floor_ms', ?)",
+                [repr(float(floor_ms))],
+            )
+
+
+def _group_troubles(table: LatencyTable) -> dict[tuple[int, int], tuple[str, ...]]:
+    """What the GPU's state beside a group is to be warned of. Keys: (pass id, group index)."""
+    found: dict[tuple[int, int], tuple[str, ...]] = {}
+    for row in table.rows(
+        "SELECT pass_id, group_index, is_disturbed, other_processes FROM gpu_states"
+        " WHERE phase = 'group'"
+    ):
+        others = json.loads(row["other_processes"] or "[]")
+        troubles = [
+            *(["throttled"] if row["is_disturbed"] else []),
+            *([OTHER_PROCESSES] if others else []),
+        ]
+        if troubles:
+            found[row["pass_id"], row["group_index"]] = tuple(troubles)
+    return found
+
+
+def _combined(
+    readings: np.ndarray, builds: np.ndarray, speeds: np.ndarray | None
+) -> CombinedBuilds:
+    """One value per entry: over passes, and over builds where any entry has several."""
+    if (builds[np.isfinite(readings)] > 0).any():
+        found = combine_builds(readings, builds, speeds)
+        if np.isfinite(found.half_width).any():
+            return found
+    plain = combine_passes(readings, speeds)
+    unknown, ones = np.full(len(plain.value), np.nan), np.ones(len(plain.value), dtype=int)
+    return CombinedBuilds(
+        plain.value, plain.half_width, unknown, unknown, unknown, ones, plain.elasticity
+    )
+
+
 def summarise(table: LatencyTable) -> None:
     """Compute every measured entry again from its measurements.
 
     Readings are brought to the machine's usual speed by the sentinels of their group; the entry is
-    the median over passes. Its interval comes from the spread between passes, is never narrower
-    than the pooled samples' own, and contains the error that all entries share.
+    the median over passes, with several builds the mean of their medians. Its interval comes from
+    the spread between passes and between builds, is never narrower than the pooled samples' own,
+    and contains the error that all entries share.
     """
     statistic = table.identity.statistic
     speeds = group_speeds(table)
@@ -114,7 +163,8 @@ def summarise(table: LatencyTable) -> None:
     columns = {r["id"]: i for i, r in enumerate(table.rows("SELECT id FROM passes ORDER BY id"))}
     rows = table.rows(
         "SELECT op_spec_id, pass_id, group_index, n, reading_ms, is_steady, requeues, samples,"
-        " macs, moved_bytes FROM measurements JOIN op_specs ON op_specs.id = op_spec_id"
+        " build_index, macs, moved_bytes"
+        " FROM measurements JOIN op_specs ON op_specs.id = op_spec_id"
     )
     if not rows:
         return
@@ -124,27 +174,35 @@ def summarise(table: LatencyTable) -> None:
     ids = sorted(groups)
     readings = np.full((len(ids), len(columns)), np.nan)
     beside = np.full((len(ids), len(columns)), np.nan)
+    builds = np.zeros((len(ids), len(columns)), dtype=int)
     for line, spec_id in enumerate(ids):
         for row in groups[spec_id]:
             column = columns[row["pass_id"]]
             readings[line, column] = row["reading_ms"]
+            builds[line, column] = row["build_index"]
             beside[line, column] = speeds.get((row["pass_id"], row["group_index"]), np.nan)
-    combined = combine_passes(readings, beside if speeds else None)
+    combined = _combined(readings, builds, beside if speeds else None)
     roofline = Roofline(**json.loads(table.fact("roofline") or "{}"))
+    floor_ms = float(table.fact("launch_floor_ms") or 0.0)
+    troubles = _group_troubles(table)
     with table.writing() as db:
         for line, spec_id in enumerate(ids):
             mine = groups[spec_id]
-            value, between = float(combined.value[line]), float(combined.half_width[line])
+            value, spread = float(combined.value[line]), float(combined.half_width[line])
             within = _within_half_width(mine, statistic)
-            known = [width for width in (between, within) if np.isfinite(width)]
-            own = max(known) if np.isfinite(between) else None  # one sitting is no interval
+            known = [width for width in (spread, within) if np.isfinite(width)]
+            own = max(known) if np.isfinite(spread) else None  # one sitting is no interval
             total = None if own is None else float(np.hypot(own, shared))
             macs, moved = mine[0]["macs"], mine[0]["moved_bytes"]
             warnings = _warnings(mine, total, roofline.is_impossible(value, macs, moved))
+            seen = [troubles.get((row["pass_id"], row["group_index"]), ()) for row in mine]
+            warnings += dict.fromkeys(text for texts in seen for text in texts)
+            if value < LAUNCH_FLOOR_SLACK * floor_ms:
+                warnings.append(NEAR_LAUNCH_FLOOR)
             db.execute(
                 "INSERT OR REPLACE INTO entries (op_spec_id, latency_ms, ci_low_ms, ci_high_ms,"
-                " own_error, passes, n, roofline_ms, warnings, updated_at)"
-                " VALUES (?,?,?,?,?,?,?,?,?,?)",
+                " own_error, passes, n, builds, build_error, build_sd, pass_sd, roofline_ms,"
+                " warnings, updated_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 [
                     spec_id,
                     value,
@@ -153,6 +211,10 @@ def summarise(table: LatencyTable) -> None:
                     own,
                     len(mine),
                     sum(row["n"] for row in mine),
+                    int(combined.builds[line]),
+                    _or_none(combined.build_half_width[line]),
+                    _or_none(combined.build_sd[line]),
+                    _or_none(combined.pass_sd[line]),
                     roofline.least_ms(macs, moved),
                     "; ".join(warnings),
                     now_text(),
@@ -188,3 +250,7 @@ def _warnings(rows: Sequence[Mapping], total: float | None, is_impossible: bool)
     if any(row["requeues"] >= 2 for row in rows):
         found.append("machine disturbed while measuring")
     return found
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     import pandas
 
 _ENTRY_COLUMNS = (
-    "key, latency_ms, ci_low_ms, ci_high_ms, own_error, passes, n, roofline_ms, warnings"
+    "key, latency_ms, ci_low_ms, ci_high_ms, own_error, passes, n, roofline_ms, warnings,"
+    " builds, build_error, build_sd, pass_sd"
 )
 
 
@@ -47,7 +48,10 @@ class Entry:
     ``latency_ms`` and its 95% interval (None where unknown: one pass, or imported without one);
     ``own_error`` the part of the interval's relative half-width that other entries do not share;
     ``passes`` and ``n`` how many passes and samples it rests on; ``roofline_ms`` the least that
-    the target's peak figures allow; ``warnings`` what to know before believing it.
+    the target's peak figures allow; ``warnings`` what to know before believing it. ``builds`` how
+    many independent builds of the engine it rests on; ``build_error`` the part of ``own_error``
+    that comes from their number; ``build_sd`` and ``pass_sd`` the relative standard deviations
+    from build to build and from pass to pass on one build; None where one build was measured.
     """
 
     key: str
@@ -59,6 +63,10 @@ class Entry:
     n: int
     roofline_ms: float | None
     warnings: str
+    builds: int = 1
+    build_error: float | None = None
+    build_sd: float | None = None
+    pass_sd: float | None = None
 
     @property
     def spec(self) -> OpSpec:
@@ -149,11 +157,15 @@ class LatencyTable:
             )
         if applied != known:
             if not self.is_writable:
-                raise TableError(
-                    f"{self.path}: made by an older latlut: bring it up to date with\n"
-                    f"  latlut table check {self.path} --migrate"
-                )
+                self._read_from_a_copy()
             migrations.apply(self.db)
+
+    def _read_from_a_copy(self) -> None:
+        """Read an older file through a copy in memory, which is brought up to date instead."""
+        copy = sqlite3.connect(":memory:")
+        self.db.conn.backup(copy)
+        self.db.close()
+        self.db = Database(copy, execute_plugins=False)
 
     # ---- closing ---------------------------------------------------------------------------
 

@@ -54,6 +54,8 @@ class Target:
         peak_fp32_flops_per_s: fp32 arithmetic without TF32; a multiply-add counts as two.
         peak_tf32_flops_per_s: fp32 tensors multiplied on tensor cores, dense.
         peak_fp16_flops_per_s: the fastest dense way to compute with fp16 tensors.
+        peak_bf16_flops_per_s: the same for bf16; where it is not given, the fp16 figure, which
+            no GPU exceeds in bf16.
         peak_int8_ops_per_s: the same for int8.
         bandwidth_bytes_per_s: of device memory.
         cache_bandwidth_bytes_per_s: a generous bound for the last-level cache.
@@ -74,6 +76,7 @@ class Target:
     peak_fp32_flops_per_s: float | None = None
     peak_tf32_flops_per_s: float | None = None
     peak_fp16_flops_per_s: float | None = None
+    peak_bf16_flops_per_s: float | None = None
     peak_int8_ops_per_s: float | None = None
     bandwidth_bytes_per_s: float | None = None
     cache_bandwidth_bytes_per_s: float | None = None
@@ -83,7 +86,7 @@ class Target:
     sources: tuple[Source, ...] = ()
 
     def peak_flops_per_s(self, precision: str) -> float | None:
-        """Upper bound of arithmetic at "fp32", "tf32", "fp16" or "int8"; None where not known.
+        """Upper bound of arithmetic at fp32, tf32, fp16, bf16 or int8; None where not known.
 
         An engine that may run fp32 convolutions as TF32 (TensorRT and cuDNN do so by default from
         compute capability 8.0) is bounded by "tf32", which is the fp32 peak where there is none.
@@ -95,6 +98,7 @@ class Target:
             "fp32": self.peak_fp32_flops_per_s,
             "tf32": self.peak_tf32_flops_per_s or self.peak_fp32_flops_per_s,
             "fp16": self.peak_fp16_flops_per_s,
+            "bf16": self.peak_bf16_flops_per_s or self.peak_fp16_flops_per_s,
             "int8": self.peak_int8_ops_per_s,
         }
         if precision not in peaks:
@@ -224,6 +228,7 @@ def cpu_target(threads: int | None = None) -> Target:
         clock_hz=clock_hz,
         peak_fp32_flops_per_s=cores * clock_hz * fp32,
         peak_fp16_flops_per_s=cores * clock_hz * fp16,
+        peak_bf16_flops_per_s=cores * clock_hz * _bf16_operations_per_cycle(flags, fp32),
         peak_int8_ops_per_s=cores * clock_hz * int8,
         cache_bandwidth_bytes_per_s=cores * clock_hz * CACHE_BYTES_PER_CYCLE,
         last_level_cache_bytes=_last_level_cache_bytes(),
@@ -258,6 +263,13 @@ def _operations_per_cycle(flags: frozenset[str]) -> tuple[int, int, int]:
     if "amx_fp16" in flags:
         fp16 = 1024
     return fp32, fp16, int8
+
+
+def _bf16_operations_per_cycle(flags: frozenset[str], fp32: int) -> int:
+    """The same for bf16, which a CPU without instructions for it computes in fp32."""
+    if "amx_bf16" in flags:
+        return 1024
+    return 2 * fp32 if {"avx512_bf16", "bf16"} & flags else fp32
 
 
 def _last_level_cache_bytes() -> int | None:

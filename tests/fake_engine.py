@@ -32,6 +32,8 @@ class FakeSession(Session):
             raise EngineError(f"{self.workload.name}: rejected by the script")
         self._module = self.workload.build() if module is None else module
         engine.opened.append(self.workload.name)
+        if isinstance(engine, TacticsEngine):
+            engine.builds.append((self.workload.name, self.build))
 
     def _set_inputs(self, arrays: list[np.ndarray]) -> None:
         self._inputs = [torch.from_numpy(array) for array in arrays]
@@ -48,6 +50,8 @@ class FakeSession(Session):
             engine.on_sample(self.workload, engine.runs)
         noise = engine.generator.lognormal(0.0, engine.noise, count)
         level = engine.speed(engine.runs) * work_ns(self.workload)
+        if isinstance(engine, TacticsEngine):
+            level *= engine.build_speed(self.workload.name, self.build)
         return np.maximum(1, np.rint(level * noise)).astype(np.int64)
 
     def _outputs(self) -> list[np.ndarray]:
@@ -84,3 +88,16 @@ class FakeEngine(Engine):
 
     def _find_device(self, name: str) -> Device:
         return Device(name, "Fake CPU")
+
+
+class TacticsEngine(FakeEngine):
+    """Scripted: build b of a workload is ``build_speed(name, b)`` times as slow as usual."""
+
+    name = "fake-tactics"
+    title = "Fake engine with tactics"
+    chooses_tactics = True
+
+    def __init__(self, *, noise: float = 0.01, seed: int = 0) -> None:
+        super().__init__(noise=noise, seed=seed)
+        self.build_speed: Callable[[str, int], float] = lambda name, build: 1.0
+        self.builds: list[tuple[str, int]] = []

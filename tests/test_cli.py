@@ -120,6 +120,8 @@ def test_operators_of_ones_own(folder: Path) -> None:
         (["profile", "--plan", "bad.toml"], "strid"),
         (["profile", "--engine", "onnx"], "onnxruntime"),
         (["profile", "--engine", "tensorrt"], "TensorRT cannot run here"),
+        (["profile", "--engine", "tensorrt-rtx"], "TensorRT-RTX cannot run here"),
+        (["profile", "--engine", "tensorrt-rtx", "--cpu"], "TensorRT-RTX runs on GPUs only"),
         (["profile", "--gpu", "1080ti"], "latlut profile --cpu"),
         (["profile", "--gpu", "1080tie"], "1080ti"),
         (["profile", "--cpu", "--gpu", "1080ti"], "exclude each other"),

@@ -10,9 +10,10 @@ import pytest
 from conftest import OPS
 from fake_engine import FakeEngine
 
-from latlut.compare import check, diff, merge
+from latlut.compare import check, diff
 from latlut.environment import collect_environment
 from latlut.errors import IdentityError, TableError
+from latlut.merging import merge
 from latlut.opspec import OpSpec
 from latlut.plans import plan_from_ops
 from latlut.profiler import Sweep, SweepSettings, identity_of

@@ -10,18 +10,14 @@ import pytest
 from conftest import OPS
 from fake_engine import FakeEngine, work_ns
 
+from latlut.coverage import plan_coverage
 from latlut.errors import UnknownNameError
 from latlut.graphs import Workload
 from latlut.identity import Identity
 from latlut.opspec import OpSpec
 from latlut.plans import Plan, plan_from_ops
-from latlut.profiler import (
-    Progress,
-    Sweep,
-    SweepSettings,
-    identity_of,
-    plan_coverage,
-)
+from latlut.profiler import Sweep, SweepSettings, identity_of
+from latlut.progress import Progress
 from latlut.recording import unpack_samples
 from latlut.sentinels import choose_sentinels
 from latlut.summary import Roofline

@@ -135,6 +135,7 @@ def test_tf32_falls_back_to_fp32_where_there_is_none() -> None:
     pascal, ampere = load_target("1080ti"), load_target("a100")
     assert pascal.peak_flops_per_s("tf32") == pascal.peak_fp32_flops_per_s
     assert ampere.peak_flops_per_s("tf32") == 156e12
+    assert ampere.peak_flops_per_s("bf16") == ampere.peak_flops_per_s("fp16")
 
 
 def test_a_target_file_of_one_s_own(tmp_path: Path) -> None:
@@ -206,6 +207,14 @@ def test_operations_per_cycle_follow_the_instruction_set(
     flags: str, expected: tuple[int, int, int]
 ) -> None:
     assert targets._operations_per_cycle(frozenset(flags.split())) == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("avx512f", 64), ("avx512f avx512_bf16", 128), ("amx_bf16 avx512_bf16", 1024), ("bf16", 128)],
+)
+def test_bf16_is_fp32_unless_the_cpu_has_instructions_for_it(flags: str, expected: int) -> None:
+    assert targets._bf16_operations_per_cycle(frozenset(flags.split()), 64) == expected
 
 
 def test_resolving_finds_the_first_gpu_of_that_name() -> None:

@@ -68,8 +68,23 @@ class FractionType(click.ParamType[float]):
         return number
 
 
+class OptionType(click.ParamType[tuple[str, str]]):
+    """NAME=VALUE."""
+
+    name = "NAME=VALUE"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, str]:
+        """(name, value)."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, setting = str(value).partition("=")
+        if not (name and equals and setting):
+            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+        return name, setting
+
+
 def device_options(command: Command) -> Command:
-    """--gpu, --cpu, --engine, --precision, --threads."""
+    """--gpu, --cpu, --engine, --precision, --threads, --engine-option."""
     for option in reversed(
         [
             click.option("--gpu", metavar="NAME", help="GPU to use, a name of `latlut targets`."),
@@ -79,6 +94,8 @@ def device_options(command: Command) -> Command:
                          help="Arithmetic of the engine."),
             click.option("--threads", type=int, default=1, show_default=True,
                          help="Threads of one inference on a CPU."),
+            click.option("--engine-option", "engine_options", type=OptionType(), multiple=True,
+                         help="An engine's own setting, see `latlut doctor`; may be repeated."),
         ]
     ):  # fmt: skip
         command = option(command)
@@ -135,6 +152,7 @@ class DeviceChoice(NamedTuple):
     engine: str | None
     precision: str
     threads: int
+    engine_options: tuple[tuple[str, str], ...] = ()
 
 
 def as_in_table(choice: DeviceChoice, own: Identity) -> DeviceChoice:
@@ -148,6 +166,7 @@ def as_in_table(choice: DeviceChoice, own: Identity) -> DeviceChoice:
         choice.engine or own.engine,
         own.precision if is_left_open("precision") else choice.precision,
         own.threads if is_left_open("threads") else choice.threads,
+        own.options if is_left_open("engine_options") else choice.engine_options,
     )
 
 
@@ -160,50 +179,52 @@ def is_left_open(parameter: str) -> bool:
 def choose_engine(choice: DeviceChoice) -> tuple[Target, Engine]:
     """The target and the engine that the options mean, or a refusal; nothing is ever swapped.
 
-    With no choice made: TensorRT, then PyTorch on the first GPU, then ONNX Runtime on the CPU,
-    whichever works here. ``--gpu NAME`` alone means TensorRT.
+    With no choice made: TensorRT, TensorRT-RTX, then PyTorch on the first GPU, then ONNX Runtime
+    on the CPU, whichever works here. ``--gpu NAME`` alone means TensorRT. An engine that runs on
+    GPUs only takes the first GPU where none is named.
 
     Raises:
         LatlutError: contradicting options, hardware or an engine that is not here.
     """
     from latlut.engines import engine_class
-    from latlut.gpus import detect_gpus, resolve_gpu, target_of
+    from latlut.gpus import detect_gpus, gpu_absence_reason, resolve_gpu, target_of
     from latlut.targets import cpu_target, load_target
 
-    gpu, cpu, engine, precision, threads = choice
+    gpu, cpu, engine, precision, threads, pairs = choice
+    options = dict(pairs)
     if gpu and cpu:
         raise LatlutError("--gpu and --cpu exclude each other: choose one")
     if gpu:
         found = resolve_gpu(gpu, detect_gpus())
         name = engine or "tensorrt"
         try:
-            chosen = engine_class(name)(threads, precision, found.uuid)
+            chosen = engine_class(name)(threads, precision, found.uuid, options)
         except EngineError as error:
             if engine:
                 raise
             raise EngineError(f"--gpu {gpu} alone means TensorRT. {error}") from error
         # A target's own file has figures that the detected name alone does not lead to.
         return (load_target(gpu) if Path(gpu).suffix else target_of(found)), chosen
-    if engine == "tensorrt":
-        raise EngineError(str(_refusal_of("tensorrt", threads, precision)))
+    if engine and "cpu" not in engine_class(engine).device_kinds:
+        title = engine_class(engine).title
+        if cpu:
+            raise LatlutError(f"{title} runs on GPUs only: leave --cpu or --engine out")
+        gpus = detect_gpus()
+        # Where there is no GPU the engine itself refuses, and says what is missing.
+        chosen = engine_class(engine)(
+            threads, precision, gpus[0].uuid if gpus else "cuda:0", options
+        )
+        if not gpus:
+            raise EngineError(f"{title}: {gpu_absence_reason()}")
+        return target_of(gpus[0]), chosen
     if not cpu and not engine:
         gpus = detect_gpus()
-        for name in ("tensorrt", "pytorch"):
+        for name in ("tensorrt", "tensorrt-rtx", "pytorch"):
             for item in gpus[:1]:
                 try:
-                    chosen = engine_class(name)(threads, precision, item.uuid)
+                    chosen = engine_class(name)(threads, precision, item.uuid, options)
                 except EngineError:
                     continue
                 return target_of(item), chosen
-    chosen = engine_class(engine or "onnxruntime")(threads, precision, "cpu")
+    chosen = engine_class(engine or "onnxruntime")(threads, precision, "cpu", options)
     return cpu_target(threads), chosen
-
-
-def _refusal_of(name: str, threads: int, precision: str) -> EngineError:
-    from latlut.engines import engine_class
-
-    try:
-        engine_class(name)(threads, precision, "cuda:0")
-    except EngineError as error:
-        return error
-    return EngineError(f"{name} runs on a GPU: name it with --gpu")

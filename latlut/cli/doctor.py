@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from latlut.cli.output import json_option, print_json
+
+if TYPE_CHECKING:
+    from latlut.gpus import DetectedGpu
+    from latlut.gpustate import GpuState
+    from latlut.selftest import EngineTest
 
 
 @click.command()
@@ -13,40 +20,90 @@ def doctor(as_json: bool) -> None:
     """Try every engine on a small convolution and say what works here.
 
     Each engine that is installed builds the convolution, runs it and is compared with PyTorch;
-    for what is missing the command that gets it is printed.
+    for what is missing the command that gets it is printed. Of each GPU the state is shown, with
+    the commands that would lock its clocks: they are not run. Exit code 1 where no engine works.
     """
+    from dataclasses import asdict
+
     from latlut.environment import collect_environment
     from latlut.gpus import detect_gpus, gpu_absence_reason
+    from latlut.gpustate import advice
     from latlut.graphs import GraphCache
-    from latlut.selftest import try_engines
+    from latlut.selftest import never_run, try_engines
     from latlut.targets import cpu_target
 
     facts = collect_environment()
     results = try_engines()
     cpu = cpu_target()
-    gpus = detect_gpus()
+    gpus = [(gpu, _state_of(gpu)) for gpu in detect_gpus()]
     cache = GraphCache()
     if as_json:
         print_json(
             {
-                "engines": [vars(result) for result in results],
+                "engines": [asdict(result) for result in results],
+                "never_run_on_hardware": never_run(),
                 "cpu": cpu.title,
-                "gpus": [vars(gpu) for gpu in gpus],
+                "gpus": [
+                    vars(gpu) | {"state": vars(state), "clock_commands": advice(state)}
+                    for gpu, state in gpus
+                ],
                 "graph_cache": {"folder": str(cache.folder), "bytes": cache.size_bytes()},
                 "environment": facts,
             }
         )
     else:
-        allowed = facts.get("allowed_cpus")
-        click.echo(f"CPU: {cpu.title}, usable CPUs: {allowed}")
-        for gpu in gpus:
+        click.echo(f"CPU: {cpu.title}, usable CPUs: {facts.get('allowed_cpus')}")
+        for gpu, state in gpus:
             click.echo(f"GPU {gpu.index}: {gpu.name}, driver {gpu.driver}")
+            click.echo(f"       {_state_text(state)}")
+            for command in advice(state):
+                click.echo(f"       to hold its clocks still, or let go of them: {command}")
         if not gpus:
             click.echo(f"GPU: none ({gpu_absence_reason()})")
         for result in results:
-            click.echo(f"{'works' if result.works else 'no':6} {result.title}: {result.detail}")
-            if result.remedy:
-                click.echo(f"       {result.remedy}")
+            _print_result(result)
+        if combinations := never_run():
+            click.echo(f"never run on hardware by us: {', '.join(combinations)}")
         click.echo(f"cached graphs: {cache.size_bytes() / 1e6:.0f} MB in {cache.folder}")
     if not any(result.works for result in results):
         click.get_current_context().exit(1)
+
+
+def _print_result(result: EngineTest) -> None:
+    click.echo(f"{'works' if result.works else 'no':6} {result.title}: {result.detail}")
+    for line in result.remedy.splitlines():
+        click.echo(f"       {line}")
+    if result.precisions:
+        click.echo(f"       --precision {'|'.join(result.precisions)}")
+    for option in result.options:
+        if len(option.choices) > 1:
+            setting = f"{option.name}={'|'.join(option.choices)}"
+            click.echo(f"       --engine-option {setting}  ({option.description})")
+    if result.device and not result.is_proven:
+        click.echo("       never run on hardware by us: treat its numbers as untested")
+
+
+def _state_of(gpu: DetectedGpu) -> GpuState:
+    """The GPU's state; empty where the driver does not answer, which must not end the command."""
+    from latlut.errors import DeviceLostError
+    from latlut.gpustate import GpuMonitor, GpuState
+
+    try:
+        with GpuMonitor(gpu.uuid) as monitor:
+            return monitor.snapshot()
+    except DeviceLostError:
+        return GpuState(uuid=gpu.uuid)
+
+
+def _state_text(state: GpuState) -> str:
+    def shown(value: object, unit: str) -> str:
+        return "unknown" if value is None else f"{value} {unit}"
+
+    held, others = state.throttle_reasons, state.other_processes
+    return (
+        f"SM {shown(state.sm_mhz, 'MHz')}, memory {shown(state.memory_mhz, 'MHz')}, "
+        f"{shown(state.temperature_c, '°C')}, {shown(state.power_w, 'W')} of at most "
+        f"{shown(state.power_limit_w, 'W')}, clocks held by: "
+        f"{'unknown' if held is None else ', '.join(held) or 'nothing'}, other processes: "
+        f"{'unknown' if others is None else ', '.join(map(str, others)) or 'none'}"
+    )

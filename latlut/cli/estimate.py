@@ -52,10 +52,16 @@ if TYPE_CHECKING:
     show_default=True,
     help="Images per inference.",
 )
+@click.option(
+    "--layers",
+    "has_layers",
+    is_flag=True,
+    help="Also run the network on the table's engine and show it layer by layer.",
+)
 @json_option
 def estimate(
     table_name: str, arch_name: str | None, ops: tuple[str, ...], input_size: tuple[int, int],
-    batch: int, as_json: bool,
+    batch: int, has_layers: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Latency of a network from a table's entries, term by term.
 
@@ -65,6 +71,7 @@ def estimate(
     \b
     latlut estimate --table cpu --arch fasterseg-student --input 256x512
     latlut estimate --table cpu --op "conv 64->96 stride 1 at 32x64"
+    latlut estimate --table cpu --arch fasterseg-student --input 256x512 --layers
     """
     from latlut.estimator import estimate as price
     from latlut.opspec import OpSpec
@@ -72,6 +79,8 @@ def estimate(
 
     if bool(arch_name) == bool(ops):
         raise LatlutError("name either a network with --arch or op specs with --op")
+    if has_layers and not arch_name:
+        raise LatlutError("--layers runs a whole network: name one with --arch")
     asked = click.get_current_context().get_parameter_source
     default = click.core.ParameterSource.DEFAULT
     with LatencyTable.open(table_name) as table:
@@ -87,10 +96,18 @@ def estimate(
                 f"{table.path} prices nothing of this at {input_size[0]}x{input_size[1]}\n"
                 + table.missing_message(specs[0])
             )
+        view = None
+        if has_layers and arch_name:
+            from latlut.cli.layers import layers_as_json, measure_layers, print_layers
+
+            view = measure_layers(table, find_architecture(arch_name).nodes(input_size, batch))
         if as_json:
-            print_json(_as_json(found, str(table.path)))
+            layers = {} if view is None else {"layers": layers_as_json(view)}
+            print_json(_as_json(found, str(table.path)) | layers)
         else:
             _print(found, str(table.path))
+            if view is not None:
+                print_layers(view)
 
 
 def find_architecture(name: str) -> Architecture:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from latlut.profiler import Progress
+    from latlut.progress import Progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import click
 
@@ -19,13 +21,17 @@ from latlut.cli.choices import (
     is_left_open,
     operators_option,
 )
+from latlut.cli.devices import DeviceJob, DeviceListType, sweep_on_devices
 from latlut.cli.output import json_option, print_json, progress_bar, quiet_option, remark
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
+    from latlut.engines.base import Engine
+    from latlut.gpus import DetectedGpu
     from latlut.plans import Plan
-    from latlut.profiler import SweepSummary
+    from latlut.progress import SweepSummary
     from latlut.table import LatencyTable
+    from latlut.targets import Target
 
 
 @click.command()
@@ -54,6 +60,19 @@ if TYPE_CHECKING:
     help="Passes over the plan; fewer than 3 leave intervals unknown or wide.",
 )
 @click.option(
+    "--rebuilds",
+    type=click.IntRange(1, 50),
+    default=1,
+    show_default=True,
+    help="Independent builds of each op spec, where the engine chooses tactics as it builds; "
+    "passes take turns with them.",
+)
+@click.option(
+    "--devices",
+    type=DeviceListType(),
+    help="Measure on several GPUs of one model at once, numbers of nvidia-smi: 0,1,2,3.",
+)
+@click.option(
     "--ci",
     type=FractionType(),
     default=0.01,
@@ -75,8 +94,10 @@ if TYPE_CHECKING:
 @json_option
 def profile(
     gpu: str | None, cpu: bool, engine: str | None, precision: str, threads: int,
+    engine_options: tuple[tuple[str, str], ...],
     plan: str | None, ops: tuple[str, ...], input_size: tuple[int, int] | None, batch: int | None,
-    table_path: Path | None, passes: int, ci: float, statistic: str, budget: float | None,
+    table_path: Path | None, passes: int, rebuilds: int, devices: tuple[int, ...] | None,
+    ci: float, statistic: str, budget: float | None,
     seed: int, operator_modules: tuple[str, ...], quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure every operator of a plan into a latency table.
@@ -87,9 +108,10 @@ def profile(
     \b
     latlut profile --cpu --input 256x512             the whole FasterSeg space on this CPU
     latlut profile --gpu 1080ti                      on a GPU, through TensorRT
+    latlut profile --gpu h200 --devices 0,1,2,3      on four of them at once
     latlut profile --cpu --op "conv 64->96 stride 1 at 128x256"
     """
-    choice = DeviceChoice(gpu, cpu, engine, precision, threads)
+    choice = DeviceChoice(gpu, cpu, engine, precision, threads, engine_options)
     if table_path is not None and table_path.exists():
         from latlut.table import LatencyTable
 
@@ -97,35 +119,43 @@ def profile(
             own = existing.identity
         choice = as_in_table(choice, own)
         statistic = own.statistic if is_left_open("statistic") else statistic
-    target, chosen = choose_engine(choice)
+    target, chosen, gpus = _choose(choice, devices)
     import_operators(operator_modules)
 
     from latlut.environment import collect_environment
     from latlut.measuring import measuring_on
-    from latlut.profiler import Sweep, SweepSettings, identity_of
+    from latlut.profiler import Sweep, SweepSettings, check_rebuilds, identity_of
     from latlut.stats import check_statistic
     from latlut.summary import Roofline
     from latlut.table import LatencyTable
     from latlut.timing import TimingSettings
 
+    wanted = _plan(plan, ops, input_size, batch)
+    identity = identity_of(chosen, target.name, statistic=statistic)
+    path = table_path or _default_path(identity.file_stem, batch)
+    if is_left_open("rebuilds"):
+        rebuilds = _builds_in(path)
+    check_rebuilds(chosen, rebuilds)
+    if is_left_open("passes"):
+        passes = max(passes, 2 * rebuilds)  # two per build, to tell builds and passes apart
     settings = SweepSettings(
         timing=TimingSettings(statistic=check_statistic(statistic), ci=ci),
         passes=passes,
         budget_s=budget,
         seed=seed,
+        rebuilds=rebuilds,
     )
-    wanted = _plan(plan, ops, input_size, batch)
-    identity = identity_of(chosen, target.name, statistic=statistic)
-    path = table_path or _default_path(identity.file_stem, batch)
     roofline = Roofline(
-        target.peak_flops_per_s(precision),
+        target.peak_flops_per_s(chosen.arithmetic),
         target.bandwidth_bytes_per_s,
         target.cache_bandwidth_bytes_per_s,
     )
+    where = chosen.device.model if len(gpus) < 2 else f"{len(gpus)} x {chosen.device.model}"
     remark(
-        f"{chosen.title} {chosen.version} on {chosen.device.model}, {precision}, "
-        f"{threads} thread{'s' if threads > 1 else ''}; plan {wanted.name} with "
-        f"{len(wanted.specs)} op specs, {passes} passes -> {path}",
+        f"{chosen.title} {chosen.version} on {where}, {chosen.precision}, "
+        f"{chosen.threads} thread{'s' if chosen.threads > 1 else ''}; plan {wanted.name} with "
+        f"{len(wanted.specs)} op specs, {passes} passes"
+        f"{f' over {rebuilds} builds' if rebuilds > 1 else ''} -> {path}",
         quiet,
     )
     from latlut import operators
@@ -133,28 +163,74 @@ def profile(
     for spec in wanted.specs:
         operators.check(spec)
     environment = collect_environment()
-    with measuring_on(chosen), LatencyTable.create(path, identity) as table:
-        with progress_bar("profile", quiet) as listener:
-            sweep = Sweep(
-                table,
-                wanted,
-                chosen,
-                settings,
-                roofline=roofline,
-                listener=listener,
-                environment=environment,
+    failed_parts: list[str] = []
+    with ExitStack() as stack:
+        if len(gpus) < 2:
+            stack.enter_context(measuring_on(chosen))
+        table = stack.enter_context(LatencyTable.create(path, identity))
+        before = _measurements(table)
+        try:
+            if len(gpus) > 1:
+                job = DeviceJob(
+                    gpus, chosen.name, dict(chosen.options), path, identity, wanted, settings,
+                    roofline, operator_modules, uuid4().hex,
+                )  # fmt: skip
+                summary, failed_parts = sweep_on_devices(table, job, quiet)
+            else:
+                with progress_bar("profile", quiet) as listener:
+                    summary = Sweep(
+                        table,
+                        wanted,
+                        chosen,
+                        settings,
+                        roofline=roofline,
+                        listener=listener,
+                        environment=environment,
+                    ).run()
+        except KeyboardInterrupt:
+            remark(
+                f"stopped: {_measurements(table) - before} new measurements are in {path}; "
+                "the same command goes on from here",
             )
-            try:
-                summary = sweep.run()
-            except KeyboardInterrupt:
-                remark(
-                    f"stopped: {sweep.summary.measured} new measurements are in {path}; "
-                    "the same command goes on from here",
-                )
-                raise
+            raise
         _report(table, wanted, summary, as_json)
-    if summary.failed:
+    if summary.failed or failed_parts:
         click.get_current_context().exit(1)
+
+
+def _choose(
+    choice: DeviceChoice, devices: tuple[int, ...] | None
+) -> tuple[Target, Engine, tuple[DetectedGpu, ...]]:
+    """Target and engine; with ``--devices`` the GPUs too, the engine being on the first."""
+    if devices is None:
+        return *choose_engine(choice), ()
+    if choice.gpu is None:
+        raise LatlutError("--devices says which GPUs of a model: name the model with --gpu")
+    from latlut.engines import engine_class
+    from latlut.gpus import choose_gpus, detect_gpus, target_of
+    from latlut.targets import load_target
+
+    gpus = choose_gpus(choice.gpu, devices, detect_gpus())
+    engine = engine_class(choice.engine or "tensorrt")(
+        choice.threads, choice.precision, gpus[0].uuid, dict(choice.engine_options)
+    )
+    is_file = bool(Path(choice.gpu).suffix)
+    return (load_target(choice.gpu) if is_file else target_of(gpus[0])), engine, gpus
+
+
+def _builds_in(path: Path) -> int:
+    """How many builds a table's passes take turns with; 1 for a table that is not there yet."""
+    from latlut.table import LatencyTable
+
+    if not path.exists() or not path.stat().st_size:
+        return 1
+    with LatencyTable.open(path) as table:
+        rows = table.rows("SELECT max(build_index) AS most FROM measurements")
+    return 1 + (rows[0]["most"] or 0)
+
+
+def _measurements(table: LatencyTable) -> int:
+    return int(table.rows("SELECT count(*) AS n FROM measurements")[0]["n"])
 
 
 def _plan(
@@ -180,7 +256,7 @@ def _default_path(stem: str, batch: int | None) -> Path:
 
 
 def _report(table: LatencyTable, plan: Plan, summary: SweepSummary, as_json: bool) -> None:
-    from latlut.profiler import plan_coverage
+    from latlut.coverage import plan_coverage
 
     coverage = plan_coverage(table, plan)
     facts: dict[str, Any] = {
@@ -190,6 +266,7 @@ def _report(table: LatencyTable, plan: Plan, summary: SweepSummary, as_json: boo
         "entries": coverage.entries,
         "median_ci_percent": coverage.median_ci_percent,
         "p95_ci_percent": coverage.p95_ci_percent,
+        "median_build_percent": coverage.median_build_percent,
         "shared_error_percent": 100 * table.shared_error,
         "measured": summary.measured,
         "reused": summary.reused,
@@ -211,6 +288,11 @@ def _report(table: LatencyTable, plan: Plan, summary: SweepSummary, as_json: boo
             f"95% interval of an entry: ±{coverage.median_ci_percent:.1f}% (median), "
             f"±{coverage.p95_ci_percent:.1f}% (95% of them); of that ±"
             f"{100 * table.shared_error:.1f}% is shared by all"
+            + (
+                ""
+                if coverage.median_build_percent is None
+                else f", ±{coverage.median_build_percent:.1f}% comes from builds (median)"
+            )
         )
     for key, message in summary.failed.items():
         click.echo(f"failed: {key}: {message}")

@@ -40,6 +40,17 @@ def info(name: str, as_json: bool) -> None:
             " json_extract(agreement, '$.mape_percent') AS mape_percent FROM validations"
         )
         failed = opened.rows("SELECT * FROM failed")
+        builds = opened.rows(
+            "SELECT builds, count(*) AS entries, avg(build_percent) AS build_percent,"
+            " avg(build_sd_percent) AS build_sd_percent, avg(pass_sd_percent) AS pass_sd_percent"
+            " FROM latencies GROUP BY builds ORDER BY builds"
+        )
+        devices = opened.rows(
+            "SELECT device, count(DISTINCT run) AS runs, count(*) AS groups,"
+            " min(sm_mhz) AS least_sm_mhz, max(sm_mhz) AS most_sm_mhz,"
+            " max(temperature_c) AS most_temperature_c, max(power_w) AS most_power_w,"
+            " sum(is_disturbed) AS throttled FROM gpu_log WHERE phase = 'group' GROUP BY device"
+        )
         facts: dict[str, Any] = {
             "table": str(opened.path),
             "identity": opened.identity.to_dict(),
@@ -48,6 +59,8 @@ def info(name: str, as_json: bool) -> None:
             "runs": runs,
             "validations": validations,
             "failed": failed,
+            "builds": builds,
+            "gpus": devices,
         }
     if as_json:
         print_json(facts)
@@ -55,7 +68,14 @@ def info(name: str, as_json: bool) -> None:
     click.echo(f"{facts['table']}: {facts['entries']} entries")
     for field, value in facts["identity"].items():
         click.echo(f"  {field}: {value}")
-    for title, rows in (("runs", runs), ("validations", validations), ("failed", failed)):
+    has_builds = any(row["builds"] > 1 for row in builds)
+    for title, rows in (
+        ("runs", runs),
+        ("GPUs while measuring", devices),
+        ("builds", builds if has_builds else []),
+        ("validations", validations),
+        ("failed", failed),
+    ):
         if rows:
             click.echo("")
             print_table(list(rows[0]), [list(row.values()) for row in rows], title)
@@ -225,7 +245,7 @@ def merge(into: str, sources: tuple[str, ...], as_json: bool) -> None:
 
     Runs that INTO holds already are skipped, so a merge can be repeated.
     """
-    from latlut.compare import merge as join
+    from latlut.merging import merge as join
     from latlut.table import LatencyTable
 
     reports = []

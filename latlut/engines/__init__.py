@@ -16,7 +16,12 @@ _ENGINES = {
     "openvino": "latlut.engines.ov:OpenVinoEngine",
     "pytorch": "latlut.engines.torch_:TorchEngine",
     "tensorrt": "latlut.engines.trt:TensorRtEngine",
+    "tensorrt-rtx": "latlut.engines.trt:TensorRtRtxEngine",
 }
+
+#: Engine and kind of device that we have run on hardware, with the contract suite and a sweep.
+#: What is not in here is written with care and checked as far as it goes without the hardware.
+PROVEN_ON = frozenset({("onnxruntime", "cpu"), ("openvino", "cpu"), ("pytorch", "cpu")})
 
 
 def engine_names() -> list[str]:

@@ -7,6 +7,7 @@ timed region. Public methods check, the hooks (leading underscore) do the engine
     _open(module, graph) build the session           _run()           one inference, blocking
     _set_inputs(arrays)  host to device              _outputs()       device to host
     _close()             free it                     _sample_ns(n)    time n runs
+    _layers(n)           the engine's own profile over n runs, where it has one
 
 An engine that reads ONNX gets a serialised graph, any other the PyTorch module.
 
@@ -18,14 +19,16 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from torch import nn
 
+from latlut.engines.device_errors import engine_error
 from latlut.errors import EngineError, LatlutError, ParityError, SpecError
 from latlut.graphs import GraphCache, Workload
 
@@ -56,12 +59,58 @@ class Device:
     uuid: str = ""
 
 
-class Session(ABC):
-    """An engine loaded with one workload, ready to run. A context manager."""
+@dataclass(frozen=True)
+class EngineOption:
+    """A setting of an engine that changes what is timed, and is therefore part of the identity.
 
-    def __init__(self, engine: Engine, workload: Workload) -> None:
+    ``choices`` has the default first; ``description`` is a line for ``latlut doctor``.
+    """
+
+    choices: tuple[str, ...]
+    description: str
+
+    @property
+    def default(self) -> str:
+        """What holds where nothing is said."""
+        return self.choices[0]
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """One layer that an engine executes, as its own profiler times it.
+
+    An engine's layer is rarely an operator's: it fuses several graph nodes into one, and adds
+    conversions of memory layouts that no node asked for.
+
+    Args:
+        name: the engine's name of the layer, unique within one profile.
+        kind: the engine's word for what it does, ``Convolution`` or ``ReorderInput``.
+        time_ms: median over the profiled runs, milliseconds; includes what profiling costs.
+            OpenVINO counts means, of which it is the median over three models.
+        source_nodes: names of the nodes (or else output tensors) of the ONNX graph that it
+            computes, or for an engine that takes the module the path of the submodule; empty
+            for a layer that the engine added.
+        detail: what else the engine says of it, such as the kernel or the layout; may be empty.
+    """
+
+    name: str
+    kind: str
+    time_ms: float
+    source_nodes: tuple[str, ...] = ()
+    detail: str = ""
+
+
+class Session(ABC):
+    """An engine loaded with one workload, ready to run. A context manager.
+
+    ``build`` numbers independent builds of one graph, for engines that choose among
+    implementations while building (``Engine.chooses_tactics``); others build the same each time.
+    """
+
+    def __init__(self, engine: Engine, workload: Workload, build: int = 0) -> None:
         self.engine = engine
         self.workload = workload
+        self.build = build
         self._is_open = False
         self._has_inputs = False
 
@@ -110,7 +159,27 @@ class Session(ABC):
     def outputs(self) -> list[np.ndarray]:
         """The last run's outputs on the host, float32."""
         self._check_ready()
-        return [np.asarray(array, dtype=np.float32) for array in self._outputs()]
+        with self._engine_errors():
+            return [np.asarray(array, dtype=np.float32) for array in self._outputs()]
+
+    def layers(self, runs: int = 20) -> tuple[LayerTime, ...]:
+        """What the engine executes for this workload, layer by layer, in order of execution.
+
+        Profiling slows an engine down, so the times are for comparing layers with each other.
+        The session itself keeps running without it.
+
+        Args:
+            runs: profiled runs, of which each layer's median is taken; a few more warm up.
+
+        Raises:
+            EngineError: the engine has no per-layer view, here or with these options.
+            SpecError: ``runs`` is not positive.
+        """
+        self._check_ready()
+        if runs < 1:
+            raise SpecError(f"runs must be at least 1, received {runs}")
+        with self._engine_errors():
+            return self._layers(runs)
 
     def close(self) -> None:
         """Free the session; may be called again."""
@@ -127,7 +196,7 @@ class Session(ABC):
             raise
         except Exception as error:
             title = self.engine.title
-            raise EngineError(f"{title} failed on {self.workload.name}: {error}") from error
+            raise engine_error(f"{title} failed on {self.workload.name}: {error}") from error
 
     def _check_open(self) -> None:
         if not self._is_open:
@@ -162,6 +231,9 @@ class Session(ABC):
             durations[index] = clock() - started
         return durations
 
+    def _layers(self, runs: int) -> tuple[LayerTime, ...]:
+        raise EngineError(f"{self.engine.title} has no per-layer view")
+
 
 class Engine(ABC):
     """An inference engine with a fixed precision and number of threads.
@@ -170,19 +242,32 @@ class Engine(ABC):
         threads: threads of one inference on a CPU; at least 1. Ignored by GPU engines.
         precision: one of ``precisions``.
         device: ``cpu``, or ``cuda:N`` where the engine has it.
+        options: name -> value of those settings in ``option_choices`` that are not to have their
+            default, ``{"cuda_graph": "on"}``.
 
     Raises:
-        EngineError: the engine does not work here, or lacks the precision or device.
+        EngineError: the engine does not work here, or lacks the precision, device or option.
         SpecError: ``threads`` is not positive.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]] = ("fp32",)
+    #: What it can run on in principle, here or elsewhere: "cpu", "cuda" or both.
+    device_kinds: ClassVar[tuple[str, ...]] = ("cpu",)
     reads_onnx: ClassVar[bool] = True
     session_type: ClassVar[type[Session]]
+    option_choices: ClassVar[Mapping[str, EngineOption]] = {}
+    #: Whether two builds of one graph can differ in speed.
+    chooses_tactics: ClassVar[bool] = False
 
-    def __init__(self, threads: int = 1, precision: str = "fp32", device: str = "cpu") -> None:
+    def __init__(
+        self,
+        threads: int = 1,
+        precision: str = "fp32",
+        device: str = "cpu",
+        options: Mapping[str, str] | None = None,
+    ) -> None:
         if threads < 1:
             raise SpecError(f"threads must be at least 1, received {threads}")
         found = self.availability()
@@ -193,13 +278,72 @@ class Engine(ABC):
             raise EngineError(f"{self.title} has no precision {precision!r} here; it has: {known}")
         self.threads = threads
         self.precision = precision
+        self.options = self._checked_options(options or {})
         self.device = self._find_device(device)
         self.version = str(found.version)
+
+    def _checked_options(self, options: Mapping[str, str]) -> dict[str, str]:
+        """Every option's value, defaults filled in."""
+        for name, value in options.items():
+            if name not in self.option_choices:
+                known = ", ".join(self.option_choices) or "none"
+                raise EngineError(f"{self.title} has no option {name!r}; it has: {known}")
+            choices = self.option_choices[name].choices
+            if value not in choices:
+                raise EngineError(
+                    f"{self.title}: {name} is one of {', '.join(choices)}, received {value!r}"
+                )
+        return {name: options.get(name, o.default) for name, o in self.option_choices.items()}
+
+    @property
+    def options_text(self) -> str:
+        """The options that are not at their default, ``"cuda_graph=on"``; part of the identity."""
+        return ",".join(
+            f"{name}={value}"
+            for name, value in sorted(self.options.items())
+            if value != self.option_choices[name].default
+        )
+
+    @property
+    def arithmetic(self) -> str:
+        """What bounds it on a target (``Target.peak_flops_per_s``): the precision, or tf32."""
+        has_tf32 = self.precision == "fp32" and self.options.get("tf32", "off") == "on"
+        return "tf32" if has_tf32 else self.precision
 
     @classmethod
     @abstractmethod
     def availability(cls) -> Availability:
         """Whether the engine works on this machine."""
+
+    @classmethod
+    def device_names(cls) -> tuple[str, ...]:
+        """The devices of this machine that the engine can use, ``("cpu", "cuda:0")``.
+
+        Only asked where the engine is available.
+        """
+        return ("cpu",) if "cpu" in cls.device_kinds else ()
+
+    def facts(self) -> dict[str, str]:
+        """What of the engine belongs beside a run's measurements: name -> text.
+
+        ``clock`` says by what runs are timed.
+        """
+        return {"clock": "host clock around each run"}
+
+    def launch_floor_ms(self) -> float | None:
+        """What a run that does nothing takes by this engine's clock, in milliseconds.
+
+        Entries near it say more about launching than about the operator. None where the engine
+        does not measure it.
+        """
+        return None
+
+    def keep_caches_beside(self, table: Path) -> None:  # noqa: B027  # most engines have none
+        """Keep beside the table those files of the engine that its numbers depend on.
+
+        Args:
+            table: path of the table that is measured into; need not exist yet.
+        """
 
     @abstractmethod
     def _find_device(self, name: str) -> Device:
@@ -211,6 +355,7 @@ class Engine(ABC):
         *,
         module: nn.Module | None = None,
         graph: bytes | None = None,
+        build: int = 0,
     ) -> Session:
         """A session that runs ``workload`` on its own random inputs.
 
@@ -219,11 +364,12 @@ class Engine(ABC):
             module: its PyTorch module where it is built already; built on demand otherwise.
             graph: its ONNX model where the engine reads ONNX (``GraphCache.onnx_bytes``);
                 exported on demand otherwise.
+            build: number of the independent build, where the engine chooses tactics.
 
         Raises:
             EngineError: the engine rejects the graph; names the workload.
         """
-        session = self.session_type(self, workload)
+        session = self.session_type(self, workload, build)
         try:
             if self.reads_onnx and graph is None:
                 graph = GraphCache(is_enabled=False).onnx_bytes(workload, module)
@@ -231,7 +377,7 @@ class Engine(ABC):
         except (MemoryError, EngineError):
             raise
         except Exception as error:
-            raise EngineError(f"{self.title} rejects {workload.name}: {error}") from error
+            raise engine_error(f"{self.title} rejects {workload.name}: {error}") from error
         session._is_open = True
         try:
             session.set_inputs(workload.random_inputs())

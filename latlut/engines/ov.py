@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from latlut.engines.base import Availability, Device, Engine, Session, cpu_device
+from latlut.engines.base import (
+    Availability,
+    Device,
+    Engine,
+    LayerTime,
+    Session,
+    cpu_device,
+)
 
 
 class OpenVinoSession(Session):
@@ -22,23 +29,23 @@ class OpenVinoSession(Session):
     def _open(self, module: nn.Module | None, graph: bytes | None) -> None:
         import openvino
 
-        core = _core()
-        model = core.read_model(graph)
-        self._compiled: Any = core.compile_model(
-            model,
-            "CPU",
-            {
-                "PERFORMANCE_HINT": "LATENCY",
-                "NUM_STREAMS": 1,
-                "INFERENCE_NUM_THREADS": self.engine.threads,
-                "INFERENCE_PRECISION_HINT": "f32",
-                "ENABLE_CPU_PINNING": False,  # the measuring process is pinned as a whole
-            },
-        )
+        self._graph = graph
+        self._compiled: Any = self._compile({})
         self._request: Any = self._compiled.create_infer_request()
         self._tensor_type = openvino.Tensor
         # The Python wrapper's infer() converts inputs and outputs at each call; its base does not.
         self._infer: Any = super(type(self._request), self._request).infer  # type: ignore[misc]
+
+    def _compile(self, more: dict[str, Any]) -> Any:
+        core = _core()
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": self.engine.threads,
+            "INFERENCE_PRECISION_HINT": "f32",
+            "ENABLE_CPU_PINNING": False,  # the measuring process is pinned as a whole
+        }
+        return core.compile_model(core.read_model(self._graph), "CPU", settings | more)
 
     def _set_inputs(self, arrays: list[np.ndarray]) -> None:
         self._arrays = arrays  # the tensors share their memory
@@ -50,6 +57,11 @@ class OpenVinoSession(Session):
 
     def _outputs(self) -> list[np.ndarray]:
         return [np.array(self._request.get_output_tensor(0).data)]
+
+    def _layers(self, runs: int) -> tuple[LayerTime, ...]:
+        from latlut.engines.ov_layers import compiled_layers
+
+        return compiled_layers(lambda: self._compile({"PERF_COUNT": True}), self._arrays, runs)
 
     def _close(self) -> None:
         del self._infer, self._request, self._compiled, self._arrays

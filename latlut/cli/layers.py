@@ -1,0 +1,124 @@
+"""The per-layer part of ``latlut estimate``: a network on the table's engine, layer by layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from latlut.cli.choices import DeviceChoice, choose_engine
+from latlut.cli.output import print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from latlut.layers import LayerGroup, LayerView
+    from latlut.opspec import Node
+    from latlut.table import LatencyTable
+
+#: Below this part of the time on a CPU the whole network's latency is remarked on.
+LEAST_CPU_SHARE = 0.95
+
+
+def measure_layers(table: LatencyTable, nodes: Sequence[Node]) -> LayerView:
+    """Run the network on the table's own engine and device.
+
+    Raises:
+        LatlutError: engine or hardware are not here, or are not those of the table; the device is
+            being measured on.
+    """
+    from latlut.layers import layer_view
+    from latlut.measuring import measuring_on
+    from latlut.profiler import identity_of
+
+    own = table.identity
+    is_cpu = own.target == "cpu"
+    choice = DeviceChoice(
+        None if is_cpu else own.target,
+        is_cpu,
+        own.engine,
+        own.precision,
+        own.threads,
+        own.options,
+    )
+    target, engine = choose_engine(choice)
+    table.check_identity(identity_of(engine, target.name, mode=own.mode, statistic=own.statistic))
+    with measuring_on(engine):
+        return layer_view(engine, nodes, table)
+
+
+def print_layers(view: LayerView) -> None:
+    """Every operator with its layers, what belongs to none, and where the sums part ways."""
+    click.echo("")
+    rows = [
+        [
+            " + ".join(node.name for node in group.nodes),
+            ", ".join(_counted(group)) or "no layer",
+            group.estimated_ms,
+            group.layers_ms,
+            f"{100 * view.share(group.layers_ms):.1f}%",
+            group.difference_ms,
+        ]
+        for group in view.groups
+    ]
+    columns = ["operator", "layers", "entry, ms", "layers, ms", "share", "difference, ms"]
+    print_table(columns, rows, title="as the engine runs it")
+    if view.added:
+        click.echo("\nlayers of no operator:")
+        for layer in sorted(view.added, key=lambda layer: -layer.time_ms):
+            click.echo(f"  {layer.time_ms:8.4g} ms  {layer.kind}  {layer.name}")
+    if view.fused():
+        click.echo("\nlayers across operators:")
+        for group in view.fused():
+            click.echo(f"  {' + '.join(node.name for node in group.nodes)}")
+    whole = view.whole_ms
+    click.echo(
+        f"\n{view.estimate.ms:8.4g} ms  sum of entries"
+        f"{'' if view.estimate.is_complete else ', without what the table cannot price'}\n"
+        f"{view.layers_ms:8.4g} ms  sum of layers, of which {view.added_ms:.4g} ms belong to no "
+        f"operator (medians of {view.runs} profiled runs)\n"
+        f"{whole.value:8.4g} ms  the whole network without profiling "
+        f"({whole.low:.4g} to {whole.high:.4g})"
+    )
+    if view.cpu_share is not None and view.cpu_share < LEAST_CPU_SHARE:
+        click.echo(
+            f"note: this process had a CPU for only {100 * view.cpu_share:.0f}% of that time, "
+            "others the rest: the whole is too slow beside its layers"
+        )
+    click.echo("\nfurthest apart, layers against entry:")
+    for group in view.differences():
+        names = " + ".join(f"{node.name} ({node.spec})" for node in group.nodes)
+        click.echo(f"  {group.difference_ms:+8.4g} ms  {names}")
+
+
+def layers_as_json(view: LayerView) -> dict[str, object]:
+    """The view as JSON-able values; times in milliseconds."""
+    return {
+        "whole_ms": view.whole_ms.value,
+        "whole_ci_low_ms": view.whole_ms.low,
+        "whole_ci_high_ms": view.whole_ms.high,
+        "layers_ms": view.layers_ms,
+        "added_ms": view.added_ms,
+        "profiled_runs": view.runs,
+        "cpu_share": view.cpu_share,
+        "groups": [
+            {
+                "nodes": [{"name": node.name, "op_spec": node.spec.key} for node in group.nodes],
+                "estimated_ms": group.estimated_ms,
+                "layers_ms": group.layers_ms,
+                "share": view.share(group.layers_ms),
+                "difference_ms": group.difference_ms,
+                "layers": [vars(layer) for layer in group.layers],
+            }
+            for group in view.groups
+        ],
+        "added": [vars(layer) for layer in view.added],
+    }
+
+
+def _counted(group: LayerGroup) -> list[str]:
+    """The kinds of a group's layers, "2 Convolution", in order of first appearance."""
+    from collections import Counter
+
+    kinds = Counter(layer.kind for layer in group.layers)
+    return [f"{count} {kind}" if count > 1 else kind for kind, count in kinds.items()]

@@ -1,0 +1,149 @@
+"""ONNX Runtime's per-layer view: its own profile, traced back to the nodes of the graph.
+
+ONNX Runtime rewrites the graph: activations go into convolutions, convolutions into its blocked
+layout, reorders in between. The rewritten graph is read back, and each of its nodes is found to
+compute those original nodes that lie between its output and its inputs. That needs no knowledge
+of the rewrites and no parsing of names; only the blocked layout renames tensors, and the tensors
+keep their origin in the name of the node that makes them.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from latlut.engines.base import LayerTime
+from latlut.errors import EngineError
+
+_WARMUP_RUNS = 3
+_KERNEL_SUFFIX = "_kernel_time"
+#: What the layout transformer appends to a tensor's name to name the node that makes it.
+_BLOCKED_SUFFIX = "_nchwc"
+#: Nodes whose only work is to hand over their input, perhaps in another layout.
+_HAND_OVER = ("ReorderInput", "ReorderOutput", "Identity", "MemcpyToHost", "MemcpyFromHost")
+
+
+def graph_layers(
+    graph: bytes, options: Any, arrays: Sequence[np.ndarray], runs: int
+) -> tuple[LayerTime, ...]:
+    """The nodes that ONNX Runtime executes for ``graph`` on the CPU, in order.
+
+    Args:
+        graph: the serialised ONNX model.
+        options: ``onnxruntime.SessionOptions`` as for measuring; changed here, so pass fresh ones.
+        arrays: the inputs, in order.
+        runs: profiled runs, at least 1.
+
+    Raises:
+        EngineError: the profile does not hold every run.
+    """
+    import onnx
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory(prefix="latlut-layers-") as folder:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        feeds = {meta.name: a for meta, a in zip(session.get_inputs(), arrays, strict=True)}
+        for _ in range(_WARMUP_RUNS + runs):
+            session.run(None, feeds)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        rewritten = onnx.load(options.optimized_model_filepath).graph
+    times_us: dict[str, list[float]] = defaultdict(list)
+    kinds: dict[str, str] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL_SUFFIX):
+            name = event["name"].removesuffix(_KERNEL_SUFFIX)
+            times_us[name].append(float(event["dur"]))
+            kinds[name] = str(event["args"]["op_name"])
+    if any(len(found) != _WARMUP_RUNS + runs for found in times_us.values()) or not times_us:
+        raise EngineError("ONNX Runtime's profile does not hold every run of every node")
+    sources = covered_nodes(onnx.load_from_string(graph).graph, rewritten)
+    return tuple(
+        LayerTime(
+            name,
+            kinds[name],
+            median(found[_WARMUP_RUNS:]) / 1e3,
+            sources.get(name, ()),
+            "blocked layout" if name.endswith(_BLOCKED_SUFFIX) else "",
+        )
+        for name, found in times_us.items()
+    )
+
+
+def covered_nodes(original: Any, rewritten: Any) -> dict[str, tuple[str, ...]]:
+    """Node of the rewritten graph -> names of the original nodes that it computes.
+
+    Args:
+        original, rewritten: ``onnx.GraphProto`` before and after ONNX Runtime's optimisations.
+
+    Returns:
+        An entry per rewritten node, empty for reorders and for what cannot be traced back.
+        Original nodes that depend on no input of the graph (constants) are not in it.
+    """
+    producer = {output: node for node in original.node for output in node.output}
+    known = set(producer) | {value.name for value in original.input}
+    variable = _depends_on_input(original)
+    origin: dict[str, str] = {name: name for name in known}
+    covered: dict[str, tuple[str, ...]] = {}
+    for node in rewritten.node:
+        inputs = {origin.get(name, name) for name in node.input if name}
+        if node.op_type in _HAND_OVER:
+            if node.output[0] not in known:
+                origin[node.output[0]] = origin.get(node.input[0], node.input[0])
+            covered[node.name] = ()
+            continue
+        made = _original_tensor(node, known)
+        found: list[str] = []
+        for position, name in enumerate(made):
+            if name is None:
+                continue
+            origin[node.output[position]] = name
+            found += _between(name, inputs, producer, variable)
+        covered[node.name] = tuple(dict.fromkeys(found))
+    return covered
+
+
+def _original_tensor(node: Any, known: set[str]) -> list[str | None]:
+    """The original tensor that each output is, where it can be told."""
+    made: list[str | None] = [name if name in known else None for name in node.output]
+    if made[0] is None:
+        bare = node.name.removesuffix(_BLOCKED_SUFFIX)
+        # A node that was only moved into the blocked layout keeps its name: so does its output.
+        made[0] = next((name for name in (bare, f"{bare}_output_0") if name in known), None)
+    return made
+
+
+def _between(
+    tensor: str, inputs: set[str], producer: Mapping[str, Any], variable: set[str]
+) -> list[str]:
+    """Names of the original nodes on the way back from ``tensor`` to ``inputs``."""
+    found: list[str] = []
+    waiting = [tensor]
+    seen = set(inputs)
+    while waiting:
+        current = waiting.pop()
+        if current in seen or current not in variable or current not in producer:
+            continue
+        seen.add(current)
+        node = producer[current]
+        found.append(node.name)
+        waiting.extend(node.input)
+    return found[::-1]
+
+
+def _depends_on_input(graph: Any) -> set[str]:
+    """Tensors whose values are not known before the inputs are; shapes of tensors are constants."""
+    variable = {value.name for value in graph.input}
+    for node in graph.node:  # ONNX graphs are sorted
+        if node.op_type != "Shape" and any(name in variable for name in node.input):
+            variable.update(node.output)
+    return variable

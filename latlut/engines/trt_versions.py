@@ -1,0 +1,131 @@
+"""What the versions of TensorRT and TensorRT-RTX can do: opsets, GPUs, CUDA drivers."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from dataclasses import dataclass
+
+from latlut.errors import EngineError
+
+#: The first version that has what the session uses (named tensors, optimisation levels), and the
+#: last that supports Pascal.
+OLDEST_TENSORRT = (8, 6)
+
+#: (package, first version) -> newest ONNX opset of its parser. Of each package the last row whose
+#: version is not newer than the installed one holds.
+#: Sources: onnx-tensorrt, docs/operators.md of the releases 8.6 ("up to Opset 17"), 10.0 ("opset 9
+#: to opset 20"), 10.15 and 11.2 ("to opset 24"); TensorRT "ONNX Opset Guide" for 11.x (25, of
+#: which the lower of both is taken). TensorRT-RTX has the parser of TensorRT 10.9 or later.
+_OPSETS = (
+    ("tensorrt", (8, 6), 17),
+    ("tensorrt", (10, 0), 20),
+    ("tensorrt", (10, 15), 24),
+    ("tensorrt_rtx", (1, 0), 20),
+)
+
+#: (package, first version) -> lowest compute capability.
+#: Sources: TensorRT 8.5.2 release notes (Kepler ends), support matrix of 10.1 ("SM 7.0 or
+#: higher"), release notes of 10.5 ("Volta support removed"), TensorRT-RTX 1.0 support matrix.
+_OLDEST_GPUS = (
+    ("tensorrt", (8, 6), (5, 0)),
+    ("tensorrt", (10, 0), (7, 0)),
+    ("tensorrt", (10, 5), (7, 5)),
+    ("tensorrt_rtx", (1, 0), (7, 5)),
+)
+
+
+@dataclass(frozen=True)
+class Release:
+    """An installed TensorRT: ``package`` is ``tensorrt`` or ``tensorrt_rtx``."""
+
+    package: str
+    version: str
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """(major, minor)."""
+        found = re.match(r"(\d+)\.(\d+)", self.version)
+        if found is None:
+            raise EngineError(f"{self.package} {self.version!r} is no version that latlut can read")
+        return int(found[1]), int(found[2])
+
+    @property
+    def newest_opset(self) -> int:
+        """The newest ONNX opset that its parser knows."""
+        return next(
+            opset
+            for package, since, opset in reversed(_OPSETS)
+            if package == self.package and since <= max(self.numbers, OLDEST[self.package])
+        )
+
+    @property
+    def oldest_gpu(self) -> tuple[int, int]:
+        """The lowest compute capability that it builds for."""
+        return next(
+            capability
+            for package, since, capability in reversed(_OLDEST_GPUS)
+            if package == self.package and since <= max(self.numbers, OLDEST[self.package])
+        )
+
+    @property
+    def cuda_major(self) -> int | None:
+        """The CUDA version that its libraries are built for; None where its name does not tell.
+
+        The wheels carry it in their names, ``tensorrt-cu13`` or ``tensorrt_rtx_cu13``.
+        """
+        stem = self.package.replace("_", "-")
+        for major in (11, 12, 13, 14):
+            for name in (f"{stem}-cu{major}", f"{stem}-cu{major}-bindings"):
+                try:
+                    if importlib.metadata.version(name) == self.version:
+                        return major
+                except importlib.metadata.PackageNotFoundError:
+                    continue
+        return None
+
+    def check_opset(self, opset: int) -> None:
+        """Refuse a graph that the parser is too old for.
+
+        Raises:
+            EngineError: names both versions.
+        """
+        if opset > self.newest_opset:
+            raise EngineError(
+                f"the graph uses ONNX opset {opset}, the parser of {self.package} {self.version} "
+                f"knows opsets up to {self.newest_opset}: install a newer {self.package}"
+            )
+
+    def check_gpu(self, model: str, capability: tuple[int, int]) -> None:
+        """Refuse a GPU that this release no longer builds for.
+
+        Raises:
+            EngineError: names the release line that does.
+        """
+        if capability >= self.oldest_gpu:
+            return
+        raise EngineError(
+            f"{self.package} {self.version} needs compute capability {_dotted(self.oldest_gpu)}, "
+            f"{model} has {_dotted(capability)}\n{_line_for(capability)}"
+        )
+
+
+OLDEST = {"tensorrt": OLDEST_TENSORRT, "tensorrt_rtx": (1, 0)}
+
+
+def _dotted(numbers: tuple[int, int]) -> str:
+    return ".".join(map(str, numbers))
+
+
+def _line_for(capability: tuple[int, int]) -> str:
+    """Where a TensorRT for the GPU can be had."""
+    if capability >= (7, 5):
+        return "pip install tensorrt"
+    if capability >= (7, 0):
+        return "the last line for Volta is 10.4: pip install 'tensorrt==10.4.0'"
+    if capability >= (5, 0):
+        return (
+            "the last line for Pascal and Maxwell is 8.6: pip install 'tensorrt==8.6.1', with "
+            "NVIDIA's package index as --extra-index-url"
+        )
+    return "choose another engine: --engine onnxruntime --cpu"
