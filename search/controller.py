@@ -39,8 +39,8 @@ class LambdaController:
 
     first: float
     target_ms: float
-    proportional: float = 2.0
-    integral: float = 0.5
+    proportional: float = 3.0
+    integral: float = 2.0
     value: float = -1.0
     last_error: float | None = None
 

@@ -11,16 +11,15 @@ table is refused, so that no run is half of one and half of another.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from latlut import __version__
-from latlut.errors import LatlutError
 from latlut.search.archive import Archived
 from latlut.search.records import EpochRecord, name_of, write_trajectory
+from latlut.search.run_files import begin_run, write_json
 from latlut.search.search_problem import SearchProblem
 from latlut.search.settings import SearchSettings
 from latlut.table import now_text
@@ -28,8 +27,9 @@ from latlut.table import now_text
 
 @dataclass(frozen=True)
 class Found:
-    """The result of a search."""
+    """The result of a search: the student at the target, and the teacher."""
 
+    target_ms: float
     student: Archived
     teacher: Archived
 
@@ -72,41 +72,13 @@ class RunFolder:
             "latency_weights": list(problem.latency.weights),
             "data": data_name,
         }
-        own = settings.to_dict()
-        if (self.path / "settings.json").exists():
-            changed = _differences(self._read("settings.json"), own)
-            before = self._read("run.json")
-            changed += _differences(
-                {name: before.get(name) for name in facts}, json.loads(json.dumps(facts))
-            )
-            if changed:
-                raise LatlutError(
-                    f"{self.path} holds a run with other settings:\n  "
-                    + "\n  ".join(changed)
-                    + "\n"
-                    "go on with the settings of that run, or name another folder with --run"
-                )
-            return True
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if any(self.path.iterdir()):
-                raise LatlutError(
-                    f"{self.path} is a folder of something else: name another with --run"
-                )
-            self._write(
-                "run.json",
-                facts
-                | {
-                    "started_at": now_text(),
-                    "seed": settings.seed,
-                    "latlut_version": __version__,
-                    "environment": dict(environment),
-                },
-            )
-            self._write("settings.json", own)
-        except OSError as error:
-            raise LatlutError(f"cannot write the run's folder {self.path}: {error}") from error
-        return False
+        remarks = {
+            "started_at": now_text(),
+            "seed": settings.seed,
+            "latlut_version": __version__,
+            "environment": dict(environment),
+        }
+        return begin_run(self.path, settings.to_dict(), facts, remarks)
 
     def write_epoch(self, records: list[EpochRecord]) -> None:
         """Write the trajectory so far."""
@@ -116,8 +88,8 @@ class RunFolder:
         """Write the networks that were found, and their figures."""
         found.student.architecture.save(self.path / "student.json")
         found.teacher.architecture.save(self.path / "teacher.json")
-        self._write(
-            "result.json",
+        write_json(
+            self.path / "result.json",
             {
                 "target_ms": problem.target_ms,
                 "tolerance": problem.tolerance,
@@ -126,22 +98,6 @@ class RunFolder:
                 **{role: _facts(getattr(found, role)) for role in ("student", "teacher")},
             },
         )
-
-    def _write(self, name: str, values: object) -> None:
-        text = json.dumps(values, indent=2) + "\n"
-        (self.path / name).write_text(text, encoding="utf-8")
-
-    def _read(self, name: str) -> dict[str, Any]:
-        path = self.path / name
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise LatlutError(
-                f"{path} cannot be read ({error}): name another folder with --run"
-            ) from error
-        if not isinstance(values, dict):
-            raise LatlutError(f"{path} holds no settings: name another folder with --run")
-        return values
 
 
 def _facts(item: Archived) -> dict[str, Any]:
@@ -154,15 +110,3 @@ def _facts(item: Archived) -> dict[str, Any]:
         "score": item.score,
         "log_probability_given_up": item.loss,
     }
-
-
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any], place: str = "") -> list[str]:
-    """One line per value that differs, ``search.epochs: 8 there, 5 asked for``."""
-    found = []
-    for name in dict.fromkeys([*there, *here]):
-        before, now = there.get(name), here.get(name)
-        if isinstance(before, dict) and isinstance(now, dict):
-            found += _differences(before, now, f"{place}{name}.")
-        elif before != now:
-            found.append(f"{place}{name}: {before!r} there, {now!r} asked for")
-    return found

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from latlut.errors import SpecError
+from latlut.errors import SpecError, TableError
 from latlut.estimator import estimate
+from latlut.opspec import OpSpec
 from latlut.search.controller import LambdaController
 from latlut.search.fitting import reachable_ms
 from latlut.search.latency import DecoupledLatency
@@ -19,7 +20,7 @@ from latlut.search.settings import LatencySettings, SpaceSettings
 from latlut.search.supernet import Supernet, outputs_of
 from latlut.spaces import Architecture, FasterSegSpace
 from latlut.table import LatencyTable
-from latlut.table_space import space_of
+from latlut.table_space import TableSpace, space_of
 
 #: Random networks whose mean latency is the target where none was asked for.
 DEFAULT_TARGET_NETWORKS = 100
@@ -56,7 +57,7 @@ class SearchProblem:
     def __init__(
         self, table: LatencyTable, space_settings: SpaceSettings, settings: LatencySettings
     ) -> None:
-        found = space_of(table)
+        found, is_swept = _space(table, settings.input_size)
         self.table, self.input_size, self.batch = table, found.input_size, found.batch
         self.settings, self.tolerance = settings, settings.tolerance
         chosen = {
@@ -86,12 +87,18 @@ class SearchProblem:
             skip_price=settings.skip_price,
             sampling=settings.sampling,
             batch=self.batch,
+            leave_out_fixed=not is_swept,
         )
         self.skip_column = (
             self.space.operators.index("skip") if "skip" in self.space.operators else None
         )
         self.reach = Reach(*reachable_ms(self.student(0), self.price, self.branch_sets))
         self.target_ms = self._target_ms()
+
+    @property
+    def unpriced(self) -> tuple[OpSpec, ...]:
+        """What every network executes and an imported table cannot price: no latency has it."""
+        return self.latency.prices.unpriced
 
     def _target_ms(self) -> float:
         reach, wanted = self.reach, self.settings.target_ms
@@ -138,3 +145,17 @@ class SearchProblem:
         """The controller of lambda at its start."""
         gains = self.settings.proportional, self.settings.integral
         return LambdaController(self.settings.strength / self.target_ms, self.target_ms, *gains)
+
+
+def _space(table: LatencyTable, input_size: tuple[int, int] | None) -> tuple[TableSpace, bool]:
+    """The space to search and whether the table says so; else FasterSeg's, at ``input_size``."""
+    try:
+        found = space_of(table)
+    except TableError as error:
+        if input_size is None:
+            raise TableError(
+                f"{error}\nan imported table of FasterSeg's own space is searched at the size that "
+                "--input names: --input 1024x2048"
+            ) from error
+        return TableSpace(FasterSegSpace(), input_size, 1), False
+    return (found if input_size is None else replace(found, input_size=input_size)), True

@@ -18,10 +18,9 @@ too, and lambda follows the derived network (see ``controller``).
 from __future__ import annotations
 
 import json
-import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -31,7 +30,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from latlut.errors import LatlutError
+from latlut.errors import DataError
 from latlut.search.archive import Archive
 from latlut.search.checkpoints import (
     CheckpointError,
@@ -42,8 +41,10 @@ from latlut.search.checkpoints import (
 from latlut.search.data.augment import Augmentation
 from latlut.search.data.dataset import SegmentationData
 from latlut.search.data.loading import Batch, TrainBatches, train_halves
+from latlut.search.divergence import finite_loss
 from latlut.search.losses import ohem_loss
 from latlut.search.mixing import Mixing
+from latlut.search.processes import mean_gradients, mean_of, share_buffers
 from latlut.search.records import EpochRecord, name_of
 from latlut.search.relaxed import RelaxedArchitecture
 from latlut.search.search_problem import SearchProblem
@@ -58,10 +59,6 @@ from latlut.search.width_sampling import (
 )
 
 PHASES = ("pretrain", "search")
-
-
-class DivergedError(LatlutError):
-    """A loss that is not finite."""
 
 
 #: Told after each step: phase, epoch, step, steps in the epoch, loss of the weights' step.
@@ -170,7 +167,7 @@ class Search:
         looks = Augmentation(
             group.crop, scales=data.crop_scales, image_scale=data.image_scale, label_stride=8
         )
-        return train_halves(
+        halves = train_halves(
             self.data.train,
             looks,
             group.batch,
@@ -181,6 +178,12 @@ class Search:
             workers=data.workers,
             pin_memory=self.fabric.device.type == "cuda",
         )
+        if len(halves[0]) < group.accumulate:
+            raise DataError(
+                f"a half of the training images makes {len(halves[0])} batches, fewer than the "
+                f"{group.accumulate} of one step: accumulate fewer, or take more images"
+            )
+        return halves
 
     # ---- one epoch -------------------------------------------------------------------------
 
@@ -189,7 +192,7 @@ class Search:
     ) -> EpochRecord:
         started = time.monotonic()
         group, is_search = self._phase(phase), phase == "search"
-        steps = max(1, len(halves[0]) // group.accumulate)
+        steps = len(halves[0]) // group.accumulate
         # Pretraining and search see other crops in epochs of the same number.
         number = epoch + (self.settings.pretrain.epochs if is_search else 0)
         first, second = (half.epoch(number) for half in halves)
@@ -202,7 +205,7 @@ class Search:
                 check = partial(self._check, (phase, epoch, step), halves[1], number)
                 architecture_losses.append(self._architecture_step(second, generator, check))
             self.on_step(phase, epoch, step + 1, steps, weight_losses[-1])
-        self._share_buffers()
+        share_buffers(self.fabric, self.supernet)
         mean_loss = sum(weight_losses) / steps
         if not is_search:
             return EpochRecord(phase, epoch, time.monotonic() - started, mean_loss)
@@ -281,8 +284,8 @@ class Search:
                     loss = self._loss(batch, frozen, widths, end)
                 self.fabric.backward(loss / group.accumulate)
                 total += loss.detach() / group.accumulate
-        loss_now = check(self._reduced(total))
-        self._mean_gradients(self.supernet.parameters())
+        loss_now = check(float(mean_of(self.fabric, total)))
+        mean_gradients(self.fabric, self.supernet.parameters())
         if group.clip is not None:
             # Half precision looks for overflows itself and leaves such a step out.
             self.fabric.clip_gradients(
@@ -341,8 +344,8 @@ class Search:
             if self.controller.value:
                 penalty = self.controller.value * self.problem.latency(self.student).penalty_ms
                 self.fabric.backward(penalty)
-        loss_now = check(self._reduced(total))
-        self._mean_gradients([*self.teacher.parameters(), *self.student.parameters()])
+        loss_now = check(float(mean_of(self.fabric, total)))
+        mean_gradients(self.fabric, [*self.teacher.parameters(), *self.student.parameters()])
         self._architecture_optimizer.step()
         return loss_now
 
@@ -374,53 +377,15 @@ class Search:
         self, place: tuple[str, int, int], half: TrainBatches, number: int, loss: float
     ) -> float:
         """The loss, if it is finite; else stop before the step is made, and say where."""
-        if math.isfinite(loss):
-            return loss
         phase, epoch, step = place
         count = self._phase(phase).accumulate
-        batches = range(step * count, (step + 1) * count)
-        names = [name for batch in batches for name in half.names(number, batch)]
-        last = last_checkpoint(self.folder / "checkpoints")
-        before = f"the checkpoint before it is {last}" if last else "there was no checkpoint yet"
-        raise DivergedError(
-            f"the loss became {loss} in {phase}, epoch {epoch}, step {step}, half "
-            f"{half.part!r}, on the images {', '.join(names)}; {before}; try a lower learning "
-            "rate, or --precision 32-true"
+        names = (
+            name
+            for batch in range(step * count, (step + 1) * count)
+            for name in half.names(number, batch)
         )
-
-    # ---- several processes -----------------------------------------------------------------
-
-    def _mean_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Average gradients over processes; a parameter that a process did not use counts as 0."""
-        if self.fabric.world_size == 1:
-            return
-        parameters = list(parameters)
-        flat = torch.cat(
-            [
-                (torch.zeros_like(item) if item.grad is None else item.grad).flatten()
-                for item in parameters
-            ]
-        )
-        mean = self.fabric.all_reduce(flat, reduce_op="mean")
-        assert isinstance(mean, Tensor)
-        parts = mean.split([item.numel() for item in parameters])
-        for item, part in zip(parameters, parts, strict=True):
-            item.grad = part.view_as(item).clone()
-
-    def _share_buffers(self) -> None:
-        """Average the norms' running statistics over processes."""
-        if self.fabric.world_size == 1:
-            return
-        for buffer in self.supernet.buffers():
-            if buffer.is_floating_point():
-                mean = self.fabric.all_reduce(buffer, reduce_op="mean")
-                assert isinstance(mean, Tensor)
-                buffer.copy_(mean)
-
-    def _reduced(self, loss: Tensor) -> float:
-        mean = self.fabric.all_reduce(loss, reduce_op="mean")
-        assert isinstance(mean, Tensor)
-        return float(mean)
+        where = f"{phase}, epoch {epoch}, step {step}, half {half.part!r}"
+        return finite_loss(loss, where, names, self.folder / "checkpoints")
 
     # ---- checkpoints -----------------------------------------------------------------------
 

@@ -7,15 +7,13 @@ force, all of them, as ``settings.json``.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from latlut.errors import ImportFileError, SpecError, UnknownNameError, did_you_mean
-from latlut.resources import profiles_dir
+from latlut.search.setting_files import load_preset
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -94,6 +92,7 @@ class LatencySettings(_Group):
     ``strength`` is the first lambda times the target: the penalty's weight relative to
     ``penalty_ms / target_ms`` (the paper's lambda 0.01 per ms at T = 8.3 ms is 0.083);
     ``proportional`` and ``integral`` are the gains of the controller of log lambda;
+    ``input_size`` is (height, width) of the deployed network's image, the table's own if None;
     ``tolerance`` is the relative distance from the target within which an architecture counts.
     """
 
@@ -102,8 +101,9 @@ class LatencySettings(_Group):
     strength: NotNegative = 0.083
     sampling: Literal["exact", "gumbel"] = "exact"
     skip_price: Literal["derived", "searched"] = "derived"
-    proportional: NotNegative = 2.0
-    integral: NotNegative = 0.5
+    input_size: Size | None = None
+    proportional: NotNegative = 3.0
+    integral: NotNegative = 2.0
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.02
 
 
@@ -125,11 +125,6 @@ class SearchSettings(_Group):
         return self.model_dump(mode="json")
 
 
-def preset_names() -> list[str]:
-    """Names of the shipped presets, sorted."""
-    return sorted(path.stem for path in (profiles_dir() / "searches").glob("*.toml"))
-
-
 def load_settings(
     name_or_path: str | Path, overrides: Mapping[str, object] | None = None
 ) -> SearchSettings:
@@ -140,46 +135,6 @@ def load_settings(
         overrides: dotted name -> value, ``{"search.epochs": 5}``.
 
     Raises:
-        UnknownNameError: no such preset and no such file.
-        ImportFileError: a file that cannot be read or is not TOML.
-        SpecError: a key or value that is none; names it.
+        UnknownNameError, ImportFileError, SpecError: see ``setting_files.load_preset``.
     """
-    names = preset_names()
-    path = Path(name_or_path)
-    if str(name_or_path) in names:
-        path = profiles_dir() / "searches" / f"{name_or_path}.toml"
-    elif not path.exists():
-        raise UnknownNameError(
-            f"no preset and no file is called {str(name_or_path)!r}; "
-            f"{did_you_mean(str(name_or_path), names)}"
-        )
-    try:
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ImportFileError(f"cannot read the settings {path}: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ImportFileError(f"{path}: not TOML: {error}") from error
-    for name, value in (overrides or {}).items():
-        *groups, key = name.split(".")
-        place = values
-        for group in groups:
-            place = place.setdefault(group, {})
-        place[key] = value
-    return settings_from(values, str(path))
-
-
-def settings_from(values: Mapping[str, object], source: str) -> SearchSettings:
-    """Settings from plain values, as a preset or ``settings.json`` holds them.
-
-    Raises:
-        SpecError: a key or value that is none; names it and ``source``.
-    """
-    try:
-        return SearchSettings.model_validate(dict(values))
-    except ValidationError as error:
-        lines = [
-            f"  {'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}"
-            + (f", received {item['input']!r}" if item["type"] != "missing" else "")
-            for item in error.errors()
-        ]
-        raise SpecError(f"{source} holds no search settings:\n" + "\n".join(lines)) from error
+    return load_preset(SearchSettings, "searches", name_or_path, overrides)

@@ -7,17 +7,18 @@ from pathlib import Path
 import pytest
 
 from latlut.errors import ImportFileError, SpecError, UnknownNameError
-from latlut.search.settings import PAPER_WEIGHTS, load_settings, preset_names, settings_from
+from latlut.search.setting_files import preset_names, validated
+from latlut.search.settings import PAPER_WEIGHTS, SearchSettings, load_settings
 
 
 def test_the_presets_are_there() -> None:
-    assert {"paper", "small", "tiny"} <= set(preset_names())
+    assert {"paper", "small", "tiny"} <= set(preset_names("searches"))
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", preset_names("searches"))
 def test_every_preset_is_valid_and_survives_a_round_trip(name: str) -> None:
     settings = load_settings(name)
-    assert settings_from(settings.to_dict(), "a copy") == settings
+    assert validated(SearchSettings, settings.to_dict(), "a copy") == settings
 
 
 def test_the_paper_preset_has_the_papers_numbers() -> None:

@@ -12,13 +12,15 @@ import pytest
 import torch
 from small_tables import INPUT_SIZE, make_table, plausible_ms
 
-from latlut.errors import SpecError
+from latlut.errors import SpecError, TableError
 from latlut.search.checkpoints import CheckpointError, load_checkpoint
 from latlut.search.data.dataset import SegmentationData
 from latlut.search.data.opening import open_data
+from latlut.search.divergence import DivergedError
 from latlut.search.search_problem import SearchProblem
-from latlut.search.searching import DivergedError, Search
-from latlut.search.settings import SearchSettings, settings_from
+from latlut.search.searching import Search
+from latlut.search.setting_files import validated
+from latlut.search.settings import SearchSettings
 from latlut.spaces import FasterSegSpace
 from latlut.table import LatencyTable
 
@@ -58,7 +60,7 @@ def settings(**groups: Any) -> SearchSettings:
     values = {name: dict(group) for name, group in SETTINGS.items()}
     for name, group in groups.items():
         values[name] = {**values.get(name, {}), **group}
-    return settings_from(values, "the test")
+    return validated(SearchSettings, values, "the test")
 
 
 def make(
@@ -132,7 +134,7 @@ def test_the_seed_decides_everything(
 ) -> None:
     searches = []
     for number, seed in enumerate((3, 3, 4)):
-        chosen = settings_from({**SETTINGS, "seed": seed}, "the test")
+        chosen = validated(SearchSettings, {**SETTINGS, "seed": seed}, "the test")
         searches.append(make(table, data, tmp_path / str(number), chosen))
         searches[-1].run()
     same, other = (
@@ -267,3 +269,18 @@ def test_everything_that_is_stored_is_plain(
     assert json.loads(json.dumps([record.to_dict() for record in search.records]))
     state = load_checkpoint(tmp_path / "checkpoints" / "last.pt", "search")
     assert state["kind"] == "search"
+
+
+def test_an_imported_table_is_searched_at_a_size_that_is_named(tmp_path: Path) -> None:
+    """As the authors' table: FasterSeg's space, no run that says so, no upsampling of logits."""
+    space = FasterSegSpace()
+    specs = [s for s in space.op_specs(INPUT_SIZE) if s.kind != "upsample"]
+    with make_table(tmp_path / "imported.db", specs, plausible_ms) as table:
+        with pytest.raises(TableError, match="--input 1024x2048"):
+            SearchProblem(table, settings().space, settings().latency)
+        problem = SearchProblem(
+            table, settings().space, settings(latency={"input_size": INPUT_SIZE}).latency
+        )
+    assert problem.space == space
+    assert [spec.kind for spec in problem.unpriced] == ["upsample"]
+    assert problem.reach.fastest_ms < problem.target_ms < problem.reach.slowest_ms

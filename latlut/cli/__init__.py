@@ -35,7 +35,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "quickstart": LazyCommand(
         "Start here",
         "latlut.cli.quickstart:quickstart",
-        "Profile, validate and plot a small space on this machine.",
+        "The whole way, small: from a table to a trained network.",
     ),
     "doctor": LazyCommand(
         "Start here",
@@ -81,6 +81,36 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "Networks",
         "latlut.cli.search:search",
         "Search a network that hits a latency, against a table.",
+    ),
+    "train": LazyCommand(
+        "Networks",
+        "latlut.cli.train:train",
+        "Train a network, with a teacher or without.",
+    ),
+    "evaluate": LazyCommand(
+        "Networks",
+        "latlut.cli.evaluate:evaluate",
+        "mIoU of a trained network, class by class, and its predictions.",
+    ),
+    "predict-image": LazyCommand(
+        "Networks",
+        "latlut.cli.predict:predict_image",
+        "Draw what a trained network sees in an image or a folder.",
+    ),
+    "export": LazyCommand(
+        "Networks",
+        "latlut.cli.export:export",
+        "Write a network as ONNX, OpenVINO, TorchScript or a TensorRT plan.",
+    ),
+    "bench": LazyCommand(
+        "Networks",
+        "latlut.cli.bench:bench",
+        "Measure a whole network, or an ONNX file, on any engine.",
+    ),
+    "compare": LazyCommand(
+        "Networks",
+        "latlut.cli.compare:compare",
+        "Networks side by side: parameters, MACs, latency, published accuracy.",
     ),
     "arch": LazyCommand(
         "Networks",

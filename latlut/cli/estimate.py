@@ -14,6 +14,7 @@ from latlut.errors import LatlutError, UnknownNameError
 if TYPE_CHECKING:
     from latlut.estimator import Estimate
     from latlut.spaces import Architecture
+    from latlut.table import LatencyTable
 
 
 @click.command()
@@ -41,16 +42,12 @@ if TYPE_CHECKING:
     "--input",
     "input_size",
     type=SizeType(),
-    default="1024x2048",
-    show_default=True,
-    help="Image size.",
+    help="Image size [the table's own; 1024x2048 where it has none].",
 )
 @click.option(
     "--batch",
     type=click.IntRange(1, 4096),
-    default=1,
-    show_default=True,
-    help="Images per inference.",
+    help="Images per inference [the table's own; 1].",
 )
 @click.option(
     "--layers",
@@ -60,8 +57,8 @@ if TYPE_CHECKING:
 )
 @json_option
 def estimate(
-    table_name: str, arch_name: str | None, ops: tuple[str, ...], input_size: tuple[int, int],
-    batch: int, has_layers: bool, as_json: bool,
+    table_name: str, arch_name: str | None, ops: tuple[str, ...],
+    input_size: tuple[int, int] | None, batch: int | None, has_layers: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Latency of a network from a table's entries, term by term.
 
@@ -69,9 +66,9 @@ def estimate(
     is named and left out of the sum.
 
     \b
-    latlut estimate --table cpu --arch fasterseg-student --input 256x512
+    latlut estimate --table cpu --arch fasterseg-student
     latlut estimate --table cpu --op "conv 64->96 stride 1 at 32x64"
-    latlut estimate --table cpu --arch fasterseg-student --input 256x512 --layers
+    latlut estimate --table cpu --arch fasterseg-student --layers
     """
     from latlut.estimator import estimate as price
     from latlut.opspec import OpSpec
@@ -81,26 +78,25 @@ def estimate(
         raise LatlutError("name either a network with --arch or op specs with --op")
     if has_layers and not arch_name:
         raise LatlutError("--layers runs a whole network: name one with --arch")
-    asked = click.get_current_context().get_parameter_source
-    default = click.core.ParameterSource.DEFAULT
+    if ops and (input_size or batch):
+        raise LatlutError("--op names its own size and batch: leave --input and --batch out")
     with LatencyTable.open(table_name) as table:
-        if ops and (asked("input_size") != default or asked("batch") != default):
-            raise LatlutError("--op names its own size and batch: leave --input and --batch out")
         if arch_name:
-            specs = list(find_architecture(arch_name).op_specs(input_size, batch))
+            where = _size_and_batch(table, input_size, batch)
+            nodes = find_architecture(arch_name).nodes(*where)
+            specs = [node.spec for node in nodes]
         else:
             specs = [OpSpec.parse(text) for text in ops]
         found = price(specs, table)
         if not found.terms:
             raise LatlutError(
-                f"{table.path} prices nothing of this at {input_size[0]}x{input_size[1]}\n"
-                + table.missing_message(specs[0])
+                f"{table.path} prices nothing of this\n" + table.missing_message(specs[0])
             )
         view = None
         if has_layers and arch_name:
             from latlut.cli.layers import layers_as_json, measure_layers, print_layers
 
-            view = measure_layers(table, find_architecture(arch_name).nodes(input_size, batch))
+            view = measure_layers(table, nodes)
         if as_json:
             layers = {} if view is None else {"layers": layers_as_json(view)}
             print_json(_as_json(found, str(table.path)) | layers)
@@ -108,6 +104,20 @@ def estimate(
             _print(found, str(table.path))
             if view is not None:
                 print_layers(view)
+
+
+def _size_and_batch(
+    table: LatencyTable, input_size: tuple[int, int] | None, batch: int | None
+) -> tuple[tuple[int, int], int]:
+    """Image size and batch: what was asked for, else what the table was swept at."""
+    from latlut.errors import TableError
+    from latlut.table_space import space_of
+
+    try:
+        own = space_of(table)
+    except TableError:  # swept from single op specs, or imported
+        return input_size or (1024, 2048), batch or 1
+    return input_size or own.input_size, batch or (1 if input_size else own.batch)
 
 
 def find_architecture(name: str) -> Architecture:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -16,21 +17,25 @@ from latlut.cli.output import progress_bar, quiet_option, remark
     type=click.Path(path_type=Path),
     default=Path("profiles"),
     show_default=True,
-    help="Where table and plot go.",
+    help="Where table, plot and search go.",
 )
 @quiet_option
 def quickstart(threads: int, folder: Path, quiet: bool) -> None:
-    """Profile a small FasterSeg space on this CPU, validate it on whole networks, and plot.
+    """The whole way, small: profile, validate, search, train, evaluate, export, bench, compare.
 
-    ONNX Runtime, the plan `tiny`, under two minutes on two cores. Run it again to add nothing and
-    validate anew; delete the table to start over.
+    On this CPU with ONNX Runtime, the plan `tiny` and generated street scenes; under five minutes
+    on two cores. Its network has learned next to nothing: each step's own command does it properly.
+    Run it again to go on where it was stopped; delete the folder to start over.
     """
+    from latlut.cli import main
+    from latlut.cli.search import report, run_search
     from latlut.cli.validate import plot, print_validation
     from latlut.compare import check
     from latlut.engines import engine_class
     from latlut.measuring import measuring_on
     from latlut.plans import load_plan
     from latlut.profiler import Sweep, SweepSettings, identity_of
+    from latlut.search.settings import load_settings
     from latlut.summary import Roofline
     from latlut.table import LatencyTable
     from latlut.table_space import space_of
@@ -70,9 +75,29 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
         plot(table, found, where, picture)
         print_validation(found, str(path), str(picture))
         click.echo(f"\n{check(table).sentence}")
+        remark("3. search a network for the mean latency of random ones", quiet)
+        run = folder / f"quickstart-{identity.file_stem}-search"
+        student = run_search(table, load_settings("quickstart"), run, quiet)
+        assert student is not None  # one process
+        report(student, run, str(path))
+    trained, exported = run / "trained", run / "student.onnx"
+    for number, words in enumerate(
+        (
+            ["train", "--arch", str(run / "student.json"), "--preset", "quickstart",
+             "--run", str(trained)],
+            ["evaluate", str(trained)],
+            ["export", str(trained), "-o", str(exported)],
+            ["bench", str(exported), "--cpu", "--passes", "3"],
+            ["compare", "--networks", f"{trained},fast-scnn,enet", "--input", "128x256",
+             "--cpu", "--passes", "3"],
+        ),
+        4,
+    ):  # fmt: skip
+        remark(f"\n{number}. latlut {shlex.join(words)}", quiet)
+        main.main([*words, *(["--quiet"] if quiet else [])], standalone_mode=False)
     click.echo(
         f"\nyour table: {path}\n"
         f"  look inside:          latlut table info {path}\n"
-        f'  price a network:      latlut estimate --table {path} --op "conv 32->64 at 16x32"\n'
-        f"  the whole space:      latlut profile --cpu --input 256x512"
+        f"  the whole space:      latlut profile --cpu --input 256x512\n"
+        f"a longer search:        latlut search --table {path}"
     )

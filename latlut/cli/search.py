@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from latlut.cli.choices import SizeType
 from latlut.cli.output import json_option, print_json, quiet_option, remark
-from latlut.errors import LatlutError
+from latlut.cli.step_bar import StepBar
 
 if TYPE_CHECKING:
+    from latlut.search.data.dataset import SegmentationData
     from latlut.search.records import EpochRecord
     from latlut.search.run_folder import Found, RunFolder
     from latlut.search.search_problem import SearchProblem
     from latlut.search.searching import Search
+    from latlut.search.settings import DataSettings, SearchSettings
     from latlut.search.tensorboard_log import TensorboardLog
+    from latlut.table import LatencyTable
 
 #: (w1, w2, w3) by name; "auto" is worked out from the table.
 _WEIGHTS = {"paper": (0.001, 0.997, 0.002), "naive": (1 / 3, 1 / 3, 1 / 3)}
@@ -95,6 +98,12 @@ class SettingType(click.ParamType[tuple[str, Any]]):
     show_default=True,
     help="The run's folder; the same command goes on with a run that was stopped.",
 )
+@click.option(
+    "--input",
+    "input_size",
+    type=SizeType(),
+    help="Image size that latency is of [the table's own]; not what is trained on.",
+)
 @click.option("--target-ms", type=float, help="Latency of the student, by the table.")
 @click.option(
     "--weights", type=WeightsType(), help="w1,w2,w3 of the penalty; or paper, naive, auto."
@@ -119,7 +128,8 @@ class SettingType(click.ParamType[tuple[str, Any]]):
 @quiet_option
 @json_option
 def search(
-    table_name: str, data: str | None, preset: str, folder: Path, target_ms: float | None,
+    table_name: str, data: str | None, preset: str, folder: Path,
+    input_size: tuple[int, int] | None, target_ms: float | None,
     weights: Any, branches: str | None, widths: tuple[int, ...] | None, seed: int | None,
     precision: str | None, accelerator: str, devices: int, threads: int | None,
     extra: tuple[tuple[str, Any], ...], quiet: bool, as_json: bool,
@@ -138,6 +148,7 @@ def search(
     chosen: dict[str, Any] = {
         "data.name": data,
         "latency.target_ms": target_ms,
+        "latency.input_size": input_size,
         "latency.weights": weights,
         "space.branches": None if branches is None else int(branches),
         "space.widths": widths,
@@ -147,73 +158,84 @@ def search(
     overrides = {name: value for name, value in chosen.items() if value is not None}
     overrides |= dict(extra)
 
-    import torch
-    from lightning_fabric import Fabric
-
-    from latlut.environment import collect_environment
-    from latlut.search.data.checking import check_labels
-    from latlut.search.data.opening import STREET_SCENES, open_data
-    from latlut.search.run_folder import Found, RunFolder
-    from latlut.search.search_problem import SearchProblem
-    from latlut.search.searching import Search
     from latlut.search.settings import load_settings
-    from latlut.search.tensorboard_log import TensorboardLog
     from latlut.table import LatencyTable
 
     settings = load_settings(preset, overrides)
     if threads is not None:
+        import torch
+
         torch.set_num_threads(threads)
     with LatencyTable.open(table_name) as table:
-        problem = SearchProblem(table, settings.space, settings.latency)
-        images = settings.data
-        if images.name == STREET_SCENES:
-            counts = (images.train_images, images.validation_images, 0)
-            found_data = open_data(images.name, size=images.image_size, counts=counts)
-        else:
-            found_data = open_data(images.name)
-            check_labels(found_data)
-        try:
-            fabric = Fabric(
-                accelerator=accelerator,
-                devices=devices,
-                strategy="ddp" if devices > 1 else "auto",
-                precision=settings.precision,
-            )
-        except Exception as error:  # Fabric's own message says what is not there
-            raise LatlutError(
-                f"--accelerator {accelerator} --devices {devices}: {error}"
-            ) from error
-        fabric.launch()
-        is_first = fabric.is_global_zero
-        quiet = quiet or not is_first
-        run = RunFolder(folder)
-        goes_on = False
-        if is_first:
-            goes_on = run.begin(settings, problem, found_data.name, collect_environment())
-        fabric.barrier()
-        remark(_headline(problem, goes_on, folder), quiet)
-        log = TensorboardLog(run.tensorboard) if is_first else None
-        with _Watcher(run, log, quiet) as watcher:
-            searching = Search(
-                problem, found_data, settings, folder, fabric, watcher.on_step, watcher.on_epoch
-            )
-            try:
-                archive = searching.run()
-            except KeyboardInterrupt:
-                remark(f"stopped; the same command goes on from the last epoch in {folder}", quiet)
-                raise
-        if not is_first:
+        found = run_search(table, settings, folder, quiet, accelerator, devices)
+        if found is None:  # another process tells
             return
-        found = Found(archive.student(problem.target_ms, problem.tolerance), archive.teacher())
-        archive.write()
-        run.finish(found, problem, searching.records)
-        draw(run, found, problem, searching.records)
         if as_json:
             import json
 
             print_json(json.loads((folder / "result.json").read_text(encoding="utf-8")))
         else:
-            report(found, problem, folder, table_name)
+            report(found, folder, table_name)
+
+
+def run_search(
+    table: LatencyTable,
+    settings: SearchSettings,
+    folder: Path,
+    quiet: bool,
+    accelerator: str = "cpu",
+    devices: int = 1,
+) -> Found | None:
+    """Search into ``folder`` and write all that was found there; None on all processes but one."""
+    from latlut.environment import collect_environment
+    from latlut.search.processes import launched
+    from latlut.search.run_folder import Found, RunFolder
+    from latlut.search.search_problem import SearchProblem
+    from latlut.search.searching import Search
+    from latlut.search.tensorboard_log import TensorboardLog
+
+    problem = SearchProblem(table, settings.space, settings.latency)
+    data = _data(settings.data)
+    fabric = launched(accelerator, devices, settings.precision)
+    is_first = fabric.is_global_zero
+    quiet = quiet or not is_first
+    run, goes_on = RunFolder(folder), False
+    if is_first:
+        goes_on = run.begin(settings, problem, data.name, collect_environment())
+    fabric.barrier()
+    remark(_headline(problem, goes_on, folder), quiet)
+    log = TensorboardLog(run.tensorboard) if is_first else None
+    with _Watcher(run, log, quiet) as watcher:
+        search = Search(problem, data, settings, folder, fabric, watcher.on_step, watcher.on_epoch)
+        try:
+            archive = search.run()
+        except KeyboardInterrupt:
+            remark(f"stopped; the same command goes on from the last epoch in {folder}", quiet)
+            raise
+    if not is_first:
+        return None
+    found = Found(
+        problem.target_ms,
+        archive.student(problem.target_ms, problem.tolerance),
+        archive.teacher(),
+    )
+    archive.write()
+    run.finish(found, problem, search.records)
+    draw(run, found, problem, search.records)
+    return found
+
+
+def _data(settings: DataSettings) -> SegmentationData:
+    """The data set, its labels checked where they come from files."""
+    from latlut.search.data.checking import check_labels
+    from latlut.search.data.opening import STREET_SCENES, open_data
+
+    if settings.name == STREET_SCENES:
+        counts = (settings.train_images, settings.validation_images, 0)
+        return open_data(settings.name, size=settings.image_size, counts=counts)
+    data = open_data(settings.name)
+    check_labels(data)
+    return data
 
 
 class _Watcher:
@@ -222,14 +244,13 @@ class _Watcher:
     def __init__(self, run: RunFolder, log: TensorboardLog | None, is_quiet: bool) -> None:
         self.run, self.is_quiet = run, is_quiet
         self._log = log
-        self._bar: Any = None
+        self._bar = StepBar(is_quiet)
 
     def __enter__(self) -> _Watcher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._bar.close()
         if self._log is not None:
             self._log.close()
 
@@ -237,31 +258,7 @@ class _Watcher:
         """Move the bar, and log the loss."""
         if self._log is not None:
             self._log.on_step(phase, epoch, step, steps, loss)
-        if self.is_quiet or not sys.stderr.isatty():
-            return
-        if self._bar is None:
-            from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                TextColumn,
-                TimeRemainingColumn,
-            )
-
-            self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                TextColumn("left in this epoch"), TimeRemainingColumn(),
-                TextColumn("loss {task.fields[loss]:.3g}", style="dim"),
-                console=Console(stderr=True), transient=True,
-            )  # fmt: skip
-            self._bar.start()
-            self._task = self._bar.add_task("", total=steps, loss=loss)
-        if step == 1:
-            self._bar.reset(self._task)
-        self._bar.update(
-            self._task, description=f"{phase} {epoch + 1}", completed=step, total=steps, loss=loss
-        )
+        self._bar.move(f"{phase} {epoch + 1}", step, steps, loss)
 
     def on_epoch(self, record: EpochRecord, search: Search) -> None:
         """Write the trajectory, and a line."""
@@ -287,6 +284,8 @@ class _Watcher:
 def _headline(problem: SearchProblem, goes_on: bool, folder: Path) -> str:
     reach, weights = problem.reach, problem.latency.weights
     asked = "" if problem.settings.target_ms else " (none was asked for: that of random networks)"
+    lacks = ", ".join(spec.key for spec in problem.unpriced)
+    without = f"\nthe table cannot price, and no latency here has: {lacks}" if lacks else ""
     return (
         f"{'going on with' if goes_on else 'searching into'} {folder}: {problem.space.layers} "
         f"layers, {problem.space.branches} branch(es), widths "
@@ -294,7 +293,7 @@ def _headline(problem: SearchProblem, goes_on: bool, folder: Path) -> str:
         f"target {problem.target_ms:.4g} ms{asked} of {reach.fastest_ms:.4g} to "
         f"{reach.slowest_ms:.4g} ms that can be reached, by {problem.table.path} at "
         f"{problem.input_size[0]}x{problem.input_size[1]}; penalty weights "
-        f"{', '.join(f'{weight:.3g}' for weight in weights)}"
+        f"{', '.join(f'{weight:.3g}' for weight in weights)}{without}"
     )
 
 
@@ -312,13 +311,13 @@ def draw(run: RunFolder, found: Found, problem: SearchProblem, records: list[Epo
     )
 
 
-def report(found: Found, problem: SearchProblem, folder: Path, table_name: str) -> None:
+def report(found: Found, folder: Path, table_name: str) -> None:
     """Say what was found, and what to do with it."""
     student, teacher = found.student, found.teacher
-    off = 100 * (student.latency_ms / problem.target_ms - 1)
+    off = 100 * (student.latency_ms / found.target_ms - 1)
     click.echo(
         f"student: {student.latency_ms:.4g} ms by the table, {off:+.2g}% from the target "
-        f"{problem.target_ms:.4g} ms; branches "
+        f"{found.target_ms:.4g} ms; branches "
         f"{' and '.join(f'1/{scale}' for scale in student.scales)}, {student.kind} in epoch "
         f"{student.epoch + 1}, supernet mIoU {100 * student.accuracy:.3g}%"
     )

@@ -360,7 +360,7 @@ class Engine(ABC):
         """A session that runs ``workload`` on its own random inputs.
 
         Args:
-            workload: the operator or network.
+            workload: what to run.
             module: its PyTorch module where it is built already; built on demand otherwise.
             graph: its ONNX model where the engine reads ONNX (``GraphCache.onnx_bytes``);
                 exported on demand otherwise.
@@ -369,48 +369,75 @@ class Engine(ABC):
         Raises:
             EngineError: the engine rejects the graph; names the workload.
         """
-        session = self.session_type(self, workload, build)
-        try:
+        with self._rejections(workload):
             if self.reads_onnx and graph is None:
                 graph = GraphCache(is_enabled=False).onnx_bytes(workload, module)
+        return self._started(self.session_type(self, workload, build), module, graph)
+
+    def _started(self, session: Session, module: nn.Module | None, graph: bytes | None) -> Session:
+        """The session, opened and with inputs."""
+        with self._rejections(session.workload):
             session._open(module, graph)
-        except (MemoryError, EngineError):
-            raise
-        except Exception as error:
-            raise engine_error(f"{self.title} rejects {workload.name}: {error}") from error
         session._is_open = True
         try:
-            session.set_inputs(workload.random_inputs())
+            session.set_inputs(session.workload.random_inputs())
         except BaseException:
             session.close()
             raise
         return session
 
-    def check_parity(self, session: Session, module: nn.Module) -> float:
-        """Largest difference from PyTorch on the session's inputs, relative to the largest output.
+    @contextmanager
+    def _rejections(self, workload: Workload) -> Iterator[None]:
+        """Whatever keeps a workload from being loaded becomes EngineError that names it."""
+        try:
+            yield
+        except (MemoryError, EngineError):
+            raise
+        except Exception as error:
+            raise engine_error(f"{self.title} rejects {workload.name}: {error}") from error
+
+    def check_parity(self, session: Session, module: nn.Module | None = None) -> float:
+        """Largest difference from the workload's reference, PyTorch, on random inputs.
+
+        Of floating-point outputs it is relative to the largest value; of whole numbers (class
+        maps) it is the share of elements that differ.
+
+        Args:
+            session: its inputs are replaced.
+            module: the workload's module, where it is built already.
 
         Raises:
             ParityError: it exceeds ``PARITY_TOLERANCE``, shapes differ, or values are not finite.
         """
-        import torch
-
-        arrays = session.workload.random_inputs(seed=1)
+        workload = session.workload
+        arrays = workload.random_inputs(seed=1)
         session.set_inputs(arrays)
         session.run()
-        (found,) = session.outputs()
-        with torch.inference_mode():
-            expected = module(*(torch.from_numpy(array) for array in arrays)).numpy()
-        name = session.workload.name
-        if found.shape != expected.shape:
-            raise ParityError(f"{name}: {self.title} gives {found.shape}, PyTorch {expected.shape}")
-        scale = float(np.abs(expected).max()) or 1.0
-        difference = float(np.abs(found - expected).max()) / scale
-        if not difference <= PARITY_TOLERANCE[self.precision]:
+        found = session.outputs()
+        expected = workload.expected(arrays, module)
+        shapes = [item.shape for item in found], [item.shape for item in expected]
+        if shapes[0] != shapes[1]:
+            given, wanted = (", ".join(map(str, items)) for items in shapes)
             raise ParityError(
-                f"{name}: {self.title} differs from PyTorch by {difference:.2g} of the largest "
-                f"output, allowed {PARITY_TOLERANCE[self.precision]:.2g}; nothing was timed"
+                f"{workload.name}: {self.title} gives {given}, {workload.reference} {wanted}"
+            )
+        difference = max(map(_disagreement, found, expected))
+        allowed = PARITY_TOLERANCE[self.precision]
+        if not difference <= allowed:
+            raise ParityError(
+                f"{workload.name}: {self.title} differs from {workload.reference} by "
+                f"{difference:.2g} of the largest output, allowed {allowed:.2g}; nothing was timed"
             )
         return difference
+
+
+def _disagreement(found: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference relative to the largest value; of whole numbers the share that differs."""
+    if not np.issubdtype(expected.dtype, np.floating):
+        return float(np.mean(found != expected.astype(found.dtype)))
+    scale = float(np.abs(expected).max(initial=0.0)) or 1.0
+    # NaN on either side stays NaN, which no tolerance allows.
+    return float(np.abs(found - expected).max(initial=0.0)) / scale
 
 
 def cpu_device(name: str, title: str) -> Device:

@@ -52,8 +52,8 @@ def quantized(graph: bytes, samples: Sequence[Sequence[np.ndarray]]) -> bytes:
     on nothing here, so the graph serves latency, not accuracy.
 
     Args:
-        graph: a serialised float32 ONNX model with the inputs ``in0``, ``in1``, ...
-        samples: sets of inputs to calibrate on, float32 each.
+        graph: a serialised float32 ONNX model.
+        samples: sets of inputs to calibrate on, float32 each, in the order of the graph's inputs.
 
     Raises:
         EngineError: this is no ONNX model.
@@ -67,12 +67,15 @@ def quantized(graph: bytes, samples: Sequence[Sequence[np.ndarray]]) -> bytes:
         quantize_static,
     )
 
+    model = _model(graph)
+    weights = {item.name for item in model.graph.initializer}
+    names = [item.name for item in model.graph.input if item.name not in weights]
     with tempfile.TemporaryDirectory(prefix="latlut-int8-") as folder, _quiet():
         path = Path(folder) / "quantized.onnx"
         quantize_static(
-            _model(graph),
+            model,
             path,
-            _reader(samples),
+            _reader(names, samples),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
             per_channel=True,
@@ -120,15 +123,15 @@ def _model(graph: bytes):  # type: ignore[no-untyped-def]  # onnx has no types
     return model
 
 
-def _reader(samples: Sequence[Sequence[np.ndarray]]):  # type: ignore[no-untyped-def]
+def _reader(  # type: ignore[no-untyped-def]
+    names: Sequence[str], samples: Sequence[Sequence[np.ndarray]]
+):
     """The samples as ONNX Runtime's calibration takes them."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self.feeds = iter(
-                [{f"in{index}": a for index, a in enumerate(arrays)} for arrays in samples]
-            )
+            self.feeds = iter([dict(zip(names, arrays, strict=True)) for arrays in samples])
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self.feeds, None)

@@ -29,6 +29,17 @@ from latlut.errors import EngineError
 from latlut.gpus import detect_gpus
 
 _CUDA = "CUDAExecutionProvider"
+#: What an output can be: ONNX Runtime's words for types -> numpy's.
+_OUTPUT_TYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+}
 
 
 class OnnxRuntimeSession(Session):
@@ -52,7 +63,7 @@ class OnnxRuntimeSession(Session):
             )
         self._binding = self._session.io_binding()
         self._inputs: list[Any] = []
-        self._output_value: Any = None
+        self._output_values: list[Any] = []
 
     def _in_precision(self, graph: bytes) -> bytes:
         return half_precision(graph) if self.engine.precision == "fp16" else graph
@@ -115,16 +126,33 @@ class OnnxRuntimeSession(Session):
             ]
             for meta, value in zip(self._session.get_inputs(), self._inputs, strict=True):
                 self._binding.bind_ortvalue_input(meta.name, value)
-        if self._output_value is None:
-            meta = self._session.get_outputs()[0]
-            self._output_value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
-                meta.shape, self._dtype, *self._place
-            )
-            self._binding.bind_ortvalue_output(meta.name, self._output_value)
+        if not self._output_values:
+            self._output_values = self._bound_outputs()
         if self._stream is not None:
             import torch
 
             torch.cuda.synchronize(self._place[1])  # the copies were made on another stream
+
+    def _bound_outputs(self) -> list[Any]:
+        """A buffer per output, bound once; a shape that the graph leaves open is found by a run."""
+        import onnxruntime
+
+        metas = self._session.get_outputs()
+        shapes = [meta.shape for meta in metas]
+        if not all(isinstance(side, int) for shape in shapes for side in shape):
+            for meta in metas:
+                self._binding.bind_output(meta.name, self._place[0], self._place[1])
+            self._session.run_with_iobinding(self._binding, self._run_options)
+            shapes = [value.shape() for value in self._binding.get_outputs()]
+        values = []
+        for meta, shape in zip(metas, shapes, strict=True):
+            dtype = _OUTPUT_TYPES.get(meta.type)
+            if dtype is None:
+                raise EngineError(f"the output {meta.name!r} is a {meta.type}, which is no number")
+            value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, *self._place)
+            self._binding.bind_ortvalue_output(meta.name, value)
+            values.append(value)
+        return values
 
     def _run(self) -> None:
         self._session.run_with_iobinding(self._binding, self._run_options)
@@ -148,7 +176,7 @@ class OnnxRuntimeSession(Session):
         return np.asarray([round(span * 1e6) for span in spans_ms], dtype=np.int64)
 
     def _outputs(self) -> list[np.ndarray]:
-        return [self._output_value.numpy()]
+        return [value.numpy() for value in self._output_values]
 
     def _layers(self, runs: int) -> tuple[LayerTime, ...]:
         from latlut.engines.ort_layers import graph_layers
@@ -162,7 +190,7 @@ class OnnxRuntimeSession(Session):
         return graph_layers(self._graph, self._session_options(), arrays, runs)
 
     def _close(self) -> None:
-        del self._binding, self._session, self._inputs, self._output_value, self._stream
+        del self._binding, self._session, self._inputs, self._output_values, self._stream
 
 
 class OnnxRuntimeEngine(Engine):

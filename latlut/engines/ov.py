@@ -56,7 +56,8 @@ class OpenVinoSession(Session):
         self._infer({}, share_outputs=True, decode_strings=False)
 
     def _outputs(self) -> list[np.ndarray]:
-        return [np.array(self._request.get_output_tensor(0).data)]
+        count = len(self._compiled.outputs)
+        return [np.array(self._request.get_output_tensor(index).data) for index in range(count)]
 
     def _layers(self, runs: int) -> tuple[LayerTime, ...]:
         from latlut.engines.ov_layers import compiled_layers

@@ -60,7 +60,7 @@ class TorchSession(Session):
             self._call = _compiled(self._module)
         self._graph: Any = None
         self._inputs: list[torch.Tensor] = []
-        self._result: torch.Tensor | None = None
+        self._result: Any = None
 
     def _set_inputs(self, arrays: list[np.ndarray]) -> None:
         tensors = [
@@ -132,7 +132,8 @@ class TorchSession(Session):
     def _outputs(self) -> list[np.ndarray]:
         if self._result is None:
             raise EngineError(f"{self.workload.name}: run() comes before outputs()")
-        return [self._result.float().cpu().numpy()]
+        several = self._result if isinstance(self._result, (tuple, list)) else (self._result,)
+        return [item.float().cpu().numpy() for item in several]
 
     def _layers(self, runs: int) -> tuple[LayerTime, ...]:
         from latlut.engines.torch_layers import module_layers
@@ -242,9 +243,8 @@ def _compiled(module: nn.Module) -> Any:
     from a function with a code object of its own.
     """
 
-    def call(*inputs: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = module(*inputs)
-        return result
+    def call(*inputs: torch.Tensor) -> Any:
+        return module(*inputs)
 
     own = FunctionType(call.__code__.replace(), call.__globals__, closure=call.__closure__)
     return torch.compile(own, backend="inductor", fullgraph=True, dynamic=False)

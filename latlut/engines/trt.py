@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from latlut.engines import trt_cache
-from latlut.engines.base import Availability, Device, Engine, EngineOption
+from latlut.engines.base import Availability, Device, Engine, EngineOption, Session
 from latlut.engines.cuda_devices import cuda_devices
 from latlut.engines.cuda_driver import (
     compute_capability,
@@ -37,7 +37,7 @@ from latlut.engines.trt_build import (
 from latlut.engines.trt_cache import CacheFile, EngineCache
 from latlut.engines.trt_calibration import calibrator_of
 from latlut.engines.trt_memory import NO_MEMORY, memory_type, open_memory
-from latlut.engines.trt_run import TensorRtSession
+from latlut.engines.trt_run import PlanSession, TensorRtSession
 from latlut.engines.trt_versions import OLDEST, Release
 from latlut.errors import EngineError
 from latlut.gpus import detect_gpus, gpu_absence_reason
@@ -216,11 +216,32 @@ class TensorRtEngine(Engine):
         if engine is None:
             plan = self._build(workload, graph, build).plan
             file.write(plan)
-            engine = self.runtime.deserialize_cuda_engine(plan)
+            engine = self.deserialized(plan)
+        return engine
+
+    def deserialized(self, plan: bytes) -> trt.ICudaEngine:
+        """A serialised engine, loaded onto the GPU.
+
+        Raises:
+            EngineError: it is damaged, of another version or GPU, or there is no memory for it.
+        """
+        engine = self.runtime.deserialize_cuda_engine(plan)
         if engine is None:
             said = quoted(self.logger.take(1), "no reason given")
             raise engine_error(f"the engine cannot be loaded onto the GPU: {said}")
         return engine
+
+    def load_plan(self, workload: Workload, plan: bytes) -> Session:
+        """A session that runs a serialised engine, such as ``built(...).serialize()`` gives.
+
+        Args:
+            workload: what the engine was built from; gives the inputs and what to compare with.
+            plan: the content of the file.
+
+        Raises:
+            EngineError: see ``deserialized``.
+        """
+        return self._started(PlanSession(self, workload), None, plan)
 
     def _recipe(self, build: int) -> str:
         """All that shapes an engine beside its graph, the library and the GPU."""

@@ -40,7 +40,7 @@ class TensorRtSession(Session):
         self._replay: CapturedGraph | None = None
         try:
             with self._memory.current():
-                self._cuda_engine = self.engine.built(self.workload, graph, self.build)
+                self._cuda_engine = self._engine_of(graph)
                 self._context = self.engine.context_of(self._cuda_engine, self.build)
                 self._allocate()
                 self._bind(self._context)
@@ -51,6 +51,9 @@ class TensorRtSession(Session):
             raise type(error)(
                 f"{self.engine.title} rejects {self.workload.name}: {error}"
             ) from error
+
+    def _engine_of(self, graph: bytes) -> trt.ICudaEngine:
+        return self.engine.built(self.workload, graph, self.build)
 
     def _allocate(self) -> None:
         """One buffer per tensor at the engine's edge; shapes are static."""
@@ -99,8 +102,7 @@ class TensorRtSession(Session):
 
     def _set_inputs(self, arrays: list[np.ndarray]) -> None:
         with self._memory.current():
-            for index, array in enumerate(arrays):
-                name = f"in{index}"
+            for name, array in zip(self.workload.input_names, arrays, strict=True):
                 if name not in self._hosts:
                     continue  # an input that no output depends on is not in the engine
                 host = self._hosts[name]
@@ -155,3 +157,10 @@ class TensorRtSession(Session):
             # What is lost with the GPU needs no freeing, and closing must not hide the first error.
             if not isinstance(engine_error(str(error)), DeviceLostError):
                 raise
+
+
+class PlanSession(TensorRtSession):
+    """A session of a serialised engine, a plan as it lies in a file, in place of an ONNX model."""
+
+    def _engine_of(self, graph: bytes) -> trt.ICudaEngine:
+        return self.engine.deserialized(graph)

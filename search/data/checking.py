@@ -40,6 +40,7 @@ class SplitReport:
         sizes: (height, width) -> number of images.
         class_pixels: pixels of each class. ignored_pixels: those labelled 255.
         problems: one line each, with the file's name.
+        unusable: numbers of the images that cannot be used; the first problems are theirs.
     """
 
     count: int
@@ -48,6 +49,7 @@ class SplitReport:
     class_pixels: tuple[int, ...]
     ignored_pixels: int
     problems: tuple[str, ...]
+    unusable: tuple[int, ...] = ()
 
 
 class _Found(NamedTuple):
@@ -85,11 +87,11 @@ def inspect_data(
             return index, _look(split, index, data.classes.count, memory)
 
         found: dict[int, _Found] = {}
-        problems: list[str] = []
+        problems: dict[int, str] = {}
         with ThreadPoolExecutor(max(1, workers)) as pool:
             for index, result in pool.map(look, range(_looks(split))):
                 if isinstance(result, str):
-                    problems.append(result)
+                    problems[index] = result
                 else:
                     found[index] = result
                 done += 1
@@ -141,8 +143,9 @@ def _look(split: Split, index: int, class_count: int, memory: _Memory) -> _Found
 
 
 def _report(
-    split: Split, found: list[_Found], problems: list[str], class_count: int
+    split: Split, found: list[_Found], unusable: dict[int, str], class_count: int
 ) -> SplitReport:
+    problems = list(unusable.values())
     pixels = np.zeros(class_count + 1, np.int64)
     for item in found:
         pixels += item.pixels
@@ -156,6 +159,7 @@ def _report(
         class_pixels=tuple(int(value) for value in pixels[:-1]),
         ignored_pixels=int(pixels[-1]),
         problems=tuple(problems),
+        unusable=tuple(unusable),
     )
 
 

@@ -6,10 +6,11 @@ The step is four passes, forward and backward: the teacher, widest; the student 
 random, at the widest and at the narrowest. 16 layers, F = 12, batch 2, 128x256, two threads.
 
 Beside it stands the same step as the FasterSeg authors' code arranges it: each cell is run on each
-of its two inputs and the outputs are mixed, every operator is computed by itself, and the graphs of
-all passes are kept until one backward pass at the end. Both variants run in turn, each in a process
-of its own, so that its peak memory is its own. Weights and their gradients alone fill most of
-either peak, whatever the arrangement; what comes on top of them is shown too.
+of its two inputs and the outputs are mixed, every operator is computed by itself, and the graphs
+of all passes are kept until one backward pass at the end. All variants run in turn, each in a
+process of its own, so that its peak memory is its own; ours also under bfloat16 autocast. Weights
+and their gradients alone fill most of either peak, whatever the arrangement; what comes on top of
+them is shown too.
 
 The arrangement of the reference is that of the authors' release; mixing inputs is Eq. 1 of the
 paper.
@@ -105,14 +106,17 @@ def mixed_outputs(net: Supernet, image: Tensor, step: Pass) -> dict[tuple[int, .
     return {output: ends.classify(output, [refined[s] for s in output]) for output in net.outputs}
 
 
-def weight_step(net: Supernet, image: Tensor, is_reference: bool, seed: int) -> None:
+def weight_step(net: Supernet, image: Tensor, variant: str, seed: int) -> None:
     """Forward and backward of the four passes; gradients add up in ``.grad``."""
     losses = []
+    is_reference = variant == "reference"
     for step in passes(net.space, seed):
         if is_reference:
             losses.append(loss_of(mixed_outputs(net, image, step)))
-        else:
-            loss_of(net(image, *step)).backward()
+            continue
+        with torch.autocast("cpu", torch.bfloat16, enabled=variant == "bfloat16"):
+            loss = loss_of(net(image, *step))
+        loss.backward()
     if is_reference:
         torch.stack(losses).sum().backward()
 
@@ -136,7 +140,7 @@ def run_variant(variant: str, threads: int, steps: int) -> None:
     seconds, cpu_seconds = [], []
     for seed in range(steps + 1):
         started, cpu_started = time.perf_counter(), time.process_time()
-        weight_step(net, image, variant == "reference", seed)
+        weight_step(net, image, variant, seed)
         seconds.append(time.perf_counter() - started)
         cpu_seconds.append(time.process_time() - cpu_started)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
@@ -156,12 +160,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--variant", choices=["supernet", "reference"])
+    parser.add_argument("--variant", choices=["supernet", "bfloat16", "reference"])
     options = parser.parse_args()
     if options.variant:
         run_variant(options.variant, options.threads, options.steps)
         return
-    found: dict[str, list[dict[str, float]]] = {"supernet": [], "reference": []}
+    found: dict[str, list[dict[str, float]]] = {"supernet": [], "bfloat16": [], "reference": []}
     for _ in range(options.rounds):
         for variant, results in found.items():
             command = [sys.executable, __file__, "--variant", variant]
@@ -175,13 +179,17 @@ def main() -> None:
         "fixed_mb": "MB of it weights, gradients and libraries",
         "working_mb": "MB of it on top of those",
     }
-    for name, label in labels.items():
-        ours, theirs = (np.array([r[name] for r in results]) for results in found.values())
-        ratios = theirs / ours
-        print(
-            f"{np.median(ours):8.2f} against {np.median(theirs):8.2f} {label}: "
-            f"{np.median(ratios):.2f}x ({ratios.min():.2f}x to {ratios.max():.2f}x)"
-        )
+    for variant in ("supernet", "bfloat16"):
+        print(f"{variant} against reference")
+        for name, label in labels.items():
+            ours, theirs = (
+                np.array([result[name] for result in found[key]]) for key in (variant, "reference")
+            )
+            ratios = theirs / ours
+            print(
+                f"{np.median(ours):8.2f} against {np.median(theirs):8.2f} {label}: "
+                f"{np.median(ratios):.2f}x ({ratios.min():.2f}x to {ratios.max():.2f}x)"
+            )
 
 
 if __name__ == "__main__":

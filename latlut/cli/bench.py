@@ -1,0 +1,188 @@
+"""``latlut bench``: how long a whole network takes on an engine."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from latlut.cli.choices import DeviceChoice, FractionType, SizeType, choose_engine, device_options
+from latlut.cli.output import (
+    interval_text,
+    json_option,
+    print_json,
+    print_table,
+    progress_bar,
+    quiet_option,
+    remark,
+)
+from latlut.errors import LatlutError
+
+if TYPE_CHECKING:
+    from latlut.bench_result import BenchResult
+    from latlut.graphs import Workload
+
+
+@click.command()
+@click.argument("target", metavar="FILE.onnx|ARCH|RUN|BASELINE")
+@device_options
+@click.option("--input", "input_size", type=SizeType(),
+              help="Image size [the file's or the run's own, 1024x2048].")  # fmt: skip
+@click.option("--batch", type=click.IntRange(1, 4096), help="Images per inference [1].")
+@click.option("--no-upsample", is_flag=True, help="Without enlarging the logits to the image.")
+@click.option("--argmax", "has_argmax", is_flag=True, help="With taking the best class.")
+@click.option("--classes", "num_classes", type=click.IntRange(1, 65536),
+              help="Classes of a network that is not trained [its own, 19].")  # fmt: skip
+@click.option(
+    "--protocol",
+    type=click.Choice(["latlut", "paper"]),
+    default="latlut",
+    show_default=True,
+    help="paper: also the mean of six seconds after a warm-up, batch 1.",
+)
+@click.option("--passes", type=click.IntRange(1, 100), default=5, show_default=True,
+              help="Passes with fresh sessions; one leaves the interval unknown.")  # fmt: skip
+@click.option(
+    "--statistic",
+    default="p10",
+    show_default=True,
+    help="What a reading is of its samples: min, p10, p25 or median.",
+)
+@click.option(
+    "--ci",
+    type=FractionType(),
+    default=0.01,
+    show_default=True,
+    help="Half-width of the interval within a pass that ends sampling early.",
+)
+@click.option("--unchecked", is_flag=True, help="Do not compare the output before timing.")
+@quiet_option
+@json_option
+def bench(
+    target: str, gpu: str | None, cpu: bool, engine: str | None, precision: str, threads: int,
+    engine_options: tuple[tuple[str, str], ...], input_size: tuple[int, int] | None,
+    batch: int | None, no_upsample: bool, has_argmax: bool, num_classes: int | None,
+    protocol: str, passes: int, statistic: str, ci: float, unchecked: bool, quiet: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Measure a whole network: latency, percentiles, frames per second.
+
+    TARGET is an ONNX file, an architecture's JSON file or a shipped name, the folder of a training,
+    or a hand-designed network. Measured by the same statistics as `latlut profile`: several passes
+    with fresh sessions. With no choice of device made, the best engine that works here is used.
+
+    \b
+    latlut bench student.onnx --cpu --engine openvino
+    latlut bench fasterseg-student --cpu --input 512x1024 --protocol paper
+    latlut bench runs/student --gpu 1080ti --precision fp16
+    """
+    from dataclasses import replace
+
+    from latlut.bench import BenchSettings, bench_workload, check_paper_batch
+    from latlut.measuring import measuring_on
+    from latlut.stats import check_statistic
+
+    workload = find_workload(target, input_size, batch, not no_upsample, has_argmax, num_classes)
+    defaults = BenchSettings()
+    settings = replace(
+        defaults,
+        passes=passes,
+        timing=replace(defaults.timing, statistic=check_statistic(statistic), ci=ci),
+        is_checked=not unchecked,
+        has_paper_protocol=protocol == "paper",
+    )
+    if settings.has_paper_protocol:
+        check_paper_batch(workload)
+    choice = DeviceChoice(gpu, cpu, engine, precision, threads, engine_options)
+    _, chosen = choose_engine(choice)
+    remark(
+        f"{workload.name} on {chosen.title} {chosen.version}, {chosen.device.model}, "
+        f"{chosen.precision}, {passes} passes",
+        quiet,
+    )
+    with measuring_on(chosen), progress_bar("bench", quiet) as listener:
+        found = bench_workload(chosen, workload, settings, listener=listener)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        print_result(found)
+
+
+def find_workload(
+    target: str,
+    input_size: tuple[int, int] | None,
+    batch: int | None,
+    has_upsample: bool,
+    has_argmax: bool,
+    num_classes: int | None,
+) -> Workload:
+    """What the command line's target and sizes mean.
+
+    Raises:
+        LatlutError: no such network or file, sizes that do not fit, or parts asked of an ONNX file
+            that are in it or not.
+    """
+    from latlut.cli.networks import DEFAULT_SIZE, find_network
+    from latlut.graphs import Workload
+    from latlut.onnx_files import read_onnx
+
+    if Path(target).suffix.lower() == ".onnx":
+        if has_argmax or not has_upsample or num_classes is not None:
+            raise LatlutError(
+                f"{target} is measured as it is: --no-upsample, --argmax and --classes are for "
+                "networks that latlut builds; export the file with or without them"
+            )
+        return read_onnx(target, input_size, batch)
+    network = find_network(target, num_classes)
+    size = input_size or network.input_size or DEFAULT_SIZE
+    name = f"{network.name} at {size[0]}x{size[1]}"
+    architecture = network.architecture
+    if network.kind == "architecture" and architecture is not None and not has_argmax:
+        nodes = architecture.nodes(size, batch or 1)  # its exported graph is kept in the cache
+        return Workload.from_nodes(nodes if has_upsample else nodes[:-1], name)
+    module = network.module(size, has_upsample, has_argmax)
+    return Workload.from_module(module, [(batch or 1, 3, *size)], name)
+
+
+def print_result(found: BenchResult) -> None:
+    """Latency, frames per second, percentiles, and what was timed."""
+    low_ms, high_ms, low_fps, high_fps = (
+        value if math.isfinite(value) else None
+        for value in (found.ci_low_ms, found.ci_high_ms, *found.fps_interval)
+    )
+    click.echo(f"{found.name}, batch {found.batch}")
+    click.echo(
+        f"  latency  {interval_text(found.latency_ms, low_ms, high_ms)}: {found.statistic} of a "
+        f"run, median over {len(found.readings_ms)} passes, 95% interval"
+    )
+    click.echo(f"  speed    {interval_text(found.fps, low_fps, high_fps, 'FPS')}")
+    if found.paper is not None:
+        paper = found.paper
+        click.echo(
+            f"  paper    {paper.mean_ms:.4g} ms, {paper.fps:.4g} FPS: mean of {paper.runs} runs in "
+            f"{paper.seconds:.1f} s after a warm-up; no interval, interruptions included"
+        )
+    click.echo("")
+    columns = ["", *(f"p{rank}" for rank in found.percentiles_ms), "mean", "samples"]
+    row = ["ms", *found.percentiles_ms.values(), found.mean_ms, found.samples]
+    print_table(columns, [row])
+    click.echo("")
+    click.echo(found.contents.describe())
+    facts = found.engine
+    threads = "" if facts["driver"] else f", threads: {facts['threads']}"
+    click.echo(
+        f"{facts['title']} {facts['version']}, {facts['precision']}{threads}, {facts['device']}; "
+        f"{facts['clock']}"
+    )
+    if found.difference is None:
+        click.echo("its output was not compared with anything")
+    else:
+        what = "of the pixels" if found.contents.has_argmax else "of the largest output at most"
+        click.echo(
+            f"compared with {found.reference} before timing: differs by {found.difference:.2g} "
+            + what
+        )
+    for warning in found.warnings:
+        click.echo(f"note: {warning}")

@@ -1,0 +1,291 @@
+"""``latlut compare``: networks side by side, counted and, when asked, measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from latlut.cli.choices import DeviceChoice, SizeType, choose_engine, device_options, is_left_open
+from latlut.cli.output import (
+    json_option,
+    print_json,
+    print_table,
+    progress_bar,
+    quiet_option,
+    remark,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from latlut.bench_result import BenchResult
+    from latlut.graphs import Workload
+    from latlut.search.baselines import Figure
+    from latlut.search.comparing import ComparisonRow
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command()
+@click.option(
+    "--networks",
+    "names",
+    multiple=True,
+    metavar="A,B,...",
+    help="Names, or files: an architecture's .json, an .onnx, a training's folder; `all`, `quick`. "
+    "All if not given, the quick ones where they are measured.",
+)
+@click.option(
+    "--at",
+    "sizes",
+    type=click.Choice(["paper", "common", "both"]),
+    default="common",
+    show_default=True,
+    help="Image sizes: each network's own paper's, one for all, or both.",
+)
+@click.option(
+    "--input",
+    "input_size",
+    type=SizeType(),
+    default="512x1024",
+    show_default=True,
+    help="The image size for all.",
+)
+@click.option(
+    "--measure",
+    "is_measured",
+    is_flag=True,
+    help="Measure latencies; naming an engine, --cpu or --gpu means it too.",
+)
+@click.option(
+    "--passes",
+    type=click.IntRange(1, 100),
+    default=5,
+    show_default=True,
+    help="Fresh sessions per network; the interval comes from the spread between them.",
+)
+@device_options
+@click.option("--csv", "csv_path", type=_FILE, metavar="FILE", help="Write the rows as CSV.")
+@click.option(
+    "--out", type=_FILE, metavar="FILE", help="Draw accuracy over latency: .png, .svg or .pdf."
+)
+@json_option
+@quiet_option
+def compare(
+    names: tuple[str, ...], sizes: str, input_size: tuple[int, int], is_measured: bool,
+    passes: int, gpu: str | None, cpu: bool, engine: str | None, precision: str, threads: int,
+    engine_options: tuple[tuple[str, str], ...], csv_path: Path | None, out: Path | None,
+    as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Networks side by side: parameters, multiply-accumulates, latency, and what papers say.
+
+    Weights are random: accuracy is what the papers publish, and labelled so, or that of a network
+    trained with latlut. Inside the clock is the network with its logits enlarged to the image's
+    size, one image at a time; copies, reading and normalising images and the choice of the best
+    class are outside. An ONNX file is measured as it is.
+
+    \b
+    latlut compare
+    latlut compare --measure --out compare.png
+    latlut compare --networks fasterseg-student,found.json,mine.onnx --engine onnxruntime
+    latlut compare --networks all --at paper --csv compare.csv
+    """
+    from latlut.search.comparing import compare as compare_networks
+    from latlut.search.comparing import write_rows
+    from latlut.search.contenders import QUICK, find_contenders
+
+    asked = [name.strip() for item in names for name in item.split(",") if name.strip()]
+    is_measured = is_measured or bool(gpu or cpu or engine) or not _is_device_left_open()
+    if not asked:
+        asked = ["quick" if is_measured else "all"]
+        if is_measured:
+            remark(f"measuring {', '.join(QUICK)}; --networks all takes them all", quiet)
+    contenders = find_contenders(asked)
+    bench = None
+    if is_measured:
+        choice = DeviceChoice(gpu, cpu, engine, precision, threads, engine_options)
+        bench = _Bench(choice, passes, quiet)
+    rows = compare_networks(contenders, sizes, input_size, bench)  # type: ignore[arg-type]
+    if csv_path is not None:
+        write_rows(csv_path, rows)
+    if out is not None:
+        from latlut.reports.comparison import plot_comparison
+
+        where = bench.where if bench else "counted, nothing measured"
+        plot_comparison(
+            rows, "Networks compared", f"{_sizes_text(sizes, input_size)}; {where}", out
+        )
+    if as_json:
+        _print_as_json(rows, bench)
+        return
+    _print(rows, bench)
+    for path in filter(None, (csv_path, out)):
+        click.echo(f"written: {path}")
+
+
+class _Bench:
+    """Measures workloads on the chosen engine, and remembers on what."""
+
+    def __init__(self, choice: DeviceChoice, passes: int, is_quiet: bool) -> None:
+        self.engine = choose_engine(choice)[1]
+        self.passes, self.is_quiet = passes, is_quiet
+
+    @property
+    def where(self) -> str:
+        """Engine, version, precision and device."""
+        engine = self.engine
+        threads = f", {engine.threads} thread(s)" if engine.device.name == "cpu" else ""
+        return (
+            f"{engine.title} {engine.version}, {engine.precision}, {engine.device.model}{threads}"
+        )
+
+    def __call__(self, workloads: Sequence[Workload]) -> list[BenchResult]:
+        """One result per workload, in their order; all that can be checked measured in turns."""
+        from latlut.bench import BenchSettings, bench_workloads
+        from latlut.measuring import measuring_on
+        from latlut.timing import TimingSettings
+
+        # A CPU takes seconds for some of these: few runs, their interval says how few.
+        timing = TimingSettings(
+            min_samples=4, max_samples=1000, min_time_s=0.3, time_cap_s=1.0, warmup_cap_s=0.5
+        )
+        found: dict[str, BenchResult] = {}
+        with measuring_on(self.engine), progress_bar("measuring", self.is_quiet) as listener:
+            for is_checked in (True, False):
+                part = [item for item in workloads if _is_continuous(item) == is_checked]
+                if not part:
+                    continue
+                settings = BenchSettings(self.passes, timing, is_checked=is_checked)
+                results = bench_workloads(self.engine, part, settings, listener=listener)
+                found |= {result.name: result for result in results}
+        return [found[item.name] for item in workloads]
+
+
+def _is_continuous(workload: Workload) -> bool:
+    """Whether its output can be compared with PyTorch's: see ``Baseline.is_continuous``."""
+    return bool(getattr(getattr(workload, "module", None), "is_continuous", True))
+
+
+def _is_device_left_open() -> bool:
+    return all(is_left_open(name) for name in ("precision", "threads", "engine_options"))
+
+
+def _sizes_text(sizes: str, input_size: tuple[int, int]) -> str:
+    common = f"{input_size[0]}x{input_size[1]}"
+    return {
+        "common": f"images of {common}",
+        "paper": "images of the size that each network's paper uses",
+        "both": f"images of {common} and of the size that each network's paper uses",
+    }[sizes]
+
+
+def _print(rows: Sequence[ComparisonRow], bench: _Bench | None) -> None:
+    from latlut.search.network_cost import DEFINITION
+
+    columns = ["network", "input", "M parameters", "G MACs"]
+    columns += ["latency, ms", "FPS"] if bench else []
+    columns += ["published: mIoU val", "mIoU test", "M parameters", "G MACs", "FPS"]
+    table = []
+    for row in rows:
+        cost, paper = row.cost, row.published
+        own = f" ({row.own_miou_percent:.1f} mIoU)" if row.own_miou_percent is not None else ""
+        line: list[object] = [
+            row.title + own,
+            _size(row.input_size) + ("*" if row.is_paper_size else ""),
+            None if cost is None else cost.parameters / 1e6,
+            None if cost is None or cost.macs is None else cost.macs / 1e9,
+        ]
+        if bench:
+            line += [_latency(row), row.latency.fps if row.latency else None]
+        line += [
+            _value(paper.miou_val_percent if paper else None),
+            _value(paper.miou_test_percent if paper else None),
+            _value(paper.parameters_m if paper else None),
+            _value(paper.macs_g if paper else None, paper.macs_input_size if paper else None),
+            _value(paper.fps if paper else None, paper.input_size if paper else None),
+        ]
+        table.append(line)
+    print_table(columns, table)
+    click.echo("")
+    click.echo(
+        "published: by the papers, on Cityscapes and on their own devices, never measured by "
+        "latlut; (?) is cited without having been read"
+    )
+    for device, titles in _published_on(rows).items():
+        click.echo(f"  FPS, {device}: {', '.join(titles)}")
+    click.echo(f"* the size that its paper uses; {DEFINITION}")
+    _print_clock(rows, bench)
+
+
+def _print_clock(rows: Sequence[ComparisonRow], bench: _Bench | None) -> None:
+    """What was measured on what, and what was inside the clock."""
+    if bench is None:
+        click.echo("nothing was measured: --measure does")
+        return
+    results = [row.latency for row in rows if row.latency]
+    click.echo(f"measured by {bench.where}; {bench.passes} passes, {results[0].statistic} of runs")
+    outside = "copies, reading and normalising images"
+    notes: dict[str, list[str]] = {}
+    for result in results:
+        contents = result.contents
+        if not contents.has_upsample or contents.has_argmax:
+            click.echo(f"{result.name}: {contents.describe()}")
+        if result.difference is None:
+            click.echo(
+                f"{result.name}: its output was not compared with PyTorch's, rounding alone "
+                "changes it in places"
+            )
+        for warning in result.warnings:
+            notes.setdefault(warning, []).append(result.name)
+    click.echo(
+        "inside the clock: the network and the enlargement of its logits to the image's size; "
+        f"outside: {outside}, the best class"
+    )
+    for warning, names in notes.items():
+        click.echo(f"note: {warning}: {', '.join(names)}")
+
+
+def _published_on(rows: Sequence[ComparisonRow]) -> dict[str, list[str]]:
+    """Device -> the networks whose published FPS are from it."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        paper = row.published
+        if paper is not None and paper.fps is not None:
+            titles = found.setdefault(paper.fps_device, [])
+            if row.title not in titles:
+                titles.append(row.title)
+    return found
+
+
+def _print_as_json(rows: Sequence[ComparisonRow], bench: _Bench | None) -> None:
+    from latlut.search.network_cost import DEFINITION
+
+    print_json(
+        {
+            "definition": DEFINITION,
+            "measured_on": bench.where if bench else None,
+            "rows": [row.to_dict() for row in rows],
+        }
+    )
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _latency(row: ComparisonRow) -> str | None:
+    found: Any = row.latency
+    if found is None:
+        return None
+    half = 50 * (found.ci_high_ms - found.ci_low_ms) / found.latency_ms
+    return f"{found.latency_ms:.4g}" + (f" ±{half:.1f}%" if half == half else "")
+
+
+def _value(figure: Figure | None, size: tuple[int, int] | None = None) -> str:
+    """A published number: with the size that it is of, and a mark where nobody read it."""
+    if figure is None:
+        return "-"
+    shown = f"{figure.value:.4g}" + ("" if figure.is_confirmed else "(?)")
+    return f"{shown} @{_size(size)}" if size else shown

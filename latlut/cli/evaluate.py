@@ -1,0 +1,192 @@
+"""``latlut evaluate``: the score of a trained network on a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from latlut.cli.choices import SizeType
+from latlut.cli.output import json_option, print_json, print_table, quiet_option, remark
+from latlut.errors import LatlutError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from latlut.search.data.classes import Classes
+    from latlut.search.data.dataset import SegmentationData, Split
+    from latlut.search.evaluating import PredictionListener
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--data", "data_name", metavar="NAME|PATH", help="Data set [the training's].")
+@click.option(
+    "--split", default="val", show_default=True, type=click.Choice(["train", "val", "test"]),
+    help="Which part of it.",
+)  # fmt: skip
+@click.option(
+    "--window", type=SizeType(), help="Slide a window of this size over the image. [whole image]"
+)
+@click.option(
+    "--image-scale", type=click.FloatRange(min=0, min_open=True),
+    help="Scale images before they enter the network. [as in the training]",
+)  # fmt: skip
+@click.option("--limit", type=click.IntRange(min=1), help="So many images only.")
+@click.option(
+    "--predictions", type=click.Path(path_type=Path, file_okay=False),
+    help="Write predictions in the classes' colours into this folder.",
+)  # fmt: skip
+@click.option(
+    "--label-ids", type=click.Path(path_type=Path, file_okay=False),
+    help="Write predictions as Cityscapes' label ids into this folder, for its server.",
+)  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Processes that load images.")  # fmt: skip
+@click.option("--precision", default="32-true", show_default=True,
+              help="32-true, bf16-mixed or 16-mixed.")  # fmt: skip
+@click.option("--accelerator", default="auto", show_default=True, help="auto, cpu or gpu.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads on the CPU.")
+@quiet_option
+@json_option
+def evaluate(
+    run: Path, data_name: str | None, split: str, window: tuple[int, int] | None,
+    image_scale: float | None, limit: int | None, predictions: Path | None,
+    label_ids: Path | None, workers: int, precision: str, accelerator: str, threads: int | None,
+    quiet: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Evaluate a trained network: mIoU over whole images at full resolution, class by class.
+
+    RUN is the folder of a training, or its folder last. One scale, no flip. Images without labels,
+    such as Cityscapes' test split, get no score, but their predictions can be written.
+
+    \b
+    latlut evaluate runs/train
+    latlut evaluate runs/train --split test --label-ids submission
+    latlut evaluate runs/train --data cityscapes:FOLDER --window 512x1024 --predictions colours
+    """
+    import math
+    import time
+
+    import torch
+
+    from latlut.search.evaluating import evaluate as score_of
+    from latlut.search.model_files import load_model
+    from latlut.search.predicting import check_label_ids
+    from latlut.search.processes import launched
+    from latlut.search.teachers import check_same_classes
+
+    network, facts = load_model(run)
+    if label_ids is not None:
+        check_label_ids(facts.classes)
+    data = _data(run, data_name)
+    check_same_classes(facts, data.classes, f"the network {run}")
+    part = data.splits.get(split)
+    if part is None:
+        raise LatlutError(
+            f"{data.name} has no {split} split with masks; it has {', '.join(data.splits)}. Images "
+            "without masks can be predicted: latlut predict-image RUN FOLDER --form label-ids"
+        )
+    if threads is not None:
+        torch.set_num_threads(threads)
+    fabric = launched(accelerator, 1, precision)
+    fabric.to_device(network)
+    scale = facts.image_scale if image_scale is None else image_scale
+    listener = _Writer(part, facts.classes, predictions, label_ids).listener()
+    started = time.monotonic()
+    score = score_of(
+        network, part, data.classes, fabric=fabric, image_scale=scale, window=window,
+        limit=limit, workers=workers, on_prediction=listener,
+    )  # fmt: skip
+    seconds = time.monotonic() - started
+    count = len(part) if limit is None else min(limit, len(part))
+    for folder in filter(None, (predictions, label_ids)):
+        remark(f"{count} predictions written into {folder}", quiet)
+    if as_json:
+        print_json(
+            {
+                "run": str(run),
+                "data": data.name,
+                "split": split,
+                "images": count,
+                "image_scale": scale,
+                "window": window,
+                "mean_iou": score.mean_iou,
+                "pixel_accuracy": score.pixel_accuracy,
+                "labelled_pixels": score.labelled_pixels,
+                "class_iou": dict(zip(data.classes.names, score.class_iou, strict=True)),
+                "seconds": seconds,
+            }
+        )
+        return
+    if math.isnan(score.mean_iou):
+        click.echo(f"{data.name}, {split}: {count} images, no labelled pixel, so no score")
+        return
+    print_table(
+        ["class", "IoU, %"],
+        [
+            [name, 100 * value]
+            for name, value in zip(data.classes.names, score.class_iou, strict=True)
+        ],
+    )
+    how = "whole images" if window is None else f"windows of {window[0]}x{window[1]}"
+    click.echo(
+        f"\n{100 * score.mean_iou:.4g}% mIoU, {100 * score.pixel_accuracy:.4g}% of the pixels "
+        f"right: {count} images of {data.name}, {split}; {how}, scaled by {scale:g}, one scale, "
+        f"no flip; {seconds:.0f} s"
+    )
+
+
+def _data(run: Path, name: str | None) -> SegmentationData:
+    """The data set that is named, else that of the training."""
+    from latlut.search.data.opening import STREET_SCENES, open_data
+    from latlut.search.run_files import SETTINGS, read_json
+    from latlut.search.setting_files import validated
+    from latlut.search.train_data import open_train_data
+    from latlut.search.train_settings import TrainSettings
+
+    folder = run if run.is_dir() else run.parent  # a file of the model is named too
+    path = next((f / SETTINGS for f in (folder, folder.parent) if (f / SETTINGS).is_file()), None)
+    if path is None:
+        if name is None:
+            raise LatlutError(f"{run} does not say what it was trained on: name it with --data")
+        return open_data(name)
+    settings = validated(TrainSettings, read_json(path), str(path))
+    if name is None or name == settings.data.name == STREET_SCENES:
+        return open_train_data(settings.data)
+    return open_data(name)
+
+
+class _Writer:
+    """Writes predictions of a split into folders."""
+
+    def __init__(
+        self, split: Split, classes: Classes, colours: Path | None, label_ids: Path | None
+    ) -> None:
+        self._classes = classes
+        self._folders = {"colour": colours, "label-ids": label_ids}
+        self._split = split
+
+    def listener(self) -> PredictionListener | None:
+        """What writes an image's prediction; None where there is nowhere to write."""
+        from latlut.search.predicting import drawn, prediction_names
+
+        if not any(self._folders.values()):
+            return None
+        names = prediction_names(self._split)
+        ending = {"colour": "", "label-ids": "_pred_labelIds"}
+
+        def write(number: int, predicted: Tensor) -> None:
+            labels = predicted.byte().cpu().numpy()
+            for form, folder in self._folders.items():
+                if folder is None:
+                    continue
+                path = folder / f"{names[number]}{ending[form]}.png"
+                try:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    drawn(labels, self._classes, form).save(path)  # type: ignore[arg-type]
+                except OSError as error:
+                    raise LatlutError(f"cannot write {path}: {error}") from error
+
+        return write

@@ -1,0 +1,188 @@
+"""``latlut export``: a network as a file that runs without latlut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from latlut.cli.choices import FractionType, SizeType
+from latlut.cli.output import json_option, print_json, quiet_option, remark
+from latlut.errors import LatlutError
+
+if TYPE_CHECKING:
+    from latlut.search.deployable import Deployable
+    from latlut.search.export import ExportedFile, ExportSettings
+
+#: File endings of the format that only an engine with a GPU can write.
+PLAN_ENDINGS = (".plan", ".engine")
+
+
+@click.command()
+@click.argument("network", metavar="RUN|ARCH|BASELINE")
+@click.option(
+    "--out", "-o", type=click.Path(path_type=Path), required=True, metavar="FILE",
+    help="File to write; its ending goes with the format.",
+)  # fmt: skip
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["onnx", "openvino", "torchscript", "exported-program", "tensorrt"]),
+    default="onnx",
+    show_default=True,
+    help="Of the file; tensorrt needs TensorRT and the GPU that the plan is for.",
+)
+@click.option("--input", "input_size", type=SizeType(), help="Image size [a run's own, 1024x2048].")
+@click.option("--batch", type=click.IntRange(1, 4096), default=1, show_default=True,
+              help="Images per inference.")  # fmt: skip
+@click.option("--dynamic-batch", is_flag=True, help="Leave the number of images open.")
+@click.option("--opset", type=int, default=17, show_default=True, help="Of ONNX, 11 to 20.")
+@click.option(
+    "--upsample/--no-upsample",
+    "has_upsample",
+    default=True,
+    show_default=True,
+    help="Whether the output has the image's size.",
+)
+@click.option("--argmax", "has_argmax", is_flag=True, help="Give the best class, not the logits.")
+@click.option("--classes", "num_classes", type=click.IntRange(1, 65536),
+              help="Classes of a network that is not trained [its own, 19].")  # fmt: skip
+@click.option(
+    "--tolerance",
+    type=FractionType(),
+    default=1e-3,
+    show_default=True,
+    help="Largest difference from PyTorch that passes, of the largest logit.",
+)
+@click.option(
+    "--equal-share",
+    type=FractionType(),
+    default=0.999,
+    show_default=True,
+    help="Smallest share of pixels with PyTorch's class that passes, with --argmax.",
+)
+@click.option("--engine", type=click.Choice(["tensorrt", "tensorrt-rtx"]), default="tensorrt",
+              show_default=True, help="Builder of a tensorrt plan.")  # fmt: skip
+@click.option("--gpu", metavar="NAME", help="GPU that a tensorrt plan is for [the first].")
+@click.option("--precision", default="fp32", show_default=True, help="Of a tensorrt plan.")
+@quiet_option
+@json_option
+def export(
+    network: str, out: Path, file_format: str, input_size: tuple[int, int] | None, batch: int,
+    dynamic_batch: bool, opset: int, has_upsample: bool, has_argmax: bool,
+    num_classes: int | None, tolerance: float, equal_share: float, engine: str, gpu: str | None,
+    precision: str, quiet: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Write a network to a file that runs without latlut.
+
+    RUN is the folder of a training, ARCH an architecture's JSON file or a shipped name, BASELINE a
+    hand-designed network; the last two get random weights, good for measuring only. The file is
+    loaded again and compared with PyTorch; one that differs is not written.
+
+    \b
+    latlut export runs/student -o student.onnx
+    latlut export runs/student -o student.xml --format openvino --argmax
+    latlut export fasterseg-student -o student.onnx --input 512x1024 --dynamic-batch
+    latlut export runs/student -o student.plan --format tensorrt --precision fp16
+    """
+    from latlut.cli.networks import DEFAULT_SIZE, find_network
+    from latlut.search.export import ExportSettings
+    from latlut.search.export import export as write
+
+    found = find_network(network, num_classes)
+    settings = ExportSettings(
+        input_size=input_size or found.input_size or DEFAULT_SIZE,
+        batch=batch,
+        is_batch_dynamic=dynamic_batch,
+        opset=opset,
+        has_upsample=has_upsample,
+        has_argmax=has_argmax,
+        tolerance=tolerance,
+        equal_share=equal_share,
+    )
+    if found.kind != "trained":
+        remark(f"{found.name} is not trained: the file has random weights", quiet)
+    if file_format == "tensorrt":
+        written = export_plan(found, out, settings, engine, gpu, precision)
+    else:
+        _refuse_engine_options(file_format)
+        written = write(found, out, file_format, settings)
+    if as_json:
+        print_json(as_dict(written))
+        return
+    shown = [" x ".join(map(str, s)) for s in (written.input_shape, written.output_shape)]
+    click.echo(
+        f"{written.path}: {file_format}, {written.size_bytes / 1e6:.2f} MB, "
+        f"{shown[0]} to {shown[1]}"
+    )
+    for path in written.neighbours:
+        click.echo(f"  with {path}")
+    batches = " and ".join(map(str, written.comparison.batches))
+    click.echo(f"  {written.comparison.describe()} (loaded again, batch {batches})")
+
+
+def export_plan(
+    network: Deployable,
+    path: Path,
+    settings: ExportSettings,
+    engine_name: str,
+    gpu: str | None,
+    precision: str,
+) -> ExportedFile:
+    """A TensorRT plan, compared with PyTorch on the GPU.
+
+    Raises:
+        EngineError: TensorRT or a GPU is not here; says why and how to get it.
+        LatlutError: an open batch, or another ending than a plan's.
+    """
+    from typing import cast
+
+    from latlut.cli.choices import DeviceChoice, choose_engine
+    from latlut.engines.trt import TensorRtEngine
+    from latlut.measuring import measuring_on
+    from latlut.search.export import Comparison, ExportedFile, check_ending
+    from latlut.tensorrt_plan import write_plan
+
+    check_ending(path, "tensorrt", PLAN_ENDINGS)
+    if settings.is_batch_dynamic:
+        raise LatlutError("a TensorRT plan has a fixed batch: leave --dynamic-batch out")
+    _, chosen = choose_engine(DeviceChoice(gpu, False, engine_name, precision, 1))
+    module = network.module(settings.input_size, settings.has_upsample, settings.has_argmax)
+    with measuring_on(chosen):
+        difference, shape = write_plan(
+            cast(TensorRtEngine, chosen), module, settings.input_shape, path
+        )
+    is_map = settings.has_argmax
+    comparison = Comparison(
+        None if is_map else difference, 1 - difference if is_map else None, (settings.batch,)
+    )
+    return ExportedFile(path, (), "tensorrt", settings.input_shape, shape, comparison)
+
+
+def _refuse_engine_options(file_format: str) -> None:
+    """Options of a plan that another format would pass over in silence."""
+    from latlut.cli.choices import is_left_open
+
+    for name in ("engine", "gpu", "precision"):
+        if not is_left_open(name):
+            raise LatlutError(
+                f"--{name} is for --format tensorrt: a file of format {file_format} is float32 "
+                "and for any device"
+            )
+
+
+def as_dict(written: ExportedFile) -> dict[str, object]:
+    """JSON-able."""
+    comparison = written.comparison
+    return {
+        "path": str(written.path),
+        "neighbours": [str(path) for path in written.neighbours],
+        "format": written.file_format,
+        "size_bytes": written.size_bytes,
+        "input_shape": written.input_shape,
+        "output_shape": written.output_shape,
+        "max_relative_difference": comparison.max_relative_difference,
+        "equal_pixels": comparison.equal_pixels,
+        "batches_compared": comparison.batches,
+    }

@@ -1,0 +1,89 @@
+"""``latlut predict-image``: a trained network on an image, a folder or an animation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from latlut.cli.choices import SizeType
+from latlut.cli.output import json_option, print_json, quiet_option, remark
+
+
+@click.command(name="predict-image")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("predictions"), show_default=True,
+    help="Folder to write into; for one image a file, such as out.png, too.",
+)  # fmt: skip
+@click.option(
+    "--form", type=click.Choice(["overlay", "colour", "label-ids"]), default="overlay",
+    show_default=True, help="Colours over the image, colours alone, or Cityscapes' label ids.",
+)  # fmt: skip
+@click.option(
+    "--opacity", type=click.FloatRange(0, 1), default=0.5, show_default=True,
+    help="Of an overlay's colours.",
+)  # fmt: skip
+@click.option(
+    "--window", type=SizeType(), help="Slide a window of this size over the image. [whole image]"
+)
+@click.option(
+    "--image-scale", type=click.FloatRange(min=0, min_open=True),
+    help="Scale images before they enter the network. [as in the training]",
+)  # fmt: skip
+@click.option("--corrupt", type=click.Choice(["fatal", "skip"]), default="fatal",
+              show_default=True, help="Files that cannot be read.")  # fmt: skip
+@click.option("--precision", default="32-true", show_default=True,
+              help="32-true, bf16-mixed or 16-mixed.")  # fmt: skip
+@click.option("--accelerator", default="auto", show_default=True, help="auto, cpu or gpu.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads on the CPU.")
+@quiet_option
+@json_option
+def predict_image(
+    run: Path, source: Path, out: Path, form: Any, opacity: float,
+    window: tuple[int, int] | None, image_scale: float | None, corrupt: Any, precision: str,
+    accelerator: str, threads: int | None, quiet: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Draw what a trained network sees in an image, in all images below a folder, or an animation.
+
+    RUN is the folder of a training. Animated GIF, WebP and PNG files are predicted picture by
+    picture; other videos have to be taken apart first, with ffmpeg for instance.
+
+    \b
+    latlut predict-image runs/train street.jpg --out street-classes.png
+    latlut predict-image runs/train photos --out predictions --form colour
+    """
+    import torch
+
+    from latlut.search.model_files import load_model
+    from latlut.search.predicting import Predictor, check_label_ids, predict_files, tasks_of
+    from latlut.search.processes import launched
+
+    tasks = tasks_of(source, out, form)
+    network, facts = load_model(run)
+    if form == "label-ids":
+        check_label_ids(facts.classes)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    fabric = launched(accelerator, 1, precision)
+    fabric.to_device(network)
+    predictor = Predictor(
+        network, facts.classes, fabric, facts.image_scale if image_scale is None else image_scale,
+        window, form, opacity,
+    )  # fmt: skip
+    written, skipped = [], []
+    for task, problem in predict_files(predictor, tasks, corrupt):
+        if problem is None:
+            written.append(str(task.target))
+        else:
+            skipped.append(problem)
+            remark(f"left out: {problem}", quiet)
+    if as_json:
+        print_json({"written": written, "left_out": skipped})
+        return
+    for path in written[:1] if len(written) == 1 else []:
+        click.echo(path)
+    if len(written) != 1:
+        click.echo(f"{len(written)} predictions in {out}")

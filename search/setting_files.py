@@ -1,0 +1,83 @@
+"""Settings from a preset's or a user's TOML file, with overrides, checked against a model."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from latlut.errors import ImportFileError, SpecError, UnknownNameError, did_you_mean
+from latlut.resources import profiles_dir
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def preset_names(kind: str) -> list[str]:
+    """Names of the shipped presets of a kind (a folder of ``profiles/``), sorted."""
+    return sorted(path.stem for path in (profiles_dir() / kind).glob("*.toml"))
+
+
+def load_preset(
+    model: type[Settings],
+    kind: str,
+    name_or_path: str | Path,
+    overrides: Mapping[str, object] | None = None,
+) -> Settings:
+    """The settings of a shipped preset or of a TOML file, with overrides.
+
+    Args:
+        model: what the settings must be.
+        kind: folder of ``profiles/`` that holds the presets.
+        name_or_path: ``"tiny"``, or a file.
+        overrides: dotted name -> value, ``{"search.epochs": 5}``.
+
+    Raises:
+        UnknownNameError: no such preset and no such file.
+        ImportFileError: a file that cannot be read or is not TOML.
+        SpecError: a key or value that is none; names it.
+    """
+    names = preset_names(kind)
+    path = Path(name_or_path)
+    if str(name_or_path) in names:
+        path = profiles_dir() / kind / f"{name_or_path}.toml"
+    elif not path.exists():
+        raise UnknownNameError(
+            f"no preset and no file is called {str(name_or_path)!r}; "
+            f"{did_you_mean(str(name_or_path), names)}"
+        )
+    try:
+        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImportFileError(f"cannot read the settings {path}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ImportFileError(f"{path}: not TOML: {error}") from error
+    for name, value in (overrides or {}).items():
+        *groups, key = name.split(".")
+        place = values
+        for group in groups:
+            place = place.setdefault(group, {})
+            if not isinstance(place, dict):
+                raise SpecError(f"{name}: {group} is a value, not a group of settings")
+        place[key] = value
+    return validated(model, values, str(path))
+
+
+def validated(model: type[Settings], values: Mapping[str, object], source: str) -> Settings:
+    """Settings from plain values.
+
+    Raises:
+        SpecError: a key or value that is none; names it and ``source``.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}"
+            + (f", received {item['input']!r}" if item["type"] != "missing" else "")
+            for item in error.errors()
+        ]
+        what = (model.__name__.removesuffix("Settings") or "such").lower()
+        raise SpecError(f"{source} holds no {what} settings:\n" + "\n".join(lines)) from error
