@@ -118,7 +118,7 @@ def _draw_trajectories(rows: list[dict[str, Any]], target_ms: float, path: Path)
         ("latency of the best derived student, ms", lambda row: _best(row, "derived_ms")),
         ("supernet mIoU of its branches, %", lambda row: 100 * _best(row, "miou")),
         ("share of cells that choose skip", lambda row: float(row["skip_share"])),
-        ("share of maps that choose the narrowest width",
+        ("share of maps at the narrowest width",
          lambda row: float(row["narrowest_share"])),
     )  # fmt: skip
     for axis, (label, value) in zip(panels, subjects, strict=True):
