@@ -93,6 +93,6 @@ def write_trajectory(path: Path, records: Sequence[EpochRecord]) -> None:
     rows = [record.flat() for record in records]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns)
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -30,7 +30,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from latlut.errors import DataError
+from latlut.errors import DataError, SpecError
 from latlut.search.archive import Archive
 from latlut.search.checkpoints import (
     CheckpointError,
@@ -162,11 +162,18 @@ class Search:
 
         Raises:
             DataError: a half of the training images is smaller than one batch of all processes.
+            SpecError: crops so small that a norm would see a single value.
         """
         group, data = self._phase(phase), self.settings.data
         looks = Augmentation(
             group.crop, scales=data.crop_scales, image_scale=data.image_scale, label_stride=8
         )
+        smallest = group.batch * -(-group.crop[0] // 64) * -(-group.crop[1] // 64)
+        if smallest < 2:
+            raise SpecError(
+                f"a batch of {group.batch} crops of {group.crop[0]}x{group.crop[1]} leaves one "
+                "pixel at the coarsest scale, which cannot be normalised: a larger batch or crop"
+            )
         halves = train_halves(
             self.data.train,
             looks,

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from small_tables import INPUT_SIZE, make_table, plausible_ms
 
-from latlut.errors import SpecError, TableError
+from latlut.errors import DataError, SpecError, TableError
 from latlut.search.checkpoints import CheckpointError, load_checkpoint
 from latlut.search.data.dataset import SegmentationData
 from latlut.search.data.opening import open_data
@@ -284,3 +285,41 @@ def test_an_imported_table_is_searched_at_a_size_that_is_named(tmp_path: Path) -
     assert problem.space == space
     assert [spec.kind for spec in problem.unpriced] == ["upsample"]
     assert problem.reach.fastest_ms < problem.target_ms < problem.reach.slowest_ms
+
+
+def test_half_precision_channels_last_and_accumulation(
+    table: LatencyTable, data: SegmentationData, tmp_path: Path
+) -> None:
+    phase = {"iterations": 1, "batch": 2, "accumulate": 2, "epochs": 1}
+    values = {
+        **SETTINGS,
+        "precision": "bf16-mixed",
+        "is_channels_last": True,
+        "pretrain": {**SETTINGS["pretrain"], **phase},
+        "search": {**SETTINGS["search"], **phase},
+    }
+    chosen = validated(SearchSettings, values, "the test")
+    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    search = make(table, data, tmp_path, chosen, fabric=fabric)
+    seen = []
+    search.on_step = lambda phase, epoch, step, steps, loss: seen.append((phase, step, steps))
+    search.run()
+    assert seen == [("pretrain", 1, 1), ("search", 1, 1)]
+    assert all(value.dtype == torch.float32 for value in search.supernet.parameters())
+    assert all(value.isfinite().all() for value in search.supernet.parameters())
+
+
+def test_more_batches_to_accumulate_than_there_are(
+    table: LatencyTable, data: SegmentationData, tmp_path: Path
+) -> None:
+    chosen = settings(pretrain={"iterations": None, "accumulate": 9})
+    with pytest.raises(DataError, match="accumulate fewer"):
+        make(table, data, tmp_path, chosen).run()
+
+
+def test_crops_that_cannot_be_normalised_are_refused(
+    table: LatencyTable, data: SegmentationData, tmp_path: Path
+) -> None:
+    chosen = settings(pretrain={"batch": 1})
+    with pytest.raises(SpecError, match="larger batch or crop"):
+        make(table, data, tmp_path, chosen).run()

@@ -66,7 +66,7 @@ def trajectories(runs: Path, out: Path) -> None:
                     rows.append({"variant": variant, "seed": int(seed), **row})
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with (out / "trajectories.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns)
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     (target_ms,) = targets
