@@ -10,11 +10,11 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from published_file import official_state, save_on_gpu
+from relaxed_networks import relaxed_from
 
 from latlut.cli import main
 from latlut.operators import Network, cost
 from latlut.resources import profiles_dir
-from latlut.search.encode import relaxed_from
 from latlut.spaces import Architecture, FasterSegSpace
 
 

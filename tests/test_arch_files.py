@@ -15,12 +15,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from published_file import official_state, save_on_gpu
+from relaxed_networks import relaxed_from
 
 from latlut.errors import ImportFileError, LatlutError, SpecError
 from latlut.resources import profiles_dir
 from latlut.search.arch_files import read_published
 from latlut.search.derive import derive
-from latlut.search.encode import relaxed_from
 from latlut.spaces import Architecture, FasterSegSpace
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from relaxed_networks import relaxed_from
 
 from latlut.errors import SpecError
 from latlut.resources import profiles_dir
@@ -23,7 +24,6 @@ from latlut.search.derive import (
     select,
     target_score,
 )
-from latlut.search.encode import relaxed_from
 from latlut.search.relaxed import RelaxedArchitecture
 from latlut.spaces import Architecture, FasterSegSpace
 from latlut.spaces.architecture import OPERATORS

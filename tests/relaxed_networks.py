@@ -1,6 +1,6 @@
 """The way back: logits from which ``derive`` reads a given network.
 
-For a warm start of a search, and to check that files of logits are read rightly. A network with
+To check that files of logits are read rightly. A network with
 fewer cells than the space has layers gets skips in between. Not every network can be derived: both
 branches read the same logits wherever their paths meet, so that for instance under "path" a
 1/16 branch goes down where the 1/32 branch does, or not before that one has almost left 1/16.
