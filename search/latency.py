@@ -35,12 +35,10 @@ from latlut.errors import LatlutError, SpecError
 from latlut.search.latency_terms import Evaluation, ExpectedTerms
 from latlut.search.relaxed import RelaxedArchitecture
 from latlut.search.sensitivity import balanced_weights, sensitivity
+from latlut.search.settings import PAPER_WEIGHTS
 from latlut.search.space_prices import SkipPrice, SpacePrices, layout_for, read_prices
 from latlut.spaces import FasterSegSpace
 from latlut.table import LatencyTable
-
-#: w1, w2, w3 of the paper, Sec. 3.2.
-PAPER_WEIGHTS = (0.001, 0.997, 0.002)
 
 Sampling = Literal["exact", "gumbel"]
 

@@ -21,7 +21,7 @@ Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Size = tuple[Count, Count]
 
-#: The paper's (w1, w2, w3), Sec. 3.3.
+#: w1, w2, w3 of the paper, Sec. 3.2.
 PAPER_WEIGHTS = (0.001, 0.997, 0.002)
 
 

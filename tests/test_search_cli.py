@@ -88,6 +88,7 @@ def test_other_settings_do_not_go_on_with_a_run(folder: Path) -> None:
         (["--data", "cityscapes:nowhere"], "no such folder"),
         (["--set", "space.layers=2"], "space.layers"),
         (["--accelerator", "gpu"], "--accelerator gpu"),
+        (["--accelerator", "cpu", "--set", "search.batch=50"], "fewer than one batch"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_starts(

@@ -21,8 +21,9 @@ from brute_latency import (
 from small_tables import INPUT_SIZE, invented_ms, make_table, plausible_ms, table_shelf
 
 from latlut.errors import LatlutError, MissingEntryError, SpecError, TableError
-from latlut.search.latency import PAPER_WEIGHTS, DecoupledLatency
+from latlut.search.latency import DecoupledLatency
 from latlut.search.relaxed import Probabilities, RelaxedArchitecture
+from latlut.search.settings import PAPER_WEIGHTS
 from latlut.search.space_prices import SpaceLayout
 from latlut.spaces import Architecture, Branch, Cell, FasterSegSpace
 

@@ -9,6 +9,7 @@ import click
 
 from latlut.cli.choices import SizeType
 from latlut.cli.output import json_option, print_json, quiet_option, remark
+from latlut.cli.run_options import overrides_of, run_options, set_threads
 from latlut.cli.step_bar import StepBar
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from latlut.search.tensorboard_log import TensorboardLog
     from latlut.table import LatencyTable
 
-#: (w1, w2, w3) by name; "auto" is worked out from the table.
-_WEIGHTS = {"paper": (0.001, 0.997, 0.002), "naive": (1 / 3, 1 / 3, 1 / 3)}
-
 
 class WeightsType(click.ParamType[Any]):
     """paper, naive, auto, or three numbers."""
@@ -34,8 +32,12 @@ class WeightsType(click.ParamType[Any]):
         """(w1, w2, w3), or "auto"."""
         if value == "auto" or isinstance(value, tuple):
             return value
-        if value in _WEIGHTS:
-            return _WEIGHTS[value]
+        if value == "naive":
+            return (1 / 3, 1 / 3, 1 / 3)
+        if value == "paper":
+            from latlut.search.settings import PAPER_WEIGHTS
+
+            return PAPER_WEIGHTS
         try:
             numbers = tuple(float(part) for part in str(value).split(","))
         except ValueError:
@@ -60,44 +62,9 @@ class WidthsType(click.ParamType[tuple[int, ...]]):
             self.fail(f"{value!r} names no widths: 4,6,8 or a single one", param, ctx)
 
 
-class SettingType(click.ParamType[tuple[str, Any]]):
-    """GROUP.NAME=VALUE, the value as in TOML."""
-
-    name = "NAME=VALUE"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, Any]:
-        """(dotted name, value)."""
-        import tomllib
-
-        if isinstance(value, tuple):
-            return value
-        name, equals, text = str(value).partition("=")
-        if not (name and equals):
-            self.fail(f"{value!r} is not NAME=VALUE: search.epochs=5", param, ctx)
-        try:
-            return name, tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            return name, text
-
-
 @click.command()
 @click.option("--table", "table_name", required=True, metavar="NAME|FILE", help="Latency table.")
-@click.option("--data", metavar="NAME|PATH", help="Data set [the preset's; street-scenes].")
-@click.option(
-    "--preset",
-    default="tiny",
-    show_default=True,
-    metavar="NAME|FILE",
-    help="tiny (CPU, minutes), small (one GPU), paper (FasterSeg's numbers), or a TOML file.",
-)
-@click.option(
-    "--run",
-    "folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("runs/search"),
-    show_default=True,
-    help="The run's folder; the same command goes on with a run that was stopped.",
-)
+@run_options("runs/search", "search.epochs=5")
 @click.option(
     "--input",
     "input_size",
@@ -110,21 +77,6 @@ class SettingType(click.ParamType[tuple[str, Any]]):
 )
 @click.option("--branches", type=click.Choice(["1", "2"]), help="Branches of a network.")
 @click.option("--widths", type=WidthsType(), help="Widths of the student; one fixes it.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of everything random.")
-@click.option("--precision", help="32-true, bf16-mixed or 16-mixed.")
-@click.option("--accelerator", default="auto", show_default=True, help="auto, cpu or gpu.")
-@click.option(
-    "--devices", type=click.IntRange(min=1), default=1, show_default=True,
-    help="Processes, one per device; under torchrun its own number.",
-)  # fmt: skip
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of a process on the CPU.")
-@click.option(
-    "--set",
-    "extra",
-    type=SettingType(),
-    multiple=True,
-    help="Any other setting, search.epochs=5; may be repeated.",
-)
 @quiet_option
 @json_option
 def search(
@@ -155,17 +107,11 @@ def search(
         "seed": seed,
         "precision": precision,
     }
-    overrides = {name: value for name, value in chosen.items() if value is not None}
-    overrides |= dict(extra)
-
     from latlut.search.settings import load_settings
     from latlut.table import LatencyTable
 
-    settings = load_settings(preset, overrides)
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
+    settings = load_settings(preset, overrides_of(chosen, extra))
+    set_threads(threads)
     with LatencyTable.open(table_name) as table:
         found = run_search(table, settings, folder, quiet, accelerator, devices)
         if found is None:  # another process tells
@@ -191,12 +137,15 @@ def run_search(
     from latlut.search.processes import launched
     from latlut.search.run_folder import Found, RunFolder
     from latlut.search.search_problem import SearchProblem
-    from latlut.search.searching import Search
+    from latlut.search.searching import PHASES, Search
     from latlut.search.tensorboard_log import TensorboardLog
 
     problem = SearchProblem(table, settings.space, settings.latency)
     data = _data(settings.data)
     fabric = launched(accelerator, devices, settings.precision)
+    search = Search(problem, data, settings, folder, fabric)
+    for phase in PHASES:
+        search.halves(phase)  # refused before the folder is this run's
     is_first = fabric.is_global_zero
     quiet = quiet or not is_first
     run, goes_on = RunFolder(folder), False
@@ -206,7 +155,7 @@ def run_search(
     remark(_headline(problem, goes_on, folder), quiet)
     log = TensorboardLog(run.tensorboard) if is_first else None
     with _Watcher(run, log, quiet) as watcher:
-        search = Search(problem, data, settings, folder, fabric, watcher.on_step, watcher.on_epoch)
+        search.on_step, search.on_epoch = watcher.on_step, watcher.on_epoch
         try:
             archive = search.run()
         except KeyboardInterrupt:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from latlut.cli.output import json_option, print_json, print_table, quiet_option, remark
-from latlut.cli.search import SettingType
+from latlut.cli.run_options import overrides_of, run_options, set_threads
 from latlut.cli.step_bar import StepBar
 from latlut.errors import LatlutError
 
@@ -37,29 +37,8 @@ if TYPE_CHECKING:
     help="A training's folder, or an architecture to train first. [with a search's folder its own "
     "teacher, else none]",
 )  # fmt: skip
-@click.option("--data", metavar="NAME|PATH", help="Data set [the preset's; street-scenes].")
-@click.option(
-    "--preset", default="tiny", show_default=True, metavar="NAME|FILE",
-    help="tiny (CPU, minutes), small (one GPU), paper (FasterSeg's numbers), or a TOML file.",
-)  # fmt: skip
-@click.option(
-    "--run", "folder", type=click.Path(path_type=Path, file_okay=False),
-    default=Path("runs/train"), show_default=True,
-    help="The run's folder; the same command goes on with a run that was stopped.",
-)  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), help="Of everything random.")
+@run_options("runs/train", "schedule.epochs=5")
 @click.option("--corrupt", type=click.Choice(["fatal", "skip"]), help="Files that cannot be used.")
-@click.option("--precision", help="32-true, bf16-mixed or 16-mixed.")
-@click.option("--accelerator", default="auto", show_default=True, help="auto, cpu or gpu.")
-@click.option(
-    "--devices", type=click.IntRange(min=1), default=1, show_default=True,
-    help="Processes, one per device; under torchrun its own number.",
-)  # fmt: skip
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of a process on the CPU.")
-@click.option(
-    "--set", "extra", type=SettingType(), multiple=True,
-    help="Any other setting, schedule.epochs=5; may be repeated.",
-)  # fmt: skip
 @quiet_option
 @json_option
 def train(
@@ -88,17 +67,11 @@ def train(
         "seed": seed,
         "precision": precision,
     }
-    overrides = {name: value for name, value in chosen.items() if value is not None}
-    overrides |= dict(extra)
-
     from latlut.search.train_settings import load_train_settings
 
-    settings = load_train_settings(preset, overrides)
+    settings = load_train_settings(preset, overrides_of(chosen, extra))
     plan = _plan(arch_name, baseline, teacher)
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
+    set_threads(threads)
     result = run_training(plan, settings, folder, quiet, accelerator, devices)
     if result is None:  # another process tells
         return

@@ -1,5 +1,5 @@
 """Data for semantic segmentation: sets, their checks, augmentation, batches.
 
 ``open_data`` gives a ``SegmentationData``; ``check_labels`` looks at all of it before training;
-``train_loader`` and ``val_loader`` make batches of it.
+``train_halves`` and ``val_loader`` make batches of it.
 """
