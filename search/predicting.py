@@ -1,41 +1,35 @@
-"""A trained network on images without labels: classes, pictures of them, whole folders, animations.
+"""A trained network on images without labels: classes, and pictures of them.
 
-Symbols: C classes, H, W pixels.
+``prediction_files`` does it to files.
+
+Symbols: B images in a batch, C classes, H, W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from PIL import Image, ImageSequence, UnidentifiedImageError
+from PIL import Image
 from torch import nn
 
-from latlut.errors import DataError, LatlutError
+from latlut.errors import LatlutError
 from latlut.search.data.augment import whole
 from latlut.search.data.cityscapes import CITYSCAPES_CLASSES, CITYSCAPES_LABEL_IDS
 from latlut.search.data.classes import Classes
 from latlut.search.data.contact_sheet import painted_labels
 from latlut.search.data.dataset import Example, Split
-from latlut.search.data.files import FileSplit, read_image
+from latlut.search.data.files import FileSplit
 from latlut.search.evaluating import full_logits
 
 #: overlay: the image under its classes' colours; colour: the colours alone; label-ids: Cityscapes'
 #: numbers of the classes, one byte a pixel.
 Form = Literal["overlay", "colour", "label-ids"]
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
-VIDEO_SUFFIXES = (
-    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts",
-)  # fmt: skip
-#: Formats whose files can hold several pictures, which are read and written picture by picture.
-_ANIMATED = (".gif", ".webp", ".png")
 
 Bytes = NDArray[np.uint8]
 
@@ -63,17 +57,23 @@ class Predictor:
 
     def labels(self, image: Bytes) -> Bytes:
         """(H, W) classes of an image (H, W, 3), RGB."""
-        height, width = image.shape[:2]
-        example = Example(
-            torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
-            torch.zeros(height, width, dtype=torch.uint8),
-        )
-        normalised = self.fabric.to_device(whole(example)[0][None])
+        found: Bytes = self.batch_labels([image])[0]
+        return found
+
+    def batch_labels(self, images: Sequence[Bytes]) -> Bytes:
+        """(B, H, W) classes of images (H, W, 3), RGB, all of one size."""
+        height, width = images[0].shape[:2]
+        no_labels = torch.zeros(height, width, dtype=torch.uint8)
+        examples = [
+            Example(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), no_labels)
+            for image in images
+        ]
+        normalised = self.fabric.to_device(torch.stack([whole(one)[0] for one in examples]))
         with torch.no_grad(), self.fabric.autocast():
             logits = full_logits(
                 self.network, normalised, image_scale=self.image_scale, window=self.window
             )
-        found: Bytes = logits.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
+        found: Bytes = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
         return found
 
     def picture(self, image: Bytes) -> Image.Image:
@@ -82,7 +82,14 @@ class Predictor:
         Raises:
             LatlutError: label ids of classes that are not Cityscapes'.
         """
-        labels = self.labels(image)
+        return self.drawn_over(image, self.labels(image))
+
+    def drawn_over(self, image: Bytes, labels: Bytes) -> Image.Image:
+        """What is written for an image (H, W, 3), RGB, with its labels (H, W).
+
+        Raises:
+            LatlutError: label ids of classes that are not Cityscapes'.
+        """
         if self.form == "overlay":
             return Image.fromarray(overlay(image, labels, self.classes, self.opacity))
         return drawn(labels, self.classes, self.form)
@@ -140,137 +147,3 @@ def prediction_names(split: Split) -> tuple[str, ...]:
     if len(set(stems)) == len(stems):
         return tuple(stems)
     return tuple(f"{number:05d}_{stem}" for number, stem in enumerate(stems))
-
-
-@dataclass(frozen=True)
-class Task:
-    """An image file and where its prediction goes."""
-
-    source: Path
-    target: Path
-
-
-def tasks_of(source: Path, out: Path, form: Form) -> tuple[Task, ...]:
-    """What there is to predict in a file or in all of a folder.
-
-    Args:
-        source: an image, or a folder that is looked through with all below it.
-        out: for a folder's predictions a folder, with the same paths below; for one image a file
-            if it has an image's suffix, else a folder.
-        form: label ids are written as PNG, pictures too, animations in their own format.
-
-    Raises:
-        DataError: nothing there, no image, a video, two images whose predictions would have one
-            name.
-    """
-    if source.is_dir():
-        inside = out.resolve()
-        files = [
-            path
-            for path in sorted(source.rglob("*"))
-            if path.suffix.lower() in IMAGE_SUFFIXES
-            and not path.name.startswith(".")
-            and inside not in path.resolve().parents
-        ]
-        if not files:
-            raise DataError(f"{source}: no image in it; read are {', '.join(IMAGE_SUFFIXES)}")
-        targets = [out / path.relative_to(source).parent / _name(path, form) for path in files]
-        for number, target in enumerate(targets):
-            if target in targets[:number]:
-                other = files[targets.index(target)]
-                raise DataError(f"{other} and {files[number]} would both become {target}")
-        return tuple(Task(*pair) for pair in zip(files, targets, strict=True))
-    if not source.exists():
-        raise DataError(f"{source}: no such file or folder")
-    if source.suffix.lower() in VIDEO_SUFFIXES:
-        raise DataError(
-            f"{source}: nothing that latlut depends on decodes videos. Install ffmpeg and take it "
-            f"apart:\n  mkdir frames && ffmpeg -i {source} frames/%06d.png\n"
-            "then predict the folder frames; animated GIF, WebP and PNG files are read as they are"
-        )
-    is_file = out.suffix.lower() in IMAGE_SUFFIXES
-    return (Task(source, out if is_file else out / _name(source, form)),)
-
-
-def predict_files(
-    predictor: Predictor, tasks: Sequence[Task], corrupt: Literal["fatal", "skip"] = "fatal"
-) -> Iterator[tuple[Task, str | None]]:
-    """Predict image after image; gives each task with None, or what was wrong with its file.
-
-    Args:
-        predictor: what judges and draws.
-        tasks: files and targets.
-        corrupt: whether a file that cannot be read ends it or is left out.
-
-    Raises:
-        DataError: a file that cannot be read, where that is fatal.
-        LatlutError: a prediction that cannot be written.
-    """
-    for task in tasks:
-        try:
-            _predict_file(predictor, task)
-        except DataError as error:
-            if corrupt == "fatal":
-                raise
-            yield task, str(error)
-        else:
-            yield task, None
-
-
-def _predict_file(predictor: Predictor, task: Task) -> None:
-    durations_ms = _durations_ms(task.source)
-    if len(durations_ms) < 2:
-        picture = predictor.picture(read_image(task.source))
-        _save(task, picture.save)
-        return
-    if predictor.form == "label-ids":
-        raise DataError(f"{task.source}: an animation; label ids are written of single images")
-    if task.target.suffix.lower() not in _ANIMATED:
-        raise DataError(
-            f"{task.source}: an animation of {len(durations_ms)} pictures, which "
-            f"{task.target.name} cannot hold; write one of {', '.join(_ANIMATED)}"
-        )
-    with Image.open(task.source) as opened:
-        try:
-            pictures = (
-                predictor.picture(np.asarray(frame.convert("RGB")))
-                for frame in ImageSequence.Iterator(opened)
-            )
-            first = next(pictures)
-            # Pillow goes through a PNG's pictures twice, through the others' once.
-            rest = list(pictures) if task.target.suffix.lower() == ".png" else pictures
-
-            def save(path: Path) -> None:
-                first.save(path, save_all=True, append_images=rest, duration=durations_ms, loop=0)
-
-            _save(task, save)
-        except (SyntaxError, EOFError) as error:
-            raise DataError(f"{task.source}: the animation is damaged: {error}") from error
-
-
-def _durations_ms(path: Path) -> list[int]:
-    """How long each picture of an animation is shown; none for a file with one picture."""
-    if path.suffix.lower() not in _ANIMATED:
-        return []
-    try:
-        with Image.open(path) as opened:
-            if getattr(opened, "n_frames", 1) < 2:
-                return []
-            frames = ImageSequence.Iterator(opened)
-            return [int(frame.info.get("duration") or 100) for frame in frames]
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-
-
-def _save(task: Task, save: Callable[[Path], None]) -> None:
-    try:
-        task.target.parent.mkdir(parents=True, exist_ok=True)
-        save(task.target)
-    except (OSError, ValueError) as error:
-        raise LatlutError(f"cannot write {task.target}: {error}") from error
-
-
-def _name(source: Path, form: Form) -> str:
-    stem = source.stem.removesuffix("_leftImg8bit") if form == "label-ids" else source.stem
-    is_animated = source.suffix.lower() in (".gif", ".webp") and form != "label-ids"
-    return stem + (source.suffix.lower() if is_animated else ".png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,9 @@ from latlut.search.predicting import (
     check_label_ids,
     drawn,
     overlay,
-    predict_files,
     prediction_names,
-    tasks_of,
 )
+from latlut.search.prediction_files import predict_files, tasks_of
 
 CLASSES = Classes(("dark", "bright"), ((10, 0, 0), (0, 200, 0)))
 
@@ -139,18 +139,56 @@ def test_an_animation_is_predicted_picture_by_picture(tmp_path: Path, suffix: st
         run(source, tmp_path / "still.jpg")
 
 
-def test_a_video_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    video = tmp_path / "drive.mp4"
+def test_without_av_a_video_is_refused_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    video = tmp_path / "in" / "drive.mp4"
+    save(tmp_path / "in" / "a.png", half_bright())
     video.write_bytes(b"0" * 100)
-    with pytest.raises(DataError, match="Install ffmpeg and take it apart:\n.*frames"):
-        run(video, tmp_path / "out")
+    for source in (video, tmp_path / "in"):
+        with pytest.raises(DataError, match=r'pip install "latlut\[video\]"') as refused:
+            run(source, tmp_path / "out")
+        assert f"ffmpeg -i {video}" in str(refused.value)
+    assert not (tmp_path / "out").exists()  # said before the folder's image is predicted
+    problems = run(tmp_path / "in", tmp_path / "out", corrupt="skip")
+    assert problems[0] is None and str(video) in str(problems[1])
+
+
+@pytest.mark.parametrize(
+    ("source", "out"), [("a.png", "b.mp4"), ("drive.mp4", "b.png"), ("drive.mp4", "b.webm")]
+)
+def test_a_file_that_cannot_hold_the_prediction_is_refused(
+    tmp_path: Path, source: str, out: str
+) -> None:
+    save(tmp_path / "a.png", half_bright())
+    (tmp_path / "drive.mp4").write_bytes(b"0" * 100)
+    with pytest.raises(DataError, match=f"{source}.* not written as {out}; expected"):
+        tasks_of(tmp_path / source, tmp_path / out, "overlay")
+
+
+def test_a_source_is_not_written_over(tmp_path: Path) -> None:
+    source = save(tmp_path / "a.png", half_bright())
+    for out in (tmp_path, tmp_path / "in" / ".." / "a.png"):
+        with pytest.raises(DataError, match=r"a\.png: would be written over"):
+            tasks_of(source, out, "overlay")
+
+
+def test_a_batch_has_the_labels_of_its_images() -> None:
+    image = half_bright()
+    images = [image, image[:, ::-1].copy(), np.roll(image, 3, axis=1)]
+    labels = predictor().batch_labels(images)
+    assert labels.shape == (3, 8, 12)
+    for one, found in zip(images, labels, strict=True):
+        assert (found == (one[..., 0] > 0)).all()
+        assert (predictor().labels(one) == found).all()
 
 
 def test_nothing_to_predict_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file or folder"):
         run(tmp_path / "nowhere.png", tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no image in it"):
+    with pytest.raises(DataError, match="no image and no video in it"):
         run(tmp_path / "empty", tmp_path / "out")
 
 

@@ -1,4 +1,4 @@
-"""``latlut predict-image``: a trained network on an image, a folder or an animation."""
+"""``latlut predict-image``: a trained network on an image, a video, or a folder of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from latlut.cli.choices import SizeType
-from latlut.cli.output import json_option, print_json, quiet_option, remark
+from latlut.cli.output import json_option, print_json, progress_bar, quiet_option, remark
 
 
 @click.command(name="predict-image")
@@ -16,7 +16,7 @@ from latlut.cli.output import json_option, print_json, quiet_option, remark
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("predictions"), show_default=True,
-    help="Folder to write into; for one image a file, such as out.png, too.",
+    help="Folder to write into; for one image or video a file, such as out.png or out.mp4, too.",
 )  # fmt: skip
 @click.option(
     "--form", type=click.Choice(["overlay", "colour", "label-ids"]), default="overlay",
@@ -46,19 +46,22 @@ def predict_image(
     window: tuple[int, int] | None, image_scale: float | None, corrupt: Any, precision: str,
     accelerator: str, threads: int | None, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Draw what a trained network sees in an image, in all images below a folder, or an animation.
+    """Draw what a trained network sees in an image, in a video, or in all of both below a folder.
 
-    RUN is the folder of a training. Animated GIF, WebP and PNG files are predicted picture by
-    picture; other videos have to be taken apart first, with ffmpeg for instance.
+    RUN is the folder of a training. Videos (.mp4, .mov, .avi, .mkv, .webm and more) become .mp4
+    without sound, frame by frame at the same times; they need pip install "latlut[video]".
+    Animated GIF, WebP and PNG files stay what they are.
 
     \b
     latlut predict-image runs/train street.jpg --out street-classes.png
+    latlut predict-image runs/train drive.mp4 --out drive-classes.mp4
     latlut predict-image runs/train photos --out predictions --form colour
     """
     import torch
 
     from latlut.search.model_files import load_model
-    from latlut.search.predicting import Predictor, check_label_ids, predict_files, tasks_of
+    from latlut.search.predicting import Predictor, check_label_ids
+    from latlut.search.prediction_files import predict_files, tasks_of
     from latlut.search.processes import launched
 
     tasks = tasks_of(source, out, form)
@@ -74,7 +77,11 @@ def predict_image(
         window, form, opacity,
     )  # fmt: skip
     written, skipped = [], []
-    for task, problem in predict_files(predictor, tasks, corrupt):
+
+    def bar(name: str) -> Any:
+        return progress_bar(name, quiet)
+
+    for task, problem in predict_files(predictor, tasks, corrupt, bar):
         if problem is None:
             written.append(str(task.target))
         else:
