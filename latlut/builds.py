@@ -6,9 +6,9 @@ them. A one-way random-effects model separates them,
 
     x_ebp = mu_e + B_eb + W_ebp,    B_eb ~ (0, build variance of e),    W_ebp ~ (0, pass variance)
 
-x being log latency at the machine's usual speed. Both variances are shrunk towards what all
-entries have, as ``latlut.stats`` does with the one between passes: two or three builds say little
-about their own spread.
+x being log latency at the machine's usual speed, or a share (``latlut.differences``). Both
+variances are shrunk towards what all entries have, as ``latlut.stats`` does with the one between
+passes: two or three builds say little about their own spread.
 
 Symbols: E entries, P passes, k builds of an entry, n their passes.
 """
@@ -16,7 +16,7 @@ Symbols: E entries, P passes, k builds of an entry, n their passes.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -53,10 +53,28 @@ def combine_builds(
 ) -> CombinedBuilds:
     """One value per entry from its readings on several builds, with both spreads.
 
+    ``separate_builds`` of log readings at the machine's usual speed; the value is exp of its.
+
+    Args:
+        readings: (E, P) positive, NaN where an entry was not measured in a pass.
+        builds: (E, P) int, number of the build that was measured; ignored where there is none.
+        speeds: (E, P) how slow the machine was beside each reading, 1 is usual; NaN if unknown.
+
+    Raises:
+        SpecError: a reading is not positive, or shapes differ.
+    """
+    logs, elasticity = log_readings_at_usual_speed(readings, speeds)
+    found = separate_builds(logs, builds)
+    return replace(found, value=np.exp(found.value), elasticity=elasticity)
+
+
+def separate_builds(values: np.ndarray, builds: np.ndarray) -> CombinedBuilds:
+    """The model above, of values x: what comes back is in the unit of x, its elasticity 0.
+
     A build's level m_eb is the median over its passes, the entry the mean over its builds: builds
     differ for a reason, and what a fresh one costs on average is asked for.
 
-        value_e = exp(mean_b m_eb)
+        value_e = mean_b m_eb
         S_e = moderated variance of the means over the passes of each build    k - 1 degrees
         V_e = moderated variance within builds                                 n - k degrees
         build variance = max(0, S_e - V_e / h_e),    h_e harmonic mean of the passes per build
@@ -66,29 +84,27 @@ def combine_builds(
     (the loss of a median). Where V_e is unknown, all of S_e counts as the builds'.
 
     Args:
-        readings: (E, P) positive, NaN where an entry was not measured in a pass.
+        values: (E, P), NaN where an entry was not measured in a pass.
         builds: (E, P) int, number of the build that was measured; ignored where there is none.
-        speeds: (E, P) how slow the machine was beside each reading, 1 is usual; NaN if unknown.
 
     Raises:
-        SpecError: a reading is not positive, or shapes differ.
+        SpecError: shapes differ.
 
     Source: the unweighted-means analysis of the one-way random model; Searle, Casella, McCulloch,
     Variance Components, 1992, Sec. 3.6; moderation as in ``latlut.stats.fit_spread_prior``.
     """
     from scipy.stats import t as student
 
-    if builds.shape != readings.shape:
-        raise SpecError(f"builds are {builds.shape}, readings {readings.shape}: they go together")
-    logs, elasticity = log_readings_at_usual_speed(readings, speeds)
-    entries = len(logs)
+    if builds.shape != values.shape:
+        raise SpecError(f"builds are {builds.shape}, readings {values.shape}: they go together")
+    entries = len(values)
     value = np.full(entries, np.nan)
     between, within = np.zeros(entries), np.zeros(entries)
     counts, dof_between, dof_within = np.zeros(entries), np.zeros(entries), np.zeros(entries)
     harmonic, loss = np.ones(entries), np.ones(entries)
     for e in range(entries):
-        known = np.isfinite(logs[e])
-        parts = [logs[e, known & (builds[e] == b)] for b in np.unique(builds[e, known])]
+        known = np.isfinite(values[e])
+        parts = [values[e, known & (builds[e] == b)] for b in np.unique(builds[e, known])]
         if not parts:
             continue
         means = np.array([part.mean() for part in parts])
@@ -115,11 +131,11 @@ def combine_builds(
         build_half_width = t_value * np.sqrt(of_builds / counts)
     has_any = counts > 0
     return CombinedBuilds(
-        value=np.exp(value),
+        value=value,
         half_width=np.where(has_any, half_width, math.nan),
         build_half_width=np.where(has_any, build_half_width, math.nan),
         build_sd=np.where(has_any, np.sqrt(of_builds), math.nan),
         pass_sd=np.where(has_any, np.sqrt(of_passes), math.nan),
         builds=counts.astype(int),
-        elasticity=elasticity,
+        elasticity=0.0,
     )

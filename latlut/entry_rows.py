@@ -36,13 +36,22 @@ class EntryRow:
 class Cells:
     """The cells of one row by column (None: empty), and where it stands; ``entry`` checks them.
 
+    ``may_be_negative`` of latencies that are differences: zero and below are numbers like others.
+
     Every method raises ImportFileError for a cell that cannot be used.
     """
 
-    def __init__(self, path: Path, row: int, values: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        row: int,
+        values: Mapping[str, object],
+        may_be_negative: bool = False,
+    ) -> None:
         self.path = path
         self.row = row
         self.values = values
+        self.may_be_negative = may_be_negative
 
     def error(self, column: str, expected: str) -> ImportFileError:
         value = self.values.get(column)
@@ -53,15 +62,18 @@ class Cells:
         )
 
     def entry(self) -> EntryRow:
-        latency_ms = self.number("latency_ms", "a positive, finite number of milliseconds")
-        if latency_ms is None or latency_ms <= 0:
-            raise self.error("latency_ms", "a positive, finite number of milliseconds")
+        kind = "finite" if self.may_be_negative else "positive, finite"
+        latency_ms = self.number("latency_ms", f"a {kind} number of milliseconds")
+        if latency_ms is None or (latency_ms <= 0 and not self.may_be_negative):
+            raise self.error("latency_ms", f"a {kind} number of milliseconds")
         low_ms = self.number("ci_low_ms", "a finite number of milliseconds, or nothing")
         high_ms = self.number("ci_high_ms", "a finite number of milliseconds, or nothing")
         if low_ms is None and high_ms is not None:
             raise self.error("ci_low_ms", "both ends of the interval or neither")
         if low_ms is not None and high_ms is None:
             raise self.error("ci_high_ms", "both ends of the interval or neither")
+        if low_ms is not None and low_ms <= 0 and not self.may_be_negative:
+            raise self.error("ci_low_ms", "a positive number of milliseconds, or nothing")
         if low_ms is not None and low_ms > latency_ms:
             raise self.error("ci_low_ms", f"at most the latency, {latency_ms} ms")
         if high_ms is not None and high_ms < latency_ms:

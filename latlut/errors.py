@@ -35,6 +35,10 @@ class MissingEntryError(TableError, LookupError):
     """A latency that the table does not hold."""
 
 
+class CalibrationError(TableError):
+    """A calibration that cannot be fitted, or one that cannot be applied."""
+
+
 class EngineError(LatlutError):
     """An engine that is missing, cannot run here, or rejects a graph."""
 

@@ -142,7 +142,7 @@ class OperatorWorkload(Workload):
     @cached_property
     def digest(self) -> str:
         """See ``Workload``."""
-        return _digest_of(self.specs, [self.spec.key])
+        return graph_digest(self.specs, [self.spec.key])
 
     def build(self) -> nn.Module:
         """The operator."""
@@ -169,7 +169,7 @@ class NetworkWorkload(Workload):
     def digest(self) -> str:
         """See ``Workload``."""
         lines = [f"{node.name}({','.join(node.inputs)}) {node.spec}" for node in self.graph]
-        return _digest_of(self.specs, lines)
+        return graph_digest(self.specs, lines)
 
     def build(self) -> nn.Module:
         """The network."""
@@ -194,7 +194,13 @@ class ModuleWorkload(Workload):
         return self.module
 
 
-def _digest_of(specs: Sequence[OpSpec], lines: Sequence[str]) -> str:
+def graph_digest(specs: Sequence[OpSpec], lines: Sequence[str]) -> str:
+    """Name of a graph in the cache.
+
+    Args:
+        specs: its op specs, for the source of their operators.
+        lines: whatever else shapes it.
+    """
     parts = [f"opset {OPSET}", torch.__version__, operators.source_digest(specs), *lines]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -1,5 +1,8 @@
 """One group of a sweep: fresh sessions of some op specs, timed side by side.
 
+An op spec is one session where it is timed alone, two where it is timed in context: its graph with
+the operator and that without it (``latlut.contexts``), open at the same time.
+
 What fails is told to the sweep and is no number. Where a monitor is given, the GPU's state is
 read between the bursts, on the thread that measures: there the GPU has just worked, and nothing
 is asked while a run is being timed.
@@ -14,14 +17,16 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
+from latlut.contexts import ContextWorkload, context_of
 from latlut.engines.base import Engine, Session
 from latlut.errors import DeviceLostError, EngineError
 from latlut.gpustate import GpuState, Monitor, merge_states
 from latlut.graphs import GraphCache, Workload
+from latlut.identity import IN_CONTEXT, STANDALONE
 from latlut.opspec import OpSpec
 from latlut.recording import Measurement
 from latlut.stopwatch import Stopwatch
-from latlut.timing import SampleNs, TimingSettings, measure_side_by_side
+from latlut.timing import Pair, SampleNs, TimingSettings, measure_side_by_side
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class GroupTimer:
         parities: (key, build) -> difference from PyTorch of those that were compared before.
         on_failure: told of an op spec that cannot be measured, and why.
         monitor: of the engine's GPU.
+        mode: how an operator is isolated, one of ``latlut.identity.MODES``.
     """
 
     def __init__(
@@ -70,9 +76,11 @@ class GroupTimer:
         parities: Mapping[tuple[str, int], float],
         on_failure: Callable[[OpSpec, Exception], None],
         monitor: Monitor | None = None,
+        mode: str = STANDALONE,
     ) -> None:
         self.engine, self.timing, self.cache = engine, timing, cache
-        self.monitor = monitor
+        self.monitor, self.mode = monitor, mode
+        self._neighbour_parities: dict[tuple[str, int], float] = {}
         self._watch = watch
         self._parities = dict(parities)
         self._on_failure = on_failure
@@ -94,15 +102,17 @@ class GroupTimer:
         """
         states: list[GpuState] = []
         with ExitStack() as stack:
-            opened: list[tuple[OpSpec, Session]] = []
+            opened: list[tuple[OpSpec, SampleNs | Pair]] = []
             for spec in group.specs:
+                own = stack.enter_context(ExitStack())
                 try:
-                    opened.append((spec, stack.enter_context(self._open(spec, group.build))))
+                    opened.append((spec, self._open(spec, group.build, own)))
                 except (EngineError, MemoryError) as error:
+                    own.close()  # of two sessions the first may be open
                     self._fail(spec, error)
             if not opened:
                 return TimedGroup()
-            samplers = [session.sample_ns for _, session in opened]
+            samplers = [sampler for _, sampler in opened]
             try:
                 with self._watch.measuring("measuring"):
                     samplings, readings = measure_side_by_side(
@@ -149,43 +159,81 @@ class GroupTimer:
             merge_states([part.state for part in timed if part.state is not None]),
         )
 
-    def _watched(self, samplers: Sequence[SampleNs], states: list[GpuState]) -> Sequence[SampleNs]:
+    def _watched(
+        self, samplers: Sequence[SampleNs | Pair], states: list[GpuState]
+    ) -> Sequence[SampleNs | Pair]:
         """The samplers, the GPU's state being read once per round of their turns."""
         monitor = self.monitor
         if monitor is None:
             return samplers
         bursts = 0
+        round_size = sum(2 if isinstance(sampler, Pair) else 1 for sampler in samplers)
 
         def watched(sampler: SampleNs) -> SampleNs:
             def sample_ns(count: int) -> np.ndarray:
                 nonlocal bursts
                 samples = sampler(count)
                 if count > 1:  # one run alone only fills the caches before a burst
-                    if bursts % len(samplers) == 0:
+                    if bursts % round_size == 0:
                         states.append(monitor.snapshot())
                     bursts += 1
                 return samples
 
             return sample_ns
 
-        return [watched(sampler) for sampler in samplers]
+        return [
+            Pair(watched(sampler.with_operator), watched(sampler.without))
+            if isinstance(sampler, Pair)
+            else watched(sampler)
+            for sampler in samplers
+        ]
 
-    def _open(self, spec: OpSpec, build: int) -> Session:
-        """A session, compared with PyTorch the first time that the table meets the op spec."""
-        workload = Workload.from_spec(spec)
-        if (spec.key, build) in self._parities:
-            return self.load(workload, build=build)
+    def _open(self, spec: OpSpec, build: int, stack: ExitStack) -> SampleNs | Pair:
+        """What times an op spec, its sessions being left to ``stack``.
+
+        Each is compared with PyTorch the first time that the table meets the op spec.
+        """
+        is_known = (spec.key, build) in self._parities
+        workload: Workload = Workload.from_spec(spec)
+        without = None
+        if self.mode == IN_CONTEXT:
+            context = context_of(spec)
+            workload, without = context.with_operator, context.without
+        session, difference = self._load_checked(workload, build, is_known)
+        stack.enter_context(session)
+        sampler: SampleNs | Pair = session.sample_ns
+        if without is not None:
+            beside, of_neighbours = self._load_neighbours(without, build)
+            stack.enter_context(beside)
+            difference = max(difference, of_neighbours)
+            sampler = Pair(session.sample_ns, beside.sample_ns)
+        if not is_known:
+            self._parities[spec.key, build] = difference
+        return sampler
+
+    def _load_neighbours(self, workload: ContextWorkload, build: int) -> tuple[Session, float]:
+        """The session without the operator, whose graph op specs of equal inputs have in common."""
+        known = self._neighbour_parities.get((workload.digest, build))
+        session, difference = self._load_checked(workload, build, known is not None)
+        if known is None:
+            self._neighbour_parities[workload.digest, build] = known = difference
+        return session, known
+
+    def _load_checked(
+        self, workload: Workload, build: int, is_known: bool
+    ) -> tuple[Session, float]:
+        """A session and how far its output is from PyTorch's, 0 where that is known already."""
+        if is_known:
+            return self.load(workload, build=build), 0.0
         with self._watch.measuring("building modules"):
             module = workload.build()
         session = self.load(workload, module, build)
         try:
             with self._watch.measuring("checking"):
-                difference = self.engine.check_parity(session, module)
+                return session, self.engine.check_parity(session, module)
         except BaseException:
             session.close()
             raise
-        self._parities[spec.key, build] = difference
-        return session
 
     def _fail(self, spec: OpSpec, error: Exception) -> None:
         if isinstance(error, DeviceLostError):

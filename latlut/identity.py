@@ -13,13 +13,17 @@ from latlut.errors import IdentityError
 #: Raised whenever the way of measuring changes so much that old and new entries do not compare.
 PROTOCOL_VERSION = "1"
 
+STANDALONE, IN_CONTEXT = "standalone", "in-context"
+#: How an operator is isolated: alone, or inside a network, by the difference of two graphs.
+MODES = (STANDALONE, IN_CONTEXT)
+
 
 @dataclass(frozen=True)
 class Identity:
     """Device, engine and measuring protocol of a table.
 
     ``target`` is latlut's name of the hardware (``cpu``, ``1080ti``); ``device_model`` the name
-    that the driver or the kernel gives; ``mode`` how entries are isolated (``standalone``);
+    that the driver or the kernel gives; ``mode`` how entries are isolated, one of ``MODES``;
     ``engine_options`` the engine's settings that are not at their default, ``cuda_graph=on``.
     """
 
@@ -29,7 +33,7 @@ class Identity:
     engine_version: str
     precision: str = "fp32"
     threads: int = 1
-    mode: str = "standalone"
+    mode: str = STANDALONE
     statistic: str = "p10"
     power_mode: str = ""
     driver: str = ""
@@ -45,7 +49,7 @@ class Identity:
         """The identity of a mapping as ``to_dict`` gives it.
 
         Raises:
-            IdentityError: a field is missing or unknown.
+            IdentityError: a field is missing or unknown, or a mode that there is not.
         """
         known = {field.name for field in fields(cls)}
         required = {"target", "device_model", "engine", "engine_version"}
@@ -55,9 +59,12 @@ class Identity:
             raise IdentityError(f"an identity has no field {', '.join(unknown)}")
         types = {field.name: int if field.name == "threads" else str for field in fields(cls)}
         try:
-            return cls(**{name: types[name](value) for name, value in values.items()})  # type: ignore[arg-type,call-overload]
+            found = cls(**{name: types[name](value) for name, value in values.items()})  # type: ignore[arg-type,call-overload]
         except (TypeError, ValueError) as error:
             raise IdentityError(f"not an identity: {error}") from error
+        if found.mode not in MODES:
+            raise IdentityError(f"mode is one of {', '.join(MODES)}, received {found.mode!r}")
+        return found
 
     def differences(self, other: Identity) -> list[str]:
         """One phrase per differing field, ``engine_version: '1.32.0' here, '1.31.0' there``."""
@@ -71,6 +78,11 @@ class Identity:
         ]
 
     @property
+    def is_in_context(self) -> bool:
+        """Whether entries are differences of two graphs; then they may be zero or negative."""
+        return self.mode == IN_CONTEXT
+
+    @property
     def options(self) -> tuple[tuple[str, str], ...]:
         """``engine_options`` as (name, value) pairs."""
         pairs = (option.partition("=") for option in self.engine_options.split(",") if option)
@@ -82,7 +94,7 @@ class Identity:
         parts = [self.target, self.engine, self.precision]
         if self.threads != 1:
             parts.append(f"{self.threads}threads")
-        if self.mode != "standalone":
+        if self.mode != STANDALONE:
             parts.append(self.mode)
         parts += [option.replace("=", "_") for option in self.engine_options.split(",") if option]
         return "-".join(parts)

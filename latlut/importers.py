@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from latlut.entry_rows import Cells, EntryRow
 from latlut.errors import ImportFileError
 from latlut.fasterseg_npy import FasterSegTable, ImportedRow, read_fasterseg_npy
+from latlut.identity import IN_CONTEXT
 from latlut.opspec import OpSpec
 
 if TYPE_CHECKING:
@@ -63,14 +64,20 @@ class EntriesFile:
     ignored_columns: tuple[str, ...] = ()
 
 
-def read_entries(path: str | Path) -> EntriesFile:
+def read_entries(path: str | Path, mode: str | None = None) -> EntriesFile:
     """The entries of a CSV or Parquet file, told apart by its suffix.
+
+    Args:
+        path: the file.
+        mode: how its operators were isolated, where that is not for its own identity to say;
+            latencies in context are differences, and may be zero or negative.
 
     Raises:
         ImportFileError: no such file, a folder, another suffix, content that is not of that kind,
             no rows, a missing or repeated column, an op spec that cannot be read or occurs twice,
-            a latency that is not positive and finite, an interval that is half given, inverted or
-            without the latency, a count that is not a positive whole number.
+            a latency that is not finite, or not positive unless it is a difference, an interval
+            that is half given, inverted or without the latency, a count that is not a positive
+            whole number.
     """
     path = Path(path)
     suffix = _checked_suffix(path)
@@ -89,10 +96,11 @@ def read_entries(path: str | Path) -> EntriesFile:
     if not data:
         raise ImportFileError(f"{path}: the file is empty")
     identity, columns, rows = (_read_csv if suffix == ".csv" else _read_parquet)(path, data)
+    own_mode = mode or (identity or {}).get("mode")
     entries: list[EntryRow] = []
     first_seen: dict[OpSpec, int] = {}
     for row, values in rows:
-        entry = Cells(path, row, values).entry()
+        entry = Cells(path, row, values, may_be_negative=own_mode == IN_CONTEXT).entry()
         if entry.spec in first_seen:
             raise ImportFileError(
                 f"{path}: row {row}, column op_spec: {entry.spec} stands in row "

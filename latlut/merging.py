@@ -74,7 +74,7 @@ def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
                 db.execute(
                     "INSERT INTO entries (op_spec_id, latency_ms, ci_low_ms, ci_high_ms, own_error,"
                     " passes, n, roofline_ms, warnings, builds, build_error, build_sd, pass_sd,"
-                    " updated_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,datetime())",
+                    " own_error_ms, updated_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,datetime())",
                     [
                         ids[entry.key],
                         entry.latency_ms,
@@ -89,6 +89,7 @@ def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
                         entry.build_error,
                         entry.build_sd,
                         entry.pass_sd,
+                        entry.own_error_ms,
                     ],
                 )
                 report.entries += 1

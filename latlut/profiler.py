@@ -20,7 +20,7 @@ from latlut.errors import DeviceLostError, EngineError, SpecError
 from latlut.gpustate import GpuMonitor, Monitor, power_mode
 from latlut.graphs import GraphCache, Workload
 from latlut.groups import Group, GroupTimer
-from latlut.identity import Identity
+from latlut.identity import IN_CONTEXT, MODES, STANDALONE, Identity
 from latlut.opspec import OpSpec, unique
 from latlut.parts import Part
 from latlut.plans import Plan
@@ -70,9 +70,7 @@ class SweepSettings:
         return asdict(self)
 
 
-def identity_of(
-    engine: Engine, target: str, *, statistic: str, mode: str = "standalone"
-) -> Identity:
+def identity_of(engine: Engine, target: str, *, statistic: str, mode: str = STANDALONE) -> Identity:
     """The identity of what ``engine`` measures here."""
     # Only a device with a UUID is a GPU; a Jetson's power mode is as much a part of it as a clock.
     return Identity(
@@ -99,8 +97,23 @@ def check_rebuilds(engine: Engine, rebuilds: int) -> None:
         )
 
 
+def check_mode(engine: Engine, mode: str) -> None:
+    """Refuse a mode that there is not (SpecError), or that the engine cannot measure in.
+
+    Raises:
+        EngineError: in-context entries of an engine whose sessions cannot take turns.
+    """
+    if mode not in MODES:
+        raise SpecError(f"the mode is one of {', '.join(MODES)}, received {mode!r}")
+    if mode == IN_CONTEXT and not engine.supports_in_context:
+        raise EngineError(
+            f"{engine.title} cannot measure operators in context: that takes two sessions that "
+            "are open side by side, and it has one at a time; use --mode standalone"
+        )
+
+
 class Sweep:
-    """One run over a plan.
+    """One run over a plan, in the table's mode.
 
     Args:
         table: writable, of the engine's identity.
@@ -153,12 +166,14 @@ class Sweep:
         Raises:
             LatlutError: an op spec of an unknown operator (before anything is timed), or a
                 table that cannot be written.
-            EngineError: several builds are asked for of an engine that always builds the same.
+            EngineError: several builds are asked for of an engine that always builds the same,
+                or differences of one that cannot take them.
             DeviceLostError: the device went away; what was measured before is in the table.
         """
         for spec in self.plan.specs:
             operators.check(spec)
         check_rebuilds(self.engine, self.settings.rebuilds)
+        check_mode(self.engine, self.table.identity.mode)
         settings, part = self.settings, self.part
         work = work_of(
             self.table, self.plan, part, settings.passes, settings.rebuilds, settings.seed
@@ -231,6 +246,7 @@ class Sweep:
                 known_parities(self.table),
                 self._fail,
                 self.monitor,
+                self.table.identity.mode,
             )
             own = {"part": [self.part.index, self.part.count], "device": self._uuid}
             self._run_id = recording.start_run(

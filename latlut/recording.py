@@ -16,7 +16,7 @@ from latlut import __version__
 from latlut.gpustate import GpuState
 from latlut.opspec import OpSpec
 from latlut.table import LatencyTable, now_text
-from latlut.timing import Sampling
+from latlut.timing import PairedSampling, Sampling
 
 
 @dataclass(frozen=True)
@@ -157,17 +157,26 @@ def add_measurements(
     measurements: Sequence[Measurement],
     sentinels: Sequence[tuple[OpSpec, int, float]] = (),
 ) -> None:
-    """Store what was measured, and sentinel readings (spec, group, milliseconds), at once."""
+    """Store what was measured, and sentinel readings (spec, group, milliseconds), at once.
+
+    Of a pair the reading and its interval are the difference's; quantiles and samples are those
+    with the operator, and what was read without it is stored beside them.
+
+    Raises:
+        TableError: a latency that is not positive, in a table of whole latencies.
+    """
     with table.writing() as db:
         for item in measurements:
+            pair = item.sampling if isinstance(item.sampling, PairedSampling) else None
             samples_ms = item.sampling.samples_ns / 1e6
             p10, median, p90 = np.quantile(samples_ms, [0.1, 0.5, 0.9])
             interval = item.sampling.interval_ms
             db.execute(
                 "INSERT OR REPLACE INTO measurements (op_spec_id, pass_id, group_index, at, n,"
                 " reading_ms, min_ms, p10_ms, median_ms, p90_ms, max_ms, ci_low_ms, ci_high_ms,"
-                " warmup_runs, is_steady, requeues, parity, samples, build_index)"
-                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                " warmup_runs, is_steady, requeues, parity, samples, build_index, with_ms,"
+                " without_ms, without_samples, turn_sizes)"
+                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 [
                     spec_ids[item.spec.key],
                     pass_id,
@@ -188,6 +197,10 @@ def add_measurements(
                     item.parity,
                     pack_samples(item.sampling.samples_ns),
                     item.build,
+                    pair.with_ms if pair else None,
+                    pair.without_ms if pair else None,
+                    pack_samples(pair.without_ns) if pair else None,
+                    json.dumps(list(pair.turn_sizes)) if pair else None,
                 ],
             )
             db.execute("DELETE FROM failures WHERE op_spec_id = ?", [spec_ids[item.spec.key]])

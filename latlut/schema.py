@@ -38,6 +38,26 @@ def m003_gpus_and_builds(db: Database) -> None:
             db.conn.execute(statement)
 
 
+@migrations()
+def m004_differences(db: Database) -> None:
+    """Readings that are differences of two latencies: zero and below, in tables of that mode only.
+
+    SQLite cannot drop a CHECK: both tables are made anew without it, and triggers that know the
+    table's mode take its place.
+    """
+    for statement in _DIFFERENCES.split(";\n"):
+        if statement.strip():
+            db.conn.execute(statement)
+
+
+@migrations()
+def m005_calibrations(db: Database) -> None:
+    """Calibrations; what a validation measured at, and each network's readings."""
+    for statement in _CALIBRATIONS.split(";\n"):
+        if statement.strip():
+            db.conn.execute(statement)
+
+
 _INITIAL = """
 CREATE TABLE identity (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -169,4 +189,96 @@ CREATE VIEW gpu_log AS
         sm_mhz, memory_mhz, temperature_c, power_w, power_limit_w, throttle_reasons,
         other_processes, performance_state, is_disturbed
     FROM gpu_states LEFT JOIN passes ON passes.id = pass_id ORDER BY gpu_states.id;
+"""
+
+_CALIBRATIONS = """
+ALTER TABLE validations ADD COLUMN input_size TEXT;
+ALTER TABLE validations ADD COLUMN batch INTEGER;
+ALTER TABLE validation_networks ADD COLUMN plain_ms REAL;
+ALTER TABLE validation_networks ADD COLUMN readings TEXT;
+CREATE TABLE calibrations (
+    id INTEGER PRIMARY KEY, at TEXT NOT NULL, version INTEGER NOT NULL, networks INTEGER NOT NULL,
+    seed INTEGER NOT NULL, model TEXT NOT NULL, scores TEXT NOT NULL, latlut_version TEXT NOT NULL
+);
+CREATE TABLE calibration_networks (
+    calibration_id INTEGER NOT NULL REFERENCES calibrations(id), number INTEGER NOT NULL,
+    architecture TEXT NOT NULL, source TEXT NOT NULL, validation_id INTEGER NOT NULL,
+    position INTEGER NOT NULL, is_fitted INTEGER NOT NULL,
+    PRIMARY KEY (calibration_id, number)
+);
+"""
+
+_DIFFERENCES = """
+DROP VIEW suspects;
+DROP VIEW latencies;
+DROP VIEW readings;
+DROP VIEW run_log;
+CREATE TABLE new_measurements (
+    id INTEGER PRIMARY KEY, op_spec_id INTEGER NOT NULL REFERENCES op_specs(id),
+    pass_id INTEGER NOT NULL REFERENCES passes(id), group_index INTEGER,
+    at TEXT NOT NULL, n INTEGER NOT NULL, reading_ms REAL NOT NULL,
+    min_ms REAL, p10_ms REAL, median_ms REAL,
+    p90_ms REAL, max_ms REAL, ci_low_ms REAL, ci_high_ms REAL, warmup_runs INTEGER,
+    is_steady INTEGER, requeues INTEGER NOT NULL DEFAULT 0, parity REAL,
+    samples BLOB, build_index INTEGER NOT NULL DEFAULT 0,
+    with_ms REAL CHECK (with_ms > 0), without_ms REAL CHECK (without_ms > 0),
+    without_samples BLOB, turn_sizes TEXT,
+    UNIQUE (op_spec_id, pass_id)
+);
+INSERT INTO new_measurements SELECT id, op_spec_id, pass_id, group_index, at, n, reading_ms, min_ms,
+    p10_ms, median_ms, p90_ms, max_ms, ci_low_ms, ci_high_ms, warmup_runs, is_steady, requeues,
+    parity, samples, build_index, NULL, NULL, NULL, NULL FROM measurements;
+DROP TABLE measurements;
+ALTER TABLE new_measurements RENAME TO measurements;
+CREATE INDEX measurements_pass ON measurements(pass_id);
+CREATE TABLE new_entries (
+    op_spec_id INTEGER PRIMARY KEY REFERENCES op_specs(id),
+    latency_ms REAL NOT NULL, ci_low_ms REAL, ci_high_ms REAL, own_error REAL,
+    passes INTEGER NOT NULL, n INTEGER NOT NULL, roofline_ms REAL,
+    warnings TEXT NOT NULL DEFAULT '', updated_at TEXT NOT NULL,
+    builds INTEGER NOT NULL DEFAULT 1, build_error REAL, build_sd REAL, pass_sd REAL,
+    own_error_ms REAL
+);
+INSERT INTO new_entries SELECT op_spec_id, latency_ms, ci_low_ms, ci_high_ms, own_error, passes, n,
+    roofline_ms, warnings, updated_at, builds, build_error, build_sd, pass_sd,
+    own_error * latency_ms FROM entries;
+DROP TABLE entries;
+ALTER TABLE new_entries RENAME TO entries;
+CREATE TRIGGER measurements_positive BEFORE INSERT ON measurements
+    WHEN NEW.reading_ms <= 0 AND (SELECT mode FROM identity) IS NOT 'in-context'
+    BEGIN SELECT RAISE(ABORT, 'a reading must be above 0 ms: reading_ms > 0'); END;
+CREATE TRIGGER entries_positive BEFORE INSERT ON entries
+    WHEN NEW.latency_ms <= 0 AND (SELECT mode FROM identity) IS NOT 'in-context'
+    BEGIN SELECT RAISE(ABORT, 'a latency must be above 0 ms: latency_ms > 0'); END;
+CREATE TRIGGER measurements_stay_positive BEFORE UPDATE OF reading_ms ON measurements
+    WHEN NEW.reading_ms <= 0 AND (SELECT mode FROM identity) IS NOT 'in-context'
+    BEGIN SELECT RAISE(ABORT, 'a reading must be above 0 ms: reading_ms > 0'); END;
+CREATE TRIGGER entries_stay_positive BEFORE UPDATE OF latency_ms ON entries
+    WHEN NEW.latency_ms <= 0 AND (SELECT mode FROM identity) IS NOT 'in-context'
+    BEGIN SELECT RAISE(ABORT, 'a latency must be above 0 ms: latency_ms > 0'); END;
+CREATE VIEW latencies AS
+    SELECT op_specs.key AS op_spec, kind, in_channels, out_channels, stride, height, width, batch,
+        options, round(latency_ms, 5) AS latency_ms, round(ci_low_ms, 5) AS ci_low_ms,
+        round(ci_high_ms, 5) AS ci_high_ms,
+        round(50.0 * (ci_high_ms - ci_low_ms) / nullif(abs(latency_ms), 0), 2) AS ci_percent,
+        passes, n, builds, round(100 * build_error, 2) AS build_percent,
+        round(100 * build_sd, 2) AS build_sd_percent, round(100 * pass_sd, 2) AS pass_sd_percent,
+        round(roofline_ms, 5) AS roofline_ms,
+        CASE WHEN latency_ms > 0 THEN round(macs / latency_ms / 1e6, 2) END AS gmacs_per_s, warnings
+    FROM entries JOIN op_specs ON op_specs.id = entries.op_spec_id;
+CREATE VIEW suspects AS
+    SELECT * FROM latencies WHERE warnings <> '' ORDER BY ci_percent DESC;
+CREATE VIEW readings AS
+    SELECT op_specs.key AS op_spec, runs.id AS run, pass_index, device, build_index, group_index,
+        measurements.at, reading_ms, with_ms, without_ms, n, min_ms, p10_ms, median_ms, p90_ms,
+        max_ms, ci_low_ms, ci_high_ms, is_steady, requeues, speed_factor
+    FROM measurements JOIN op_specs ON op_specs.id = op_spec_id
+        JOIN passes ON passes.id = pass_id JOIN runs ON runs.id = run_id;
+CREATE VIEW run_log AS
+    SELECT id, kind, status, started_at, ended_at, plan, latlut_version,
+        json_extract(environment, '$.host') AS host,
+        json_extract(seconds, '$.total') AS seconds,
+        (SELECT count(*) FROM measurements JOIN passes ON passes.id = pass_id
+            WHERE passes.run_id = runs.id) AS measurements
+    FROM runs;
 """

@@ -41,11 +41,16 @@ class Interval:
     high: float
 
     @property
-    def half_width(self) -> float:
-        """Larger distance from the value to a bound, relative to the value; NaN if unbounded."""
+    def margin(self) -> float:
+        """Larger distance from the value to a bound, in the samples' unit; NaN if unbounded."""
         if not (math.isfinite(self.low) and math.isfinite(self.high)):
             return math.nan
-        return max(self.high - self.value, self.value - self.low) / self.value
+        return max(self.high - self.value, self.value - self.low)
+
+    @property
+    def half_width(self) -> float:
+        """``margin`` relative to the value, which must not be 0."""
+        return self.margin / self.value
 
 
 @lru_cache(maxsize=4096)
@@ -107,6 +112,13 @@ def quantile_interval(samples: np.ndarray, q: float, confidence: float = CONFIDE
     return Interval(value, low, high)
 
 
+def statistic_value(samples: np.ndarray, statistic: str) -> float:
+    """The named statistic of the samples without an interval, in their unit."""
+    return float(
+        np.quantile(samples, STATISTICS[check_statistic(statistic)], method="median_unbiased")
+    )
+
+
 def statistic_interval(samples: np.ndarray, statistic: str) -> Interval:
     """The named statistic of the samples with its 95% interval; see ``quantile_interval``."""
     return quantile_interval(samples, STATISTICS[check_statistic(statistic)])
@@ -160,6 +172,20 @@ def _inverse_trigamma(y: float) -> float:
 
 
 @dataclass(frozen=True)
+class Centres:
+    """Medians of rows; arrays of length E, in the unit of the values.
+
+    ``half_width`` of the median's 95% interval from the spread within the rows, NaN where nothing
+    is known of it; ``counts`` how many values a row has.
+    """
+
+    value: np.ndarray
+    half_width: np.ndarray
+    counts: np.ndarray
+    prior: SpreadPrior
+
+
+@dataclass(frozen=True)
 class Combined:
     """Entries from several passes; arrays of length E.
 
@@ -192,9 +218,7 @@ def combine_passes(readings: np.ndarray, speeds: np.ndarray | None = None) -> Co
 
     where b, the elasticity, is the least-squares slope of the readings' deviations from their
     entry's mean on those of the speeds, over all entries: 1 where an op suffers as much as the
-    sentinels do, 0 where they tell nothing. The interval is a t interval whose variance is the
-    entry's own, shrunk towards that of all entries (``fit_spread_prior``); the median of P normal
-    values has a standard deviation of at most 1.2533 / sqrt(P) of one value's.
+    sentinels do, 0 where they tell nothing. The interval is that of ``centres``.
 
     Args:
         readings: (E, P) positive, NaN where an entry was not measured in a pass.
@@ -203,21 +227,39 @@ def combine_passes(readings: np.ndarray, speeds: np.ndarray | None = None) -> Co
     Raises:
         SpecError: a reading is not positive.
     """
+    logs, elasticity = log_readings_at_usual_speed(readings, speeds)
+    found = centres(logs)
+    return Combined(np.exp(found.value), found.half_width, found.counts, found.prior, elasticity)
+
+
+def centres(values: np.ndarray) -> Centres:
+    """The median of each row, with an interval from the spread within it.
+
+    The interval is a t interval whose variance is the row's own, shrunk towards that of all rows
+    (``fit_spread_prior``); the median of P normal values has a standard deviation of at most
+    1.2533 / sqrt(P) of one value's.
+
+    Args:
+        values: (E, P), NaN where a row has none.
+    """
     from scipy.stats import t as student
 
-    logs, elasticity = log_readings_at_usual_speed(readings, speeds)
-    counts = np.isfinite(logs).sum(axis=1)
+    counts = np.isfinite(values).sum(axis=1)
     dof = np.maximum(counts - 1, 0).astype(float)
-    value = np.array(
-        [np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in logs]
-    )
-    variances = np.nansum(_centred(logs) ** 2, axis=1) / np.maximum(dof, 1)
+    value = row_medians(values)
+    variances = np.nansum(_centred(values) ** 2, axis=1) / np.maximum(dof, 1)
     prior = fit_spread_prior(variances, dof)
     posterior, posterior_dof = posterior_variances(variances, dof, prior)
     scale = np.where(counts <= 2, 1.0, MEDIAN_LOSS) / np.sqrt(np.maximum(counts, 1))
     half_width = student.ppf(0.975, posterior_dof) * np.sqrt(posterior) * scale
-    half_width = np.where(counts > 0, half_width, np.nan)
-    return Combined(np.exp(value), half_width, counts, prior, elasticity)
+    return Centres(value, np.where(counts > 0, half_width, np.nan), counts, prior)
+
+
+def row_medians(values: np.ndarray) -> np.ndarray:
+    """(E, P) to (E,): the median of what is finite in each row, NaN where nothing is."""
+    return np.array(
+        [np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in values]
+    )
 
 
 def log_readings_at_usual_speed(

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from latlut.builds import CombinedBuilds, combine_builds
+from latlut.differences import combine_differences
+from latlut.entry_errors import EntryError, error_of_difference, error_of_latency
 from latlut.recording import unpack_samples
 from latlut.stats import (
     CONFIDENCE,
@@ -29,6 +31,7 @@ WIDE_INTERVAL = 0.10
 #: Warnings that say what an entry is, or who else was there; not that it was disturbed.
 NEAR_LAUNCH_FLOOR = "near the launch floor"
 OTHER_PROCESSES = "other processes on the GPU"
+NEAR_ZERO = "not distinguishable from zero"
 #: Measured faster than the roofline by this factor: a measurement error, not a clever kernel.
 ROOFLINE_SLACK = 4.0
 
@@ -134,6 +137,41 @@ def _group_troubles(table: LatencyTable) -> dict[tuple[int, int], tuple[str, ...
     return found
 
 
+@dataclass(frozen=True)
+class _Readings:
+    """What was measured, (E, P): entries in rows, passes in columns; NaN where there is nothing.
+
+    ``with_ms`` and ``without_ms`` of differences, ``speeds`` None where there is no sentinel.
+    """
+
+    reading_ms: np.ndarray
+    with_ms: np.ndarray
+    without_ms: np.ndarray
+    builds: np.ndarray
+    speeds: np.ndarray | None
+
+
+def _arranged(
+    groups: Mapping[int, Sequence[Mapping]],
+    columns: Mapping[int, int],
+    speeds: Mapping[tuple[int, int], float],
+) -> _Readings:
+    shape = (len(groups), len(columns))
+    reading, with_, without, beside = (np.full(shape, np.nan) for _ in range(4))
+    builds = np.zeros(shape, dtype=int)
+    for line, spec_id in enumerate(sorted(groups)):
+        for row in groups[spec_id]:
+            column = columns[row["pass_id"]]
+            ms = row["reading_ms"]
+            reading[line, column] = ms
+            # Where nothing comes before an operator the reading is all of the graph with it.
+            with_[line, column] = ms if row["with_ms"] is None else row["with_ms"]
+            without[line, column] = row["without_ms"] or 0.0
+            builds[line, column] = row["build_index"]
+            beside[line, column] = speeds.get((row["pass_id"], row["group_index"]), np.nan)
+    return _Readings(reading, with_, without, builds, beside if speeds else None)
+
+
 def _combined(
     readings: np.ndarray, builds: np.ndarray, speeds: np.ndarray | None
 ) -> CombinedBuilds:
@@ -156,6 +194,8 @@ def summarise(table: LatencyTable) -> None:
     the median over passes, with several builds the mean of their medians. Its interval comes from
     the spread between passes and between builds, is never narrower than the pooled samples' own,
     and contains the error that all entries share.
+
+    Differences are combined as such (``latlut.differences``); their intervals are in milliseconds.
     """
     statistic = table.identity.statistic
     speeds = group_speeds(table)
@@ -163,7 +203,7 @@ def summarise(table: LatencyTable) -> None:
     columns = {r["id"]: i for i, r in enumerate(table.rows("SELECT id FROM passes ORDER BY id"))}
     rows = table.rows(
         "SELECT op_spec_id, pass_id, group_index, n, reading_ms, is_steady, requeues, samples,"
-        " build_index, macs, moved_bytes"
+        " build_index, macs, moved_bytes, with_ms, without_ms, ci_low_ms, ci_high_ms"
         " FROM measurements JOIN op_specs ON op_specs.id = op_spec_id"
     )
     if not rows:
@@ -172,47 +212,50 @@ def summarise(table: LatencyTable) -> None:
     for row in rows:
         groups.setdefault(row["op_spec_id"], []).append(row)
     ids = sorted(groups)
-    readings = np.full((len(ids), len(columns)), np.nan)
-    beside = np.full((len(ids), len(columns)), np.nan)
-    builds = np.zeros((len(ids), len(columns)), dtype=int)
-    for line, spec_id in enumerate(ids):
-        for row in groups[spec_id]:
-            column = columns[row["pass_id"]]
-            readings[line, column] = row["reading_ms"]
-            builds[line, column] = row["build_index"]
-            beside[line, column] = speeds.get((row["pass_id"], row["group_index"]), np.nan)
-    combined = _combined(readings, builds, beside if speeds else None)
+    found = _arranged(groups, columns, speeds)
+    has_differences = table.identity.is_in_context
+    if has_differences:
+        combined = combine_differences(
+            found.reading_ms, found.with_ms, found.without_ms, found.builds, found.speeds
+        )
+    else:
+        combined = _combined(found.reading_ms, found.builds, found.speeds)
     roofline = Roofline(**json.loads(table.fact("roofline") or "{}"))
     floor_ms = float(table.fact("launch_floor_ms") or 0.0)
     troubles = _group_troubles(table)
     with table.writing() as db:
         for line, spec_id in enumerate(ids):
             mine = groups[spec_id]
-            value, spread = float(combined.value[line]), float(combined.half_width[line])
-            within = _within_half_width(mine, statistic)
-            known = [width for width in (spread, within) if np.isfinite(width)]
-            own = max(known) if np.isfinite(spread) else None  # one sitting is no interval
-            total = None if own is None else float(np.hypot(own, shared))
             macs, moved = mine[0]["macs"], mine[0]["moved_bytes"]
-            warnings = _warnings(mine, total, roofline.is_impossible(value, macs, moved))
+            value, spread = float(combined.value[line]), float(combined.half_width[line])
+            build = float(combined.build_half_width[line])
+            if has_differences:
+                within = _within_half_width_ms(mine)
+                error = error_of_difference(value, spread, within, build, shared)
+                warnings = _warnings(mine, error, _is_impossible_at_most(roofline, error, macs))
+            else:
+                within = _within_half_width(mine, statistic)
+                error = error_of_latency(value, spread, within, build, shared)
+                warnings = _warnings(mine, error, roofline.is_impossible(value, macs, moved))
+                if value < LAUNCH_FLOOR_SLACK * floor_ms:
+                    warnings.append(NEAR_LAUNCH_FLOOR)
             seen = [troubles.get((row["pass_id"], row["group_index"]), ()) for row in mine]
             warnings += dict.fromkeys(text for texts in seen for text in texts)
-            if value < LAUNCH_FLOOR_SLACK * floor_ms:
-                warnings.append(NEAR_LAUNCH_FLOOR)
             db.execute(
                 "INSERT OR REPLACE INTO entries (op_spec_id, latency_ms, ci_low_ms, ci_high_ms,"
-                " own_error, passes, n, builds, build_error, build_sd, pass_sd, roofline_ms,"
-                " warnings, updated_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                " own_error, own_error_ms, passes, n, builds, build_error, build_sd, pass_sd,"
+                " roofline_ms, warnings, updated_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 [
                     spec_id,
                     value,
-                    None if total is None else value * np.exp(-total),
-                    None if total is None else value * np.exp(total),
-                    own,
+                    error.low_ms,
+                    error.high_ms,
+                    error.own,
+                    error.own_ms,
                     len(mine),
                     sum(row["n"] for row in mine),
                     int(combined.builds[line]),
-                    _or_none(combined.build_half_width[line]),
+                    error.build,
                     _or_none(combined.build_sd[line]),
                     _or_none(combined.pass_sd[line]),
                     roofline.least_ms(macs, moved),
@@ -226,6 +269,24 @@ def summarise(table: LatencyTable) -> None:
             )
 
 
+def _is_impossible_at_most(roofline: Roofline, error: EntryError, macs: int | None) -> bool:
+    """Whether even the upper end of a difference is beyond what the target can compute.
+
+    What an operator moves says nothing here: in context it may stay in a cache, or in registers.
+    """
+    return error.high_ms is not None and roofline.is_impossible(error.high_ms, macs, None)
+
+
+def _within_half_width_ms(rows: Sequence[Mapping]) -> float:
+    """Half-width of the mean of the passes' own intervals, milliseconds; NaN where none has one."""
+    halves = [
+        (row["ci_high_ms"] - row["ci_low_ms"]) / 2
+        for row in rows
+        if row["ci_low_ms"] is not None and row["ci_high_ms"] is not None
+    ]
+    return float(np.linalg.norm(halves)) / len(halves) if halves else float("nan")
+
+
 def _within_half_width(rows: Sequence[Mapping], statistic: str) -> float:
     """Relative half-width that the samples of all passes together give, NaN if too few."""
     parts = [
@@ -237,12 +298,14 @@ def _within_half_width(rows: Sequence[Mapping], statistic: str) -> float:
     return interval.half_width
 
 
-def _warnings(rows: Sequence[Mapping], total: float | None, is_impossible: bool) -> list[str]:
-    found = []
+def _warnings(rows: Sequence[Mapping], error: EntryError, is_impossible: bool) -> list[str]:
+    found, total = [], error.total
     if is_impossible:
         found.append("faster than the target's peak figures allow")
     if total is None:
         found.append(f"interval unknown after {len(rows)} pass{'es' if len(rows) > 1 else ''}")
+    elif error.is_near_zero:
+        found.append(NEAR_ZERO)
     elif total > WIDE_INTERVAL:
         found.append(f"interval of {100 * total:.1f}%")
     if sum(not row["is_steady"] for row in rows if row["is_steady"] is not None) * 2 > len(rows):

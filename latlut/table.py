@@ -37,21 +37,23 @@ if TYPE_CHECKING:
 
 _ENTRY_COLUMNS = (
     "key, latency_ms, ci_low_ms, ci_high_ms, own_error, passes, n, roofline_ms, warnings,"
-    " builds, build_error, build_sd, pass_sd"
+    " builds, build_error, build_sd, pass_sd, coalesce(own_error_ms, own_error * latency_ms)"
 )
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One op spec's measured latency.
+    """One op spec's measured latency; in a table of differences it may be zero or negative.
 
     ``latency_ms`` and its 95% interval (None where unknown: one pass, or imported without one);
-    ``own_error`` the part of the interval's relative half-width that other entries do not share;
+    ``own_error`` the part of the interval's relative half-width that other entries do not share,
+    ``own_error_ms`` the same in milliseconds, which also an entry of zero has;
     ``passes`` and ``n`` how many passes and samples it rests on; ``roofline_ms`` the least that
     the target's peak figures allow; ``warnings`` what to know before believing it. ``builds`` how
     many independent builds of the engine it rests on; ``build_error`` the part of ``own_error``
     that comes from their number; ``build_sd`` and ``pass_sd`` the relative standard deviations
-    from build to build and from pass to pass on one build; None where one build was measured.
+    from build to build and from pass to pass on one build; None where one build was measured. Of
+    a difference they are relative to what it is a difference of (``latlut.differences``).
     """
 
     key: str
@@ -67,6 +69,22 @@ class Entry:
     build_error: float | None = None
     build_sd: float | None = None
     pass_sd: float | None = None
+    own_error_ms: float | None = None
+
+    @property
+    def is_distinguishable(self) -> bool:
+        """Whether zero lies outside the interval; True where there is none."""
+        if self.ci_low_ms is None or self.ci_high_ms is None:
+            return True
+        return not self.ci_low_ms <= 0 <= self.ci_high_ms
+
+    @property
+    def ci_percent(self) -> float | None:
+        """The interval's half-width in percent of the latency; None where there is no interval,
+        or where zero lies in it: nothing is a share of what may be nothing."""
+        if self.ci_low_ms is None or self.ci_high_ms is None or not self.is_distinguishable:
+            return None
+        return 50 * (self.ci_high_ms - self.ci_low_ms) / abs(self.latency_ms)
 
     @property
     def spec(self) -> OpSpec:
@@ -214,6 +232,10 @@ class LatencyTable:
         """The rows of a query, as dictionaries."""
         with storage_errors(self.path):
             return list(self.db.query(sql, list(parameters)))
+
+    def has(self, name: str) -> bool:
+        """Whether the file has an SQL table of that name: one of an older version may not."""
+        return bool(self.rows("SELECT 1 FROM sqlite_master WHERE name = ?", [name]))
 
     @cached_property
     def identity(self) -> Identity:

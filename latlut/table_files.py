@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from latlut import recording
-from latlut.errors import ImportFileError, TableError
-from latlut.identity import Identity
+from latlut.errors import IdentityError, ImportFileError, TableError
+from latlut.identity import STANDALONE, Identity
 from latlut.importers import (
     EntryRow,
     ImportedRow,
@@ -67,8 +67,14 @@ def import_file(
         ImportFileError: the file cannot be used as it is.
         IdentityError: the table holds another identity, or the file has none and none is given.
     """
+    overrides = identity_overrides or {}
     is_new = not table_path.exists()
     if path.suffix.lower() == ".npy":
+        if overrides.get("mode", STANDALONE) != STANDALONE:
+            raise IdentityError(
+                f"{path}: its operators were timed standalone, received mode={overrides['mode']}: "
+                "leave the mode out"
+            )
         source = read_fasterseg_npy(path)
         values: dict[str, str | int] = FASTERSEG_IDENTITY.to_dict()
         repeats = source.latencies_ms()
@@ -84,7 +90,8 @@ def import_file(
             _write_readings(table, repeats, path)
 
     else:
-        entries = read_entries(path)
+        mode = overrides.get("mode")
+        entries = read_entries(path, None if mode is None else str(mode))
         values = dict(entries.identity or {})
         shared = _shared_error(values.pop("shared_error", 0.0), path)
         specs, count = [row.spec for row in entries.rows], len(entries.rows)
@@ -93,7 +100,7 @@ def import_file(
         def write(table: LatencyTable) -> None:
             _write_entries(table, entries.rows, shared, path)
 
-    identity = Identity.from_dict(values | (identity_overrides or {}))
+    identity = Identity.from_dict(values | overrides)
     try:
         with LatencyTable.create(table_path, identity) as table:
             _refuse_measured(table, specs, path)
@@ -164,19 +171,18 @@ def _write_entries(
     run_id = _start(table, path, len(rows))
     with table.writing() as db:
         for row in rows:
-            own = None
-            if row.ci_low_ms is not None and row.ci_high_ms is not None:
-                total = float(np.log(row.ci_high_ms / row.ci_low_ms)) / 2
-                own = max(0.0, total**2 - shared**2) ** 0.5
+            own, own_ms = _own_errors(row, shared, table.identity)
             db.execute(
                 "INSERT OR REPLACE INTO entries (op_spec_id, latency_ms, ci_low_ms, ci_high_ms,"
-                " own_error, passes, n, warnings, updated_at) VALUES (?,?,?,?,?,?,?,?,?)",
+                " own_error, own_error_ms, passes, n, warnings, updated_at)"
+                " VALUES (?,?,?,?,?,?,?,?,?,?)",
                 [
                     ids[row.spec.key],
                     row.latency_ms,
                     row.ci_low_ms,
                     row.ci_high_ms,
                     own,
+                    own_ms,
                     row.passes or 1,
                     row.n or 1,
                     row.warnings,
@@ -187,6 +193,22 @@ def _write_entries(
             "INSERT OR REPLACE INTO facts (name, value) VALUES ('shared_error', ?)", [repr(shared)]
         )
     recording.end_run(table, run_id, "imported")
+
+
+def _own_errors(
+    row: EntryRow, shared: float, identity: Identity
+) -> tuple[float | None, float | None]:
+    """What of a row's interval other entries do not share: relative, and in milliseconds."""
+    if row.ci_low_ms is None or row.ci_high_ms is None:
+        return None, None
+    size_ms = abs(row.latency_ms)
+    if identity.is_in_context:
+        half_ms = (row.ci_high_ms - row.ci_low_ms) / 2
+        own_ms = max(0.0, half_ms**2 - (shared * size_ms) ** 2) ** 0.5
+        return (own_ms / size_ms if size_ms else None), own_ms
+    total = float(np.log(row.ci_high_ms / row.ci_low_ms)) / 2
+    own = max(0.0, total**2 - shared**2) ** 0.5
+    return own, own * size_ms
 
 
 def export_file(table: LatencyTable, path: Path) -> int:

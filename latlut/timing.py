@@ -5,6 +5,9 @@ speed flips between levels for tens to hundreds of milliseconds (a neighbour on 
 the clock): samples of one op taken in one go fall into one such level, the same number of samples
 spread over a few seconds see them all.
 
+An operator in context is a pair of graphs, with it and without it, that are timed in the same
+turns: what is asked for is their difference (``latlut.differences``).
+
 ``sample_ns`` is anything that runs n times and gives n durations: an engine's session, or a
 script in a test. Time is read only from the durations themselves, so a scripted engine needs no
 clock.
@@ -16,9 +19,11 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
+from latlut.differences import paired_reading
 from latlut.errors import SpecError
 from latlut.stats import Interval, check_statistic, statistic_interval
 
@@ -74,6 +79,29 @@ class Sampling:
     is_steady: bool
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Samplers of the graph with an operator and of that without it."""
+
+    with_operator: SampleNs
+    without: SampleNs
+
+
+@dataclass(frozen=True)
+class PairedSampling(Sampling):
+    """A pair's samples in one pass; ``interval_ms`` is the difference's, which may be negative.
+
+    ``samples_ns`` are those with the operator, ``without_ns`` (n,) int64 those without it, both in
+    turns of ``turn_sizes`` samples; ``with_ms`` and ``without_ms`` the two latencies, whose
+    difference is the reading. Warm-up and timing are those of both.
+    """
+
+    without_ns: np.ndarray
+    turn_sizes: tuple[int, ...]
+    with_ms: float
+    without_ms: float
+
+
 def warm_up(sample_ns: SampleNs, settings: TimingSettings) -> tuple[int, float, bool, float]:
     """Run until two consecutive windows agree or the cap is reached.
 
@@ -98,6 +126,15 @@ def warm_up(sample_ns: SampleNs, settings: TimingSettings) -> tuple[int, float, 
         if spent_ns >= settings.warmup_cap_s * 1e9:
             return runs, spent_ns / 1e9, False, run_ns / 1e9
         previous = level
+
+
+class _WarmUp(NamedTuple):
+    """What ``warm_up`` gives."""
+
+    runs: int
+    spent_s: float
+    is_steady: bool
+    run_s: float
 
 
 @dataclass
@@ -147,8 +184,83 @@ class _Turns:
         )
 
 
+#: A median over turns has a 95% interval from this many turns on.
+MIN_TURNS = 6
+#: At most this share of a pair's samples in one turn.
+TURN_SHARE = 0.1
+
+
+@dataclass
+class _PairedTurns:
+    """One pair's turns so far: in each, as many samples with the operator as without it."""
+
+    pair: Pair
+    settings: TimingSettings
+    warm_with: _WarmUp
+    warm_without: _WarmUp
+    chunks: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    count: int = 0
+    spent_s: float = 0.0
+
+    def take(self) -> None:
+        """A burst of each, half as long as an op's alone; they take turns in being the first."""
+        settings = self.settings
+        most = max(
+            2, min(int(TURN_SHARE * settings.max_samples), settings.max_samples - self.count)
+        )
+        wanted = int(np.clip(settings.burst_s / 2 / self.warm_with.run_s, 2, most))
+        if self.spent_s >= settings.time_cap_s:  # slow ops: no more than what is still needed
+            wanted = max(1, min(wanted, settings.min_samples - self.count))
+        is_with_first = len(self.chunks) % 2 == 0
+        first, second = self.pair.with_operator, self.pair.without
+        if not is_with_first:
+            first, second = second, first
+        bursts = []
+        for sampler in (first, second):
+            sampler(1)
+            bursts.append(np.asarray(sampler(wanted), dtype=np.int64))
+        chunk = (bursts[0], bursts[1]) if is_with_first else (bursts[1], bursts[0])
+        self.chunks.append(chunk)
+        self.count += wanted
+        self.spent_s += float(chunk[0].sum()) / 1e9
+
+    def is_done(self) -> bool:
+        settings = self.settings
+        if self.count < settings.min_samples or len(self.chunks) < MIN_TURNS:
+            return False
+        if self.count >= settings.max_samples - 1 or self.spent_s >= settings.time_cap_s:
+            return True
+        if self.spent_s < settings.min_time_s:
+            return False
+        found = paired_reading(*self._samples(), settings.statistic)
+        return found.difference_ms.margin <= settings.ci * found.with_ms.value
+
+    def result(self) -> PairedSampling:
+        with_ns, without_ns, sizes = self._samples()
+        found = paired_reading(with_ns, without_ns, sizes, self.settings.statistic)
+        extra_runs = len(sizes)
+        return PairedSampling(
+            with_ns,
+            found.difference_ms,
+            self.warm_with.runs + self.warm_without.runs + 2 * extra_runs,
+            self.warm_with.spent_s
+            + self.warm_without.spent_s
+            + extra_runs * (self.warm_with.run_s + self.warm_without.run_s),
+            self.spent_s + float(without_ns.sum()) / 1e9,
+            self.warm_with.is_steady and self.warm_without.is_steady,
+            without_ns,
+            sizes,
+            found.with_ms.value,
+            found.without_ms,
+        )
+
+    def _samples(self) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
+        with_ns, without_ns = (np.concatenate(part) for part in zip(*self.chunks, strict=True))
+        return with_ns, without_ns, tuple(len(chunk) for chunk, _ in self.chunks)
+
+
 def measure_side_by_side(
-    samplers: Sequence[SampleNs],
+    samplers: Sequence[SampleNs | Pair],
     settings: TimingSettings,
     companions: Sequence[SampleNs] = (),
     companion_burst_s: float = 0.003,
@@ -159,16 +271,18 @@ def measure_side_by_side(
     so, a bound that the samples cannot give is NaN.
 
     Args:
-        samplers: one per op, ready to run.
-        settings: when an op is known well enough.
+        samplers: one per op, ready to run; a pair where the op is the difference of two graphs.
+        settings: when an op is known well enough; of a pair the times are those with the op, and
+            ``ci`` is relative to the latency with it.
         companions: warm already; run a short burst in every round as long as any op is sampled.
         companion_burst_s: how long, seconds.
 
     Returns:
-        One sampling per op; the companions' samples, (n,) int64 nanoseconds each.
+        One sampling per op, a ``PairedSampling`` of a pair; the companions' samples, (n,) int64
+        nanoseconds each.
     """
     with garbage_collection_paused():
-        ops = [_Turns(sampler, settings, *_warm(sampler, settings)) for sampler in samplers]
+        ops = [_turns_of(sampler, settings) for sampler in samplers]
         bursts = [
             max(2, int(companion_burst_s * 1e9 / max(1.0, float(np.median(sampler(3))))))
             for sampler in companions
@@ -187,9 +301,18 @@ def measure_side_by_side(
     return [turns.result() for turns in ops], companion_samples
 
 
-def _warm(sampler: SampleNs, settings: TimingSettings) -> tuple[int, float, bool, float]:
+def _turns_of(sampler: SampleNs | Pair, settings: TimingSettings) -> _Turns | _PairedTurns:
+    """The op or pair, warmed up."""
+    if isinstance(sampler, Pair):
+        warm_with = _warm(sampler.with_operator, settings)
+        return _PairedTurns(sampler, settings, warm_with, _warm(sampler.without, settings))
+    warm = _warm(sampler, settings)
+    return _Turns(sampler, settings, warm.runs, warm.spent_s, warm.is_steady, warm.run_s)
+
+
+def _warm(sampler: SampleNs, settings: TimingSettings) -> _WarmUp:
     runs, spent_s, is_steady, run_s = warm_up(sampler, settings)
-    return runs, spent_s, is_steady, max(run_s, 1e-9)
+    return _WarmUp(runs, spent_s, is_steady, max(run_s, 1e-9))
 
 
 def measure(sample_ns: SampleNs, settings: TimingSettings) -> Sampling:

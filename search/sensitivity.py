@@ -154,9 +154,9 @@ class _Coefficients:
             if abs(coefficient) < 1e-12:
                 continue
             entry = table.lookup(OpSpec.parse(key))
-            if entry.own_error is None:
+            if entry.own_error_ms is None:
                 return None
-            own.append(coefficient * entry.own_error * entry.latency_ms)
+            own.append(coefficient * entry.own_error_ms)
             total += coefficient * entry.latency_ms
         return math.hypot(*own, table.shared_error * total)
 

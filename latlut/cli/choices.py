@@ -102,6 +102,16 @@ def device_options(command: Command) -> Command:
     return command
 
 
+def mode_option(command: Command) -> Command:
+    """--mode: how operators are isolated."""
+    return click.option(
+        "--mode",
+        type=click.Choice(("standalone", "in-context")),
+        help="Time operators alone, or inside a network as the difference of two graphs "
+        "[the table's; the engine's default].",
+    )(command)
+
+
 def operators_option(command: Command) -> Command:
     """--operators: modules that register operators of one's own."""
     return click.option(

@@ -70,7 +70,8 @@ def measure_part(job: DeviceJob, index: int, report: Callable[[Progress], None])
     engine = engine_class(job.engine)(own.threads, own.precision, job.gpus[index].uuid, job.options)
     part = Part(index, len(job.gpus))
     with measuring_on(engine, part), LatencyTable.open(job.path, is_writable=True) as table:
-        table.check_identity(identity_of(engine, own.target, statistic=own.statistic))
+        mode, statistic = own.mode, own.statistic
+        table.check_identity(identity_of(engine, own.target, statistic=statistic, mode=mode))
         return Sweep(
             table,
             job.plan,

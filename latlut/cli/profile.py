@@ -19,6 +19,7 @@ from latlut.cli.choices import (
     device_options,
     import_operators,
     is_left_open,
+    mode_option,
     operators_option,
 )
 from latlut.cli.devices import DeviceJob, DeviceListType, sweep_on_devices
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
     "--budget", type=DurationType(), help="Stop after this time, e.g. 10m; goes on later."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random order.")
+@mode_option
 @operators_option
 @quiet_option
 @json_option
@@ -98,7 +100,7 @@ def profile(
     plan: str | None, ops: tuple[str, ...], input_size: tuple[int, int] | None, batch: int | None,
     table_path: Path | None, passes: int, rebuilds: int, devices: tuple[int, ...] | None,
     ci: float, statistic: str, budget: float | None,
-    seed: int, operator_modules: tuple[str, ...], quiet: bool, as_json: bool,
+    seed: int, mode: str | None, operator_modules: tuple[str, ...], quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure every operator of a plan into a latency table.
 
@@ -109,6 +111,7 @@ def profile(
     latlut profile --cpu --input 256x512             the whole FasterSeg space on this CPU
     latlut profile --gpu 1080ti                      on a GPU, through TensorRT
     latlut profile --gpu h200 --devices 0,1,2,3      on four of them at once
+    latlut profile --cpu --mode in-context           operators between neighbours, not alone
     latlut profile --cpu --op "conv 64->96 stride 1 at 128x256"
     """
     choice = DeviceChoice(gpu, cpu, engine, precision, threads, engine_options)
@@ -119,19 +122,23 @@ def profile(
             own = existing.identity
         choice = as_in_table(choice, own)
         statistic = own.statistic if is_left_open("statistic") else statistic
+        mode = mode or own.mode
     target, chosen, gpus = _choose(choice, devices)
     import_operators(operator_modules)
 
     from latlut.environment import collect_environment
+    from latlut.identity import STANDALONE
     from latlut.measuring import measuring_on
-    from latlut.profiler import Sweep, SweepSettings, check_rebuilds, identity_of
+    from latlut.profiler import Sweep, SweepSettings, check_mode, check_rebuilds, identity_of
     from latlut.stats import check_statistic
     from latlut.summary import Roofline
     from latlut.table import LatencyTable
     from latlut.timing import TimingSettings
 
     wanted = _plan(plan, ops, input_size, batch)
-    identity = identity_of(chosen, target.name, statistic=statistic)
+    mode = mode or chosen.default_mode
+    check_mode(chosen, mode)
+    identity = identity_of(chosen, target.name, statistic=statistic, mode=mode)
     path = table_path or _default_path(identity.file_stem, batch)
     if is_left_open("rebuilds"):
         rebuilds = _builds_in(path)
@@ -155,7 +162,8 @@ def profile(
         f"{chosen.title} {chosen.version} on {where}, {chosen.precision}, "
         f"{chosen.threads} thread{'s' if chosen.threads > 1 else ''}; plan {wanted.name} with "
         f"{len(wanted.specs)} op specs, {passes} passes"
-        f"{f' over {rebuilds} builds' if rebuilds > 1 else ''} -> {path}",
+        f"{f' over {rebuilds} builds' if rebuilds > 1 else ''}"
+        f"{'' if mode == STANDALONE else f', {mode}'} -> {path}",
         quiet,
     )
     from latlut import operators
@@ -267,6 +275,8 @@ def _report(table: LatencyTable, plan: Plan, summary: SweepSummary, as_json: boo
         "median_ci_percent": coverage.median_ci_percent,
         "p95_ci_percent": coverage.p95_ci_percent,
         "median_build_percent": coverage.median_build_percent,
+        "near_zero": coverage.near_zero,
+        "negative": coverage.negative,
         "shared_error_percent": 100 * table.shared_error,
         "measured": summary.measured,
         "reused": summary.reused,
@@ -293,6 +303,11 @@ def _report(table: LatencyTable, plan: Plan, summary: SweepSummary, as_json: boo
                 if coverage.median_build_percent is None
                 else f", ±{coverage.median_build_percent:.1f}% comes from builds (median)"
             )
+        )
+    if coverage.near_zero or coverage.negative:
+        click.echo(
+            f"{coverage.near_zero} entries are not distinguishable from zero, "
+            f"{coverage.negative} are negative"
         )
     for key, message in summary.failed.items():
         click.echo(f"failed: {key}: {message}")

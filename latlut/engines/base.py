@@ -260,6 +260,10 @@ class Engine(ABC):
     option_choices: ClassVar[Mapping[str, EngineOption]] = {}
     #: Whether two builds of one graph can differ in speed.
     chooses_tactics: ClassVar[bool] = False
+    #: Whether two sessions can be open side by side and take turns, as in-context entries need.
+    supports_in_context: ClassVar[bool] = True
+    #: How operators are isolated where nothing else is asked for, one of ``latlut.identity.MODES``.
+    default_mode: ClassVar[str] = "standalone"
 
     def __init__(
         self,
