@@ -11,8 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from latlut import calibration as calibrations
+from latlut.calibrate import measured_networks
 from latlut.environment import Environment, environment_changes
-from latlut.summary import NEAR_LAUNCH_FLOOR, OTHER_PROCESSES
+from latlut.errors import CalibrationError, TableError
+from latlut.estimator import calibrated
+from latlut.summary import NEAR_LAUNCH_FLOOR, NEAR_ZERO, OTHER_PROCESSES
 from latlut.table import Entry, LatencyTable
 
 #: More disturbed entries than this share of all, and the table is not to be believed.
@@ -80,16 +84,15 @@ def check(table: LatencyTable, environment: Environment | None = None) -> Verdic
     doubtful = [entry for entry in suspects if any(map(_is_doubt, entry.warnings.split("; ")))]
     if entries and len(doubtful) > MAX_SUSPECT_SHARE * len(entries):
         problems.append(f"{len(doubtful)} of {len(entries)} entries were taken while disturbed")
-    widths = [
-        50 * (entry.ci_high_ms - entry.ci_low_ms) / entry.latency_ms
-        for entry in entries
-        if entry.ci_low_ms is not None and entry.ci_high_ms is not None
-    ]
+    widths = [entry.ci_percent for entry in entries if entry.ci_percent is not None]
     entry_percent = float(np.quantile(widths, 0.95)) if widths else None
-    if widths and len(widths) < len(entries):
-        remarks.append(f"{len(entries) - len(widths)} entries have no interval")
+    unknown = sum(entry.ci_low_ms is None for entry in entries)
+    if 0 < unknown < len(entries):
+        remarks.append(f"{unknown} entries have no interval")
+    remarks += _difference_remarks(table, entries)
     remarks += _gpu_remarks(table, entries)
     remarks += _build_remarks(entries)
+    remarks += _calibration_remarks(table)
     # The runs of one sweep on several devices are as late as each other.
     latest = table.rows(
         "SELECT id, status FROM runs WHERE id = (SELECT max(id) FROM runs)"
@@ -116,11 +119,44 @@ def _is_doubt(warning: str) -> bool:
     """Whether a warning says that the measurement was disturbed.
 
     A wide or unknown interval does not: the verdict says how wide they are. Nor does an entry near
-    the launch floor, or another process with a context on the GPU: throttling and sentinels show
-    whether that one did anything.
+    the launch floor, a difference near zero, or another process with a context on the GPU:
+    throttling and sentinels show whether that one did anything.
     """
-    is_remark = warning in (NEAR_LAUNCH_FLOOR, OTHER_PROCESSES)
+    is_remark = warning in (NEAR_LAUNCH_FLOOR, NEAR_ZERO, OTHER_PROCESSES)
     return not (is_remark or warning.startswith("interval"))
+
+
+def _calibration_remarks(table: LatencyTable) -> list[str]:
+    try:
+        found = calibrations.stored(table)
+    except CalibrationError as error:
+        return [str(error)]
+    if found is None or found.entries_digest == calibrations.entries_digest(table):
+        return []
+    return [
+        "entries have changed since the calibration was fitted: fit it again with "
+        f"latlut calibrate --table {table.path}"
+    ]
+
+
+def _difference_remarks(table: LatencyTable, entries: Sequence[Entry]) -> list[str]:
+    if not table.identity.is_in_context:
+        return []
+    near_zero = sum(not entry.is_distinguishable for entry in entries)
+    negative = [entry for entry in entries if entry.latency_ms < 0]
+    beyond = sum(entry.is_distinguishable for entry in negative)
+    found = []
+    if near_zero:
+        found.append(
+            f"{near_zero} of {len(entries)} entries are not distinguishable from zero: they are "
+            "not in the percentage"
+        )
+    if negative:
+        found.append(
+            f"{len(negative)} entries are negative, {beyond} of them beyond their interval: the "
+            "engine is faster with these operators than with their neighbours alone"
+        )
+    return found
 
 
 def _gpu_remarks(table: LatencyTable, entries: Sequence[Entry]) -> list[str]:
@@ -156,11 +192,23 @@ def _build_remarks(entries: Sequence[Entry]) -> list[str]:
 
 
 def _network_percent(table: LatencyTable) -> float | None:
-    rows = table.rows(
-        "SELECT abs(2 * estimated_ms / (measured_first_ms + measured_second_ms) - 1) AS error"
-        " FROM validation_networks WHERE validation_id = (SELECT max(id) FROM validations)"
-    )
-    return 100 * float(np.quantile([row["error"] for row in rows], 0.95)) if rows else None
+    """What 95% of the latest validation's networks are estimated within, by the table as it is."""
+    (latest,) = table.rows("SELECT max(id) AS id FROM validations")
+    if latest["id"] is None:
+        return None
+    try:
+        calibration = calibrations.stored(table)
+        networks = measured_networks(table, validation_id=latest["id"])
+    except (CalibrationError, TableError):  # of another version, or of a space that is not priced
+        return None
+    fitted = calibrations.fitted_networks(table)
+    errors = [
+        abs((item.plain.ms if calibration is None else calibrated(item.plain, calibration).ms)
+            / item.measured_ms - 1)
+        for item in networks
+        if item.architecture not in fitted
+    ]  # fmt: skip
+    return 100 * float(np.quantile(errors, 0.95)) if errors else None
 
 
 def _changes(table: LatencyTable, environment: Environment | None) -> list[str]:
@@ -177,18 +225,32 @@ def _changes(table: LatencyTable, environment: Environment | None) -> list[str]:
 
 @dataclass(frozen=True)
 class Move:
-    """An op spec in two tables; ``ratio`` is after / before, ``bound`` what noise explains."""
+    """An op spec in two tables, milliseconds.
+
+    ``ratio`` is after / before, None where one of them is not positive; ``bound`` what noise
+    explains of its logarithm; ``bound_ms`` what noise explains of their difference. Of two whole
+    latencies the ratio decides, where one is itself a difference the difference does, and
+    ``bound`` is None; both are None where an interval is unknown.
+    """
 
     key: str
     before_ms: float
     after_ms: float
-    ratio: float
+    ratio: float | None
     bound: float | None
+    bound_ms: float | None = None
+
+    @property
+    def size(self) -> float:
+        """How large the change is: |log ratio|; infinite where there is no ratio."""
+        return float("inf") if self.ratio is None else abs(float(np.log(self.ratio)))
 
     @property
     def has_moved(self) -> bool:
         """Beyond what the two intervals explain."""
-        return self.bound is not None and abs(np.log(self.ratio)) > self.bound
+        if self.bound is not None:
+            return self.size > self.bound
+        return self.bound_ms is not None and abs(self.after_ms - self.before_ms) > self.bound_ms
 
 
 @dataclass(frozen=True)
@@ -213,29 +275,32 @@ class Difference:
     @property
     def by_chance(self) -> float:
         """Op specs expected beyond their 95% intervals if nothing had changed."""
-        return 0.05 * sum(move.bound is not None for move in self.moves)
+        return 0.05 * sum(
+            move.bound is not None or move.bound_ms is not None for move in self.moves
+        )
 
 
 def diff(before: LatencyTable, after: LatencyTable) -> Difference:
     """Which entries moved beyond their intervals from one table to another.
 
     An entry moved if |log(after / before)| exceeds the root of the sum of the squares of both
-    half-widths, what each table's entries share included. Tables of different identity may be
-    compared (another driver, another engine); ``identity`` says what differs.
+    half-widths, what each table's entries share included; where one of the tables is of
+    differences, if |after - before| exceeds that of the half-widths in milliseconds. Tables of
+    different identity may be compared (another driver, another engine); ``identity`` says what
+    differs.
     """
     first = {entry.key: entry for entry in before}
     second = {entry.key: entry for entry in after}
     common = sorted(first.keys() & second.keys())
-    shared = float(np.hypot(before.shared_error, after.shared_error))
-    moves = []
-    for key in common:
-        a, b = first[key], second[key]
-        bound = None
-        if a.own_error is not None and b.own_error is not None:
-            bound = float(np.sqrt(a.own_error**2 + b.own_error**2 + shared**2))
-        moves.append(Move(key, a.latency_ms, b.latency_ms, b.latency_ms / a.latency_ms, bound))
-    moves.sort(key=lambda move: -abs(np.log(move.ratio)))
-    overall = float(np.exp(np.median([np.log(m.ratio) for m in moves]))) if moves else float("nan")
+    has_differences = before.identity.is_in_context or after.identity.is_in_context
+    shared = (before.shared_error, after.shared_error)
+    moves = [_move(first[key], second[key], shared, has_differences) for key in common]
+    if has_differences:
+        moves.sort(key=lambda move: -abs(move.after_ms - move.before_ms))
+    else:
+        moves.sort(key=lambda move: -move.size)
+    logs = [np.log(move.ratio) for move in moves if move.ratio is not None]
+    overall = float(np.exp(np.median(logs))) if logs else float("nan")
     return Difference(
         tuple(before.identity.differences(after.identity)),
         overall,
@@ -243,3 +308,14 @@ def diff(before: LatencyTable, after: LatencyTable) -> Difference:
         tuple(sorted(first.keys() - second.keys())),
         tuple(sorted(second.keys() - first.keys())),
     )
+
+
+def _move(a: Entry, b: Entry, shared: tuple[float, float], has_differences: bool) -> Move:
+    ratio = b.latency_ms / a.latency_ms if a.latency_ms > 0 and b.latency_ms > 0 else None
+    bound = bound_ms = None
+    if has_differences and a.own_error_ms is not None and b.own_error_ms is not None:
+        parts_ms = (shared[0] * a.latency_ms, shared[1] * b.latency_ms)
+        bound_ms = float(np.linalg.norm([a.own_error_ms, b.own_error_ms, *parts_ms]))
+    elif not has_differences and a.own_error is not None and b.own_error is not None:
+        bound = float(np.linalg.norm([a.own_error, b.own_error, *shared]))
+    return Move(a.key, a.latency_ms, b.latency_ms, ratio, bound, bound_ms)

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from latlut.calibration import stored as stored_calibration
 from latlut.errors import MissingEntryError, SpecError
 from latlut.opspec import OpSpec, unique
 from latlut.table import LatencyTable
@@ -30,6 +31,8 @@ class ExpectedLatency(nn.Module):
     """Expected latency of a network whose layers each pick one candidate, in milliseconds.
 
         E[T] = fixed_ms + sum_l sum_k softmax(logits_l)_k * t_lk
+
+    Where the table has a calibration, every t counts with its factor and fixed_ms has its constant.
 
     Args:
         layers: per layer its candidates, in the order of that layer's logits. A candidate is an
@@ -67,9 +70,13 @@ class ExpectedLatency(nn.Module):
         if missing := [spec for spec in wanted if spec not in table]:
             raise MissingEntryError(missing_message(table, missing))
         prices_ms = dict(zip(wanted, table.latencies_ms(wanted).tolist(), strict=True))
+        constant_ms = 0.0
+        if calibration := stored_calibration(table):
+            prices_ms = {spec: calibration.factor(spec) * ms for spec, ms in prices_ms.items()}
+            constant_ms = calibration.constant_ms
         self._register(
             [[sum(prices_ms[spec] for spec in block) for block in layer] for layer in blocks],
-            sum(prices_ms[spec] for spec in constant),
+            constant_ms + sum(prices_ms[spec] for spec in constant),
         )
 
     @classmethod

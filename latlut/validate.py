@@ -1,57 +1,72 @@
 """Whole networks, measured and estimated: how far a table can be trusted.
 
 Networks are sampled from the table's space by a fixed sampler, and each is measured in two
-passes. A pass visits all networks in several rounds, each time in another random order with a
-fresh session, so that drift of the machine falls on all of them alike; the second pass comes
-after the first, so that the difference between them is the noise an estimate cannot beat.
+passes of several rounds (``latlut.network_timing``), so that drift of the machine falls on all of
+them alike; the second pass comes after the first, so that the difference between them is the noise
+an estimate cannot beat.
 """
 
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
-from latlut import __version__, operators
-from latlut.agreement import Agreement, agreement
-from latlut.engines.base import Engine, Session
+from latlut import __version__
+from latlut.agreement import MIN_NETWORKS, Agreement, agreement
+from latlut.calibration import fitted_networks
+from latlut.calibration import stored as stored_calibration
+from latlut.engines.base import Engine
 from latlut.environment import collect_environment
-from latlut.errors import MissingEntryError
-from latlut.estimator import Estimate, estimate
+from latlut.errors import CalibrationError, MissingEntryError
+from latlut.estimator import Estimate, calibrated, estimate
 from latlut.graphs import GraphCache, Workload
-from latlut.opspec import OpSpec
+from latlut.network_timing import NetworkReadings, NetworkTimer, usual_sentinels
 from latlut.progress import Progress
+from latlut.residuals import Trend, trends
+from latlut.scores import Scores, score
 from latlut.spaces import Architecture
 from latlut.table import LatencyTable, now_text
 from latlut.table_space import TableSpace
-from latlut.timing import TimingSettings, measure
+from latlut.timing import TimingSettings
 
 
 @dataclass(frozen=True)
 class ValidationSettings:
-    """How networks are measured: ``rounds`` per pass, two passes; ``seed`` of sampler and order."""
+    """How networks are measured: ``rounds`` per pass, two passes; ``seed`` of sampler and order.
+
+    ``group`` networks are timed side by side.
+    """
 
     networks: int = 60
     rounds: int = 3
     seed: int = 0
+    group: int = 6
     timing: TimingSettings = field(
         default_factory=lambda: TimingSettings(
-            min_samples=6, max_samples=400, min_time_s=0.25, time_cap_s=0.5, warmup_cap_s=0.5
+            min_samples=8, max_samples=400, min_time_s=0.06, time_cap_s=0.15, warmup_cap_s=0.15,
+            burst_s=0.02,
         )
-    )
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ValidatedNetwork:
-    """A network's estimate and its latency in each of the two passes, milliseconds."""
+    """A network's estimates and its latency in each of the two passes, milliseconds.
+
+    ``plain`` is the sum of its entries, ``estimate`` what the table says of it: by its
+    calibration where it has one. ``is_fitted``: the calibration was fitted on this network, which
+    therefore says nothing about it.
+    """
 
     architecture: Architecture
+    plain: Estimate
     estimate: Estimate
     measured_first_ms: float
     measured_second_ms: float
+    is_fitted: bool = False
 
     @property
     def measured_ms(self) -> float:
@@ -63,28 +78,50 @@ class ValidatedNetwork:
         """Percent by which the estimate is too high."""
         return 100 * (self.estimate.ms / self.measured_ms - 1)
 
+    @property
+    def plain_error_percent(self) -> float:
+        """Percent by which the sum of the entries is too high."""
+        return 100 * (self.plain.ms / self.measured_ms - 1)
+
 
 @dataclass(frozen=True)
 class Validation:
-    """The networks, what they say together, and how fast the machine was compared with the table.
+    """The networks, what they say together, and the readings that it rests on.
 
-    ``speed_factor`` is the sentinels' latency now over that in the table, NaN if it has none.
+    ``plain`` is of the sums of entries; ``scores`` of plain and calibrated estimates side by side,
+    None without a calibration. Networks that a calibration was fitted on are in neither.
     """
 
     networks: tuple[ValidatedNetwork, ...]
-    agreement: Agreement
+    plain: Agreement
+    scores: Scores | None
     sampler: str
-    speed_factor: float
+    readings: NetworkReadings
+
+    @property
+    def agreement(self) -> Agreement:
+        """Of what the table says: calibrated where it has a calibration."""
+        return self.plain if self.scores is None else self.scores.calibrated
+
+    @property
+    def judged(self) -> tuple[ValidatedNetwork, ...]:
+        """The networks that no calibration was fitted on."""
+        return tuple(item for item in self.networks if not item.is_fitted)
+
+    def trends(self) -> tuple[Trend, ...]:
+        """How the errors of the judged networks depend on what the networks are."""
+        calibrated_ms = None if self.scores is None else [item.estimate.ms for item in self.judged]
+        return trends(self.judged, calibrated_ms)
 
     def worst(self, count: int = 3) -> list[ValidatedNetwork]:
         """The networks whose estimates are furthest off."""
-        return sorted(self.networks, key=lambda item: -abs(item.error_percent))[:count]
+        return sorted(self.judged, key=lambda item: -abs(item.error_percent))[:count]
 
 
 def estimate_all(
     networks: Sequence[Architecture], table: LatencyTable, where: TableSpace
 ) -> list[Estimate]:
-    """Every network's estimate from its own entries; nothing may be missing or substituted.
+    """Every network's plain sum of its own entries; nothing may be missing or substituted.
 
     Raises:
         MissingEntryError: lists what the table lacks, and the command that adds it.
@@ -94,7 +131,7 @@ def estimate_all(
     for network in networks:
         specs = network.op_specs(where.input_size, where.batch)
         missing.update({spec.key: None for spec in specs if spec not in table})
-        estimates.append(estimate(specs, table))
+        estimates.append(estimate(specs, table, is_calibrated=False))
     if missing:
         listed = "\n  ".join(list(missing)[:5])
         more = f"\n  and {len(missing) - 5} more" if len(missing) > 5 else ""
@@ -105,42 +142,6 @@ def estimate_all(
             f"--input {height}x{width}, or the plan the table was made with"
         )
     return estimates
-
-
-class NetworkTimer:
-    """Measures networks visit by visit, and the table's sentinels between them."""
-
-    def __init__(
-        self, engine: Engine, timing: TimingSettings, cache: GraphCache | None = None
-    ) -> None:
-        self.engine, self.timing, self.cache = engine, timing, cache or GraphCache()
-        self._checked: set[str] = set()
-
-    def visit_ms(self, workload: Workload) -> float:
-        """One fresh session's latency: the statistic of its samples, milliseconds.
-
-        The first visit of a workload compares the engine's output with PyTorch's.
-        """
-        is_new = workload.name not in self._checked
-        module = workload.build() if is_new or not self.engine.reads_onnx else None
-        graph = self.cache.onnx_bytes(workload, module) if self.engine.reads_onnx else None
-        with self.engine.load(workload, module=module, graph=graph) as session:
-            if is_new and module is not None:
-                self.engine.check_parity(session, module)
-                self._checked.add(workload.name)
-            return self._sample(session)
-
-    def _sample(self, session: Session) -> float:
-        return measure(session.sample_ns, self.timing).interval_ms.value
-
-
-def table_sentinels(table: LatencyTable) -> dict[OpSpec, float]:
-    """The op specs that served as sentinels, with their latency in the table, milliseconds."""
-    rows = table.rows(
-        "SELECT DISTINCT key FROM sentinel_readings JOIN op_specs ON op_specs.id = op_spec_id"
-    )
-    specs = [OpSpec.parse(row["key"]) for row in rows]
-    return {spec: table.lookup(spec).latency_ms for spec in specs if spec in table}
 
 
 def validate(
@@ -164,52 +165,63 @@ def validate(
 
     Raises:
         MissingEntryError: the table lacks op specs of the sampled networks (before measuring).
+        CalibrationError: the table's calibration cannot be applied, or was fitted on so many of
+            the sampled networks that too few are left (before measuring).
         ParityError: the engine computes another network than PyTorch.
     """
-    sentinels = table_sentinels(table)
-    for spec in sentinels:
-        operators.check(spec)
     networks = where.space.sample_many(settings.networks, settings.seed)
-    estimates = estimate_all(networks, table, where)
+    plain = estimate_all(networks, table, where)
+    calibration = stored_calibration(table)
+    fitted = fitted_networks(table)
+    is_fitted = [network.to_json() in fitted for network in networks]
+    if calibration is not None and len(networks) - sum(is_fitted) < MIN_NETWORKS:
+        raise CalibrationError(
+            f"{sum(is_fitted)} of these {len(networks)} networks are those that the calibration "
+            "was fitted on: it can only be judged on others\nmeasure others with another --seed, "
+            f"not {settings.seed}, or more with --networks"
+        )
     workloads = [
         Workload.from_nodes(network.nodes(where.input_size, where.batch), f"network {index}")
         for index, network in enumerate(networks)
     ]
     timing = replace(settings.timing, statistic=table.identity.statistic)
-    timer = NetworkTimer(engine, timing, cache)
-    ratios: list[float] = []
-    passes = np.zeros((2, settings.rounds, len(networks)))
-    order = list(range(len(networks)))
-    visits, total = 0, 2 * settings.rounds * len(networks)
-    for pass_index in range(2):
-        for round_index in range(settings.rounds):
-            random.Random(f"{settings.seed}/{pass_index}/{round_index}").shuffle(order)
-            for index in order:
-                ms = timer.visit_ms(workloads[index])
-                passes[pass_index, round_index, index] = ms
-                visits += 1
-                if listener is not None:
-                    listener(Progress(visits, total, pass_index, workloads[index].name, ms))
-            ratios += [
-                timer.visit_ms(Workload.from_spec(spec)) / usual_ms
-                for spec, usual_ms in sentinels.items()
-            ]
-    first, second = np.median(passes, axis=1)
-    found = agreement([item.ms for item in estimates], first, second, seed=settings.seed)
+    timer = NetworkTimer(engine, timing, usual_sentinels(table), cache, settings.group)
+    readings = timer.passes(workloads, settings.rounds, settings.seed, listener)
+    estimates = plain if calibration is None else [calibrated(p, calibration) for p in plain]
     results = tuple(
         ValidatedNetwork(*item)
-        for item in zip(networks, estimates, first.tolist(), second.tolist(), strict=True)
+        for item in zip(
+            networks, plain, estimates, *(p.tolist() for p in readings.passes_ms()), is_fitted,
+            strict=True,
+        )
+    )  # fmt: skip
+    judged = [item for item in results if not item.is_fitted]
+    found = agreement(
+        [item.plain.ms for item in judged],
+        [item.measured_first_ms for item in judged],
+        [item.measured_second_ms for item in judged],
+        seed=settings.seed,
     )
-    speed = float(np.median(ratios)) if ratios else float("nan")
-    return Validation(results, found, where.space.describe_sampler(), speed)
+    scores = None
+    if calibration is not None:
+        scores = score(judged, [item.estimate for item in judged], settings.seed)
+    return Validation(results, found, scores, where.space.describe_sampler(), readings)
 
 
-def store(table: LatencyTable, validation: Validation, settings: ValidationSettings) -> int:
+def store(
+    table: LatencyTable, validation: Validation, settings: ValidationSettings, where: TableSpace
+) -> int:
     """Keep the validation in the table's file; its id."""
+    height, width = where.input_size
+    agreements = validation.agreement.to_dict() | {
+        "speed_factor": _finite(validation.readings.speed_factor)
+    }
+    if validation.scores is not None:
+        agreements |= {"plain": validation.plain.to_dict(), "covered": validation.scores.covered}
     with table.writing() as db:
         cursor = db.execute(
             "INSERT INTO validations (at, networks, seed, sampler, settings, environment,"
-            " agreement, latlut_version) VALUES (?,?,?,?,?,?,?,?)",
+            " agreement, latlut_version, input_size, batch) VALUES (?,?,?,?,?,?,?,?,?,?)",
             [
                 now_text(),
                 len(validation.networks),
@@ -217,17 +229,19 @@ def store(table: LatencyTable, validation: Validation, settings: ValidationSetti
                 validation.sampler,
                 json.dumps(asdict(settings)),
                 json.dumps(collect_environment()),
-                json.dumps(
-                    validation.agreement.to_dict()
-                    | {"speed_factor": _finite(validation.speed_factor)}
-                ),
+                json.dumps(agreements),
                 __version__,
+                f"{height}x{width}",
+                where.batch,
             ],
         )
         validation_id = int(cursor.lastrowid or 0)
+        readings = validation.readings
         for position, item in enumerate(validation.networks):
             db.execute(
-                "INSERT INTO validation_networks VALUES (?,?,?,?,?,?,?,?)",
+                "INSERT INTO validation_networks (validation_id, position, architecture,"
+                " estimated_ms, ci_low_ms, ci_high_ms, measured_first_ms, measured_second_ms,"
+                " plain_ms, readings) VALUES (?,?,?,?,?,?,?,?,?,?)",
                 [
                     validation_id,
                     position,
@@ -237,6 +251,13 @@ def store(table: LatencyTable, validation: Validation, settings: ValidationSetti
                     item.estimate.ci_high_ms,
                     item.measured_first_ms,
                     item.measured_second_ms,
+                    item.plain.ms,
+                    json.dumps(
+                        {
+                            "readings_ms": readings.readings_ms[position].tolist(),
+                            "speeds": [_finite(v) for v in readings.speeds[position].tolist()],
+                        }
+                    ),
                 ],
             )
     return validation_id

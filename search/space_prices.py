@@ -4,7 +4,7 @@ A supernet cell's latency depends on its scale, on whether it keeps the scale or
 its operator and on the widths of the maps that it reads and writes, and on nothing else; so a few
 small arrays hold the whole space. They are read from the table once. Prices are those of
 ``latlut.estimator.estimate``: a variant that the table holds may stand for an op spec that it
-lacks, and is named.
+lacks, and is named; where the table has a calibration, entries count as it says.
 
 Symbols: S scales (3), K operators, V widths: those searched, and the end width if it is another.
 
@@ -162,7 +162,8 @@ class SpacePrices:
         cell_ms: (2, S, K, V, V): keep and down; the last two axes are the widths read and written.
             0 where no network has such a cell.
         refine_ms: (S, V): refinement up to a scale by the width of its fine map; 0 at 1/32.
-        fixed_ms: stem, fusion, head and upsampling together.
+        fixed_ms: stem, fusion, head and upsampling together, and what a calibration adds to every
+            network.
         terms: op spec -> what ``estimate`` says of it, for all that was priced.
         unpriced: op specs that the table cannot price and that were left out, by permission.
     """
@@ -256,10 +257,11 @@ def read_prices(
     cell_ms = np.zeros((2, scales, operators, columns, columns))
     refine_ms = np.zeros((scales, columns))
     for place, spec in choices:
-        cell_ms[place] = 0.0 if spec is None else terms[spec].latency_ms
+        cell_ms[place] = 0.0 if spec is None else terms[spec].price_ms
     for (s, v), spec in fines:
-        refine_ms[s, v] = terms[spec].latency_ms
-    fixed_ms = sum(terms[spec].latency_ms for spec in fixed if spec in terms)
+        refine_ms[s, v] = terms[spec].price_ms
+    executed_ms = sum(terms[spec].price_ms for spec in fixed if spec in terms)
+    fixed_ms = executed_ms + found.constant_ms
     return SpacePrices(layout, cell_ms, refine_ms, fixed_ms, terms, found.unpriced)
 
 

@@ -49,7 +49,7 @@ class FakeSession(Session):
         if engine.on_sample is not None:
             engine.on_sample(self.workload, engine.runs)
         noise = engine.generator.lognormal(0.0, engine.noise, count)
-        level = engine.speed(engine.runs) * work_ns(self.workload)
+        level = engine.speed(engine.runs) * engine.work_ns(self.workload)
         if isinstance(engine, TacticsEngine):
             level *= engine.build_speed(self.workload.name, self.build)
         return np.maximum(1, np.rint(level * noise)).astype(np.int64)
@@ -63,7 +63,10 @@ class FakeSession(Session):
 
 
 class FakeEngine(Engine):
-    """Scripted: ``speed(runs so far)`` multiplies every latency, ``noise`` is its log spread."""
+    """Scripted: ``speed(runs so far)`` multiplies every latency, ``noise`` is its log spread.
+
+    ``work_ns`` says what a workload takes before both.
+    """
 
     name = "fake"
     title = "Fake engine"
@@ -75,6 +78,7 @@ class FakeEngine(Engine):
         self.generator = np.random.default_rng(seed)
         self.noise = noise
         self.speed: Callable[[int], float] = lambda runs: 1.0
+        self.work_ns: Callable[[Workload], float] = work_ns
         self.on_sample: Callable[[Workload, int], None] | None = None
         self.rejects: set[str] = set()
         self.wrong: set[str] = set()

@@ -58,9 +58,24 @@ def test_the_main_job_from_end_to_end(folder: Path) -> None:
     assert (
         run("validate", "--networks", "3", "--rounds", "1", "-q", "--min-r", "1.1").exit_code == 1
     )
+    run("validate", "--networks", "12", "--rounds", "1", "-q", "--seed", "1", "--explain", "0")
+    fitted = json.loads(run("calibrate", "--table", table, "--networks", "10", "--json").stdout)
+    assert fitted["networks"] == 10
+    assert [point["networks"] for point in fitted["learning_curve"]][0] == 0
+    again = run("validate", "--networks", "12", "--rounds", "1", "-q", "--seed", "2", "--json")
+    assert again.exit_code == 0, again.output
+    side_by_side = json.loads(again.stdout)
+    assert side_by_side["calibrated"]["plain"] == side_by_side["plain"]
+    assert len(side_by_side["composition"]) == 3
+    for item in side_by_side["composition"]:
+        parts = sum(effect["ms"] for effect in item["effects"])
+        assert parts == pytest.approx(item["whole_ms"] - item["plain_ms"])
+    assert run("calibrate", "--table", table, "--forget").exit_code == 0
+    assert run("calibrate", "--table", table, "--networks", "90").exit_code == 2
     info = json.loads(run("table", "info", "cpu", "--json").stdout)
     assert info["entries"] == summary["entries"]
-    assert len(info["validations"]) == 2
+    assert len(info["validations"]) == 4
+    assert info["calibrations"] == []
     assert "believe" in run("table", "check", table).stdout
     rows = json.loads(run("table", "query", table, "--kind", "conv", "--json").stdout)
     assert rows

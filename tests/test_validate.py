@@ -45,7 +45,7 @@ def test_a_device_that_adds_up_agrees_with_its_table(table: LatencyTable) -> Non
     assert found.agreement.r > 0.99
     assert found.agreement.mape_percent < 2
     assert found.agreement.within_5 == 1
-    assert found.speed_factor == pytest.approx(1.0, abs=0.02)
+    assert found.readings.speed_factor == pytest.approx(1.0, abs=0.02)
     assert engine.closed == len(engine.opened)
 
 
@@ -77,7 +77,7 @@ def test_composition_effects_are_seen(table: LatencyTable) -> None:
 def test_results_are_kept_in_the_table(table: LatencyTable) -> None:
     settings = ValidationSettings(networks=5, rounds=1)
     found = validate(table, FakeEngine(), space_of(table), settings)
-    store(table, found, settings)
+    store(table, found, settings, space_of(table))
     (row,) = table.rows("SELECT * FROM validations")
     assert json.loads(row["agreement"])["r"] == found.agreement.r
     networks = table.rows("SELECT * FROM validation_networks ORDER BY position")

@@ -50,6 +50,12 @@ if TYPE_CHECKING:
     help="Images per inference [the table's own; 1].",
 )
 @click.option(
+    "--plain",
+    "is_plain",
+    is_flag=True,
+    help="The plain sum of the entries, whatever calibration the table has.",
+)
+@click.option(
     "--layers",
     "has_layers",
     is_flag=True,
@@ -58,12 +64,14 @@ if TYPE_CHECKING:
 @json_option
 def estimate(
     table_name: str, arch_name: str | None, ops: tuple[str, ...],
-    input_size: tuple[int, int] | None, batch: int | None, has_layers: bool, as_json: bool,
+    input_size: tuple[int, int] | None, batch: int | None, is_plain: bool, has_layers: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Latency of a network from a table's entries, term by term.
 
     What the table holds only in another variant is priced by that and named; what it cannot price
-    is named and left out of the sum.
+    is named and left out of the sum. Where the table has a calibration, entries of a network
+    count as it says; single op specs are priced as they were measured.
 
     \b
     latlut estimate --table cpu --arch fasterseg-student
@@ -87,7 +95,7 @@ def estimate(
             specs = [node.spec for node in nodes]
         else:
             specs = [OpSpec.parse(text) for text in ops]
-        found = price(specs, table)
+        found = price(specs, table, is_calibrated=not (is_plain or ops))
         if not found.terms:
             raise LatlutError(
                 f"{table.path} prices nothing of this\n" + table.missing_message(specs[0])
@@ -142,18 +150,29 @@ def find_architecture(name: str) -> Architecture:
 
 
 def _print(found: Estimate, path: str) -> None:
+    calibration = found.calibration
+    is_calibrated = calibration is not None
     rows = [
         [
             term.spec.key,
             term.count,
             term.total_ms,
-            f"{100 * term.total_ms / found.ms:.1f}%",
+            f"{100 * term.total_ms / found.ms:.1f}%" if found.ms else "",
+            *([f"{term.factor:.3f}"] if is_calibrated else []),
             f"{term.reason}" if term.reason else "",
         ]
         for term in found.terms
     ]
-    print_table(["op spec", "times", "ms", "share", "priced as another variant"], rows)
+    factor = ["of its entry"] if is_calibrated else []
+    print_table(["op spec", "times", "ms", "share", *factor, "priced as another variant"], rows)
     click.echo("")
+    if calibration is not None:
+        click.echo(
+            f"calibrated on {calibration.networks} networks: {found.constant_ms:+.4g} ms for "
+            f"every network; the plain sum is {found.plain_ms:.4g} ms"
+        )
+        for note in found.notes:
+            click.echo(f"note: outside of what the calibration was fitted on: {note}")
     if found.is_complete:
         click.echo(f"{interval_text(found.ms, found.ci_low_ms, found.ci_high_ms)}  from {path}")
     else:
@@ -174,12 +193,17 @@ def _as_json(found: Estimate, path: str) -> dict[str, object]:
         "ci_low_ms": found.ci_low_ms,
         "ci_high_ms": found.ci_high_ms,
         "is_complete": found.is_complete,
+        "is_calibrated": found.calibration is not None,
+        "plain_ms": found.plain_ms,
+        "constant_ms": found.constant_ms,
+        "notes": list(found.notes),
         "unpriced": [spec.key for spec in found.unpriced],
         "terms": [
             {
                 "op_spec": term.spec.key,
                 "count": term.count,
                 "latency_ms": term.latency_ms,
+                "factor": term.factor,
                 "total_ms": term.total_ms,
                 "priced_as": list(term.priced_as),
                 "reason": term.reason,

@@ -70,7 +70,7 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
         where = space_of(table)
         with progress_bar("validate", quiet) as listener:
             found = validate(table, engine, where, checks, listener=listener)
-        store(table, found, checks)
+        store(table, found, checks, where)
         picture = path.with_name(f"{path.stem}-validation.png")
         plot(table, found, where, picture)
         print_validation(found, str(path), str(picture))

@@ -231,10 +231,15 @@ class _Watcher:
 
 
 def _headline(problem: SearchProblem, goes_on: bool, folder: Path) -> str:
+    from latlut.calibration import stored as stored_calibration
+
     reach, weights = problem.reach, problem.latency.weights
     asked = "" if problem.settings.target_ms else " (none was asked for: that of random networks)"
     lacks = ", ".join(spec.key for spec in problem.unpriced)
     without = f"\nthe table cannot price, and no latency here has: {lacks}" if lacks else ""
+    calibration = stored_calibration(problem.table)
+    if calibration is not None:
+        without += f"\nlatencies are calibrated on {calibration.networks} measured networks"
     return (
         f"{'going on with' if goes_on else 'searching into'} {folder}: {problem.space.layers} "
         f"layers, {problem.space.branches} branch(es), widths "

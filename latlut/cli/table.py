@@ -26,7 +26,7 @@ def table() -> None:
 @click.argument("name", metavar="TABLE")
 @json_option
 def info(name: str, as_json: bool) -> None:
-    """What a table holds: identity, runs, entries by kind, validations."""
+    """What a table holds: identity, runs, entries by kind, validations, calibrations."""
     from latlut.table import LatencyTable
 
     with LatencyTable.open(name) as opened:
@@ -39,6 +39,14 @@ def info(name: str, as_json: bool) -> None:
             "SELECT at, networks, json_extract(agreement, '$.r') AS r,"
             " json_extract(agreement, '$.mape_percent') AS mape_percent FROM validations"
         )
+        calibrations = []
+        if opened.has("calibrations"):
+            calibrations = opened.rows(
+                "SELECT id, at, version, networks,"
+                " json_extract(scores, '$.held_out.plain.mape_percent') AS plain_mape_percent,"
+                " json_extract(scores, '$.held_out.calibrated.mape_percent') AS mape_percent,"
+                " json_extract(scores, '$.held_out.coverage') AS coverage FROM calibrations"
+            )
         failed = opened.rows("SELECT * FROM failed")
         builds = opened.rows(
             "SELECT builds, count(*) AS entries, avg(build_percent) AS build_percent,"
@@ -58,6 +66,7 @@ def info(name: str, as_json: bool) -> None:
             "kinds": kinds,
             "runs": runs,
             "validations": validations,
+            "calibrations": calibrations,
             "failed": failed,
             "builds": builds,
             "gpus": devices,
@@ -74,6 +83,7 @@ def info(name: str, as_json: bool) -> None:
         ("GPUs while measuring", devices),
         ("builds", builds if has_builds else []),
         ("validations", validations),
+        ("calibrations", calibrations),
         ("failed", failed),
     ):
         if rows:

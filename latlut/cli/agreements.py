@@ -1,0 +1,47 @@
+"""How well estimates do, as a printed table: the plain sum, and beside it the calibrated one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from latlut.cli.output import print_table
+
+if TYPE_CHECKING:
+    from latlut.agreement import Agreement
+    from latlut.scores import Scores
+
+
+def print_agreements(title: str, plain: Agreement, scores: Scores | None) -> None:
+    """One row a number with its 95% interval, one column an estimate, and what is reachable."""
+    columns = [plain] if scores is None else [plain, scores.calibrated]
+
+    def row(label: str, name: str, best: str = "", digits: int = 2, factor: float = 1) -> list[str]:
+        cells = []
+        for found in columns:
+            value = f"{factor * getattr(found, name):.{digits}f}"
+            if name in found.intervals:
+                low, high = found.intervals[name]
+                value += f" ({factor * low:.{digits}f} to {factor * high:.{digits}f})"
+            cells.append(value)
+        return [label, *cells, best]
+
+    rows = [
+        row("Pearson r", "r", f"{plain.ceiling_r:.4f}", 4),
+        row("mean absolute error, %", "mape_percent", f"{plain.noise_floor_mape_percent:.2f}"),
+        row("root mean square error, %", "rmspe_percent"),
+        row("bias, %", "bias_percent"),
+        row("within 5%, % of networks", "within_5", "", 0, 100),
+        row("within 10%, % of networks", "within_10", "", 0, 100),
+        row("R2 against y = x", "r2", "", 4),
+        row("Spearman", "spearman", "", 4),
+        row("Kendall", "kendall", "", 4),
+        row("slope", "slope", "", 3),
+        row("intercept, ms", "intercept_ms", "", 3),
+    ]
+    if scores is None:
+        print_table([title, "value (95% interval)", "a perfect one"], rows)
+        return
+    low, high = scores.coverage_interval()
+    shown = f"{100 * scores.coverage:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    rows.append(["inside the 95% interval, %", "", shown, "95"])
+    print_table([title, "plain sum (95% interval)", "calibrated", "a perfect one"], rows)

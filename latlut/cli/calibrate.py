@@ -1,0 +1,171 @@
+"""``latlut calibrate``: what networks take beyond the sum of their entries, learned and stored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from latlut.cli.agreements import print_agreements
+from latlut.cli.output import json_option, print_json, print_table, remark
+
+if TYPE_CHECKING:
+    from latlut.calibrate import CurvePoint, Fitted
+    from latlut.calibration import Calibration
+
+
+@click.command()
+@click.option("--table", "table_name", required=True, metavar="NAME|FILE", help="Latency table.")
+@click.option(
+    "--networks",
+    type=click.IntRange(10, 10000),
+    default=30,
+    show_default=True,
+    help="How many measured networks to fit on; the others judge the fit.",
+)
+@click.option(
+    "--validation",
+    "validation_id",
+    type=int,
+    metavar="ID",
+    help="Use the networks of this validation alone [all that the table holds].",
+)
+@click.option(
+    "--from",
+    "source_name",
+    metavar="NAME|FILE",
+    help="Table whose validations to use, of the same identity [the table's own].",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of networks.")
+@click.option("--forget", is_flag=True, help="Delete the table's calibrations; fit nothing.")
+@json_option
+def calibrate(
+    table_name: str, networks: int, validation_id: int | None, source_name: str | None,
+    seed: int, forget: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Fit how networks differ from the sum of their entries, and keep it in the table.
+
+    Uses networks that `latlut validate` measured. From then on estimate, validate, search and
+    train price networks by the calibration; --forget goes back to plain sums.
+
+    \b
+    latlut validate --table cpu-onnxruntime-fp32 --networks 90
+    latlut calibrate --table cpu-onnxruntime-fp32
+    """
+    from latlut import calibration
+    from latlut.calibrate import calibrate as run
+    from latlut.calibrate import learning_curve, measured_networks
+    from latlut.errors import CalibrationError
+    from latlut.table import LatencyTable
+
+    with LatencyTable.open(table_name, is_writable=True) as table:
+        if forget:
+            count = calibration.forget(table)
+            remark(f"{count} calibration{'' if count == 1 else 's'} deleted from {table.path}")
+            return
+        if source_name is None:
+            measured = measured_networks(table, validation_id=validation_id)
+        else:
+            with LatencyTable.open(source_name) as source:
+                measured = measured_networks(table, source, validation_id)
+        if len(measured) < networks:
+            raise CalibrationError(
+                f"{len(measured)} measured networks, {networks} are asked for: measure more with "
+                f"latlut validate --table {table.path} --networks {2 * networks}"
+                + (f", or fit on fewer with --networks {len(measured)}" if len(measured) >= 10
+                   else "")
+            )  # fmt: skip
+        found = run(table, measured, networks, seed)
+        source_path = str(table.path if source_name is None else source.path)
+        used = [
+            calibration.UsedNetwork(
+                item.architecture, source_path, item.validation_id, item.position, is_fitted
+            )
+            for networks_of, is_fitted in ((found.fitted, True), (found.others, False))
+            for item in networks_of
+        ]
+        curve = learning_curve(measured, seed)
+        scores = _scores(found, curve)
+        number = calibration.store(table, found.calibration, scores, seed, used)
+        if as_json:
+            print_json(
+                {"table": str(table.path), "id": number} | scores | _model(found.calibration)
+            )
+        else:
+            _print(found, curve, str(table.path))
+
+
+def _print(found: Fitted, curve: list[CurvePoint], path: str) -> None:
+    _print_factors(found)
+    for title, scores in (
+        (f"{len(found.others)} networks that were not fitted", found.held_out),
+        (f"{len(found.fitted)} fitted networks, cross-validated", found.cross_validated),
+    ):
+        if scores is not None:
+            print_agreements(title, scores.plain, scores)
+            click.echo("")
+    if len(curve) > 1:
+        rows = [
+            ["the plain sum" if not point.networks else str(point.networks), point.mape_percent,
+             f"{point.low:.2f} to {point.high:.2f}"]
+            for point in curve
+        ]  # fmt: skip
+        print_table(["fitted on", "error on others, %", "over splits"], rows)
+        click.echo(_enough(curve))
+    click.echo(f"stored in: {path}")
+
+
+def _print_factors(found: Fitted) -> None:
+    """What an entry counts with, by its kind and the size of the map that it writes."""
+    from latlut.calibration import NETWORK, map_size
+
+    own = found.calibration
+    specs = {term.spec for item in found.fitted for term in item.plain.terms}
+    known = [spec for spec in specs if own.covers(spec)]
+    by_place = {(spec.kind, map_size(spec)): spec for spec in known}
+    sizes = sorted({size for _, size in by_place}, key=lambda size: -int(size.split("x")[0]))
+    rows = []
+    for kind in sorted({kind for kind, _ in by_place}):
+        cells = []
+        for size in sizes:
+            spec = by_place.get((kind, size))
+            cells.append(
+                "" if spec is None else
+                f"{own.factor(spec):.3f} ± {own.factor_half_width(spec):.3f}"
+            )  # fmt: skip
+        rows.append([kind, *cells])
+    print_table(["an entry counts", *(f"at {size}" for size in sizes)], rows)
+    place = own.effects.index(NETWORK)
+    half = 1.96 * own.covariance[place][place] ** 0.5
+    others = sorted({spec.kind for spec in specs if not own.covers(spec)})
+    click.echo(
+        f"every network: {own.constant_ms:+.4g} ± {half:.2g} ms; as they are: {', '.join(others)}\n"
+        f"a network lies ± {196 * own.residual_sd:.2g}% around that\n"
+    )
+
+
+def _enough(curve: list[CurvePoint]) -> str:
+    """From how many networks on more of them help little."""
+    fitted = [point for point in curve if point.networks]
+    best = min(point.mape_percent for point in fitted)
+    enough = next(point for point in fitted if point.mape_percent <= 1.1 * best)
+    return f"{enough.networks} networks are enough: more bring the error down by less than a tenth"
+
+
+def _scores(found: Fitted, curve: list[CurvePoint]) -> dict[str, object]:
+    return {
+        "held_out": None if found.held_out is None else found.held_out.to_dict(),
+        "cross_validated": None
+        if found.cross_validated is None
+        else found.cross_validated.to_dict(),
+        "learning_curve": [vars(point) for point in curve],
+    }
+
+
+def _model(own: Calibration) -> dict[str, object]:
+    return {
+        "networks": own.networks,
+        "effects": dict(zip(own.effects, own.values, strict=True)),
+        "residual_sd": own.residual_sd,
+        "dof": own.dof,
+    }
