@@ -138,7 +138,7 @@ def layer_view(
         after, second_share = _measure_with_cpu_share(session.sample_ns, timing)
     samples_ns = np.concatenate([before.samples_ns, after.samples_ns])
     places = {} if graph is None else places_in_graph(graph)
-    priced = estimate([node.spec for node in nodes], table)
+    priced = estimate([node.spec for node in nodes], table, is_calibrated=False)
     prices = {term.spec: term.latency_ms for term in priced.terms}
     groups, added = group_layers(len(nodes), layers, places)
     return LayerView(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latlut.cli.agreements import print_agreements
 from latlut.cli.choices import (
     DeviceChoice,
     SizeType,
@@ -19,7 +20,6 @@ from latlut.cli.choices import (
 from latlut.cli.output import (
     json_option,
     print_json,
-    print_table,
     progress_bar,
     quiet_option,
     remark,
@@ -27,6 +27,9 @@ from latlut.cli.output import (
 from latlut.errors import UnknownNameError
 
 if TYPE_CHECKING:
+    from latlut.cli.residuals import Composition
+    from latlut.engines.base import Engine
+    from latlut.opspec import OpSpec
     from latlut.table import LatencyTable
     from latlut.table_space import TableSpace
     from latlut.validate import Validation
@@ -63,6 +66,15 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Picture of the result: .png, .svg or .pdf [beside the table].",
 )
+@click.option(
+    "--explain",
+    "explained",
+    type=click.IntRange(0, 100),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Run the N worst estimated networks layer by layer and say what parts sum and whole.",
+)
 @click.option("--min-r", type=float, help="Exit with code 1 if the correlation is below this.")
 @operators_option
 @quiet_option
@@ -71,17 +83,20 @@ def validate(
     gpu: str | None, cpu: bool, engine: str | None, precision: str, threads: int,
     engine_options: tuple[tuple[str, str], ...],
     table_name: str | None, networks: int, rounds: int, seed: int, plan: str | None,
-    input_size: tuple[int, int] | None, plot_path: Path | None, min_r: float | None,
+    input_size: tuple[int, int] | None, plot_path: Path | None, explained: int,
+    min_r: float | None,
     operator_modules: tuple[str, ...], quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure random whole networks and compare them with the table's estimates.
 
     Each network is measured twice, far apart in time, so that the estimate is judged against what
-    a perfect one could reach. Engine, precision and threads are the table's unless you name them.
+    a perfect one could reach. Where the table has a calibration, the plain sum stands beside it.
+    Engine, precision and threads are the table's unless you name them.
 
     \b
     latlut validate --table profiles/cpu-onnxruntime-fp32.db
     """
+    from latlut.cli.residuals import composition_as_json, print_composition
     from latlut.measuring import measuring_on
     from latlut.profiler import identity_of
     from latlut.table import LatencyTable
@@ -96,7 +111,9 @@ def validate(
     target, chosen = choose_engine(as_in_table(choice, own))
     settings = ValidationSettings(networks=networks, rounds=rounds, seed=seed)
     with LatencyTable.open(name, is_writable=True) as table:
-        table.check_identity(identity_of(chosen, target.name, statistic=own.statistic))
+        table.check_identity(
+            identity_of(chosen, target.name, mode=own.mode, statistic=own.statistic)
+        )
         where = _space(table, plan, input_size)
         remark(
             f"{networks} random networks at {where.input_size[0]}x{where.input_size[1]} on "
@@ -105,13 +122,16 @@ def validate(
         )
         with measuring_on(chosen), progress_bar("validate", quiet) as listener:
             found = run(table, chosen, where, settings, listener=listener)
-        store(table, found, settings)
+            store(table, found, settings, where)
+            worst = explain(table, chosen, found, where, explained, quiet)
         path = plot_path or table.path.with_name(f"{table.path.stem}-validation.png")
         plot(table, found, where, path)
         if as_json:
-            print_json(_as_json(found, str(table.path), str(path)))
+            content = _as_json(found, str(table.path), str(path))
+            print_json(content | {"composition": composition_as_json(worst)})
         else:
             print_validation(found, str(table.path), str(path))
+            print_composition(worst)
     if min_r is not None and not found.agreement.r >= min_r:
         remark(f"r = {found.agreement.r:.4f} is below --min-r {min_r}")
         click.get_current_context().exit(1)
@@ -142,18 +162,53 @@ def _space(table: LatencyTable, plan: str | None, input_size: tuple[int, int] | 
     return space_from_plan(values)
 
 
+def explain(
+    table: LatencyTable,
+    engine: Engine,
+    found: Validation,
+    where: TableSpace,
+    count: int,
+    quiet: bool,
+) -> list[Composition]:
+    """The worst estimated networks, layer by layer, and what parts their sums from the whole.
+
+    Empty where the engine has no view of its layers; that is remarked.
+    """
+    from latlut.composition import Alone, composition_effects, profile_alone
+    from latlut.errors import EngineError
+    from latlut.layers import layer_view
+
+    explained: list[Composition] = []
+    alone: dict[OpSpec, Alone] = {}
+    own = table.identity
+    for item in found.worst(count):
+        nodes = item.architecture.nodes(where.input_size, where.batch)
+        label = f"{item.plain.ms:.4g} ms estimated plainly, {item.measured_ms:.4g} ms measured"
+        try:
+            view = layer_view(engine, nodes, table)
+            if own.mode == "standalone":
+                missing = dict.fromkeys(node.spec for node in nodes if node.spec not in alone)
+                alone |= profile_alone(engine, list(missing), own.statistic)
+        except EngineError as error:
+            remark(f"not shown layer by layer: {error}", quiet)
+            return []
+        effects = composition_effects(view, alone or None, own.mode)
+        explained.append((label, view, effects))
+    return explained
+
+
 def plot(table: LatencyTable, found: Validation, where: TableSpace, path: Path) -> None:
     """Draw estimated against measured latency of the validation's networks."""
     from latlut.reports.scatter import plot_agreement
 
     own = table.identity
-    lows = [item.estimate.ci_low_ms for item in found.networks]
-    highs = [item.estimate.ci_high_ms for item in found.networks]
+    lows = [item.estimate.ci_low_ms for item in found.judged]
+    highs = [item.estimate.ci_high_ms for item in found.judged]
     has_intervals = all(value is not None for value in (*lows, *highs))
     height, width = where.input_size
     plot_agreement(
-        [item.estimate.ms for item in found.networks],
-        [item.measured_ms for item in found.networks],
+        [item.estimate.ms for item in found.judged],
+        [item.measured_ms for item in found.judged],
         found.agreement,
         "Estimated and measured latency of networks",
         f"{own.engine} {own.engine_version}, {own.precision}, threads: {own.threads}, "
@@ -162,45 +217,49 @@ def plot(table: LatencyTable, found: Validation, where: TableSpace, path: Path) 
         ci_low_ms=lows if has_intervals else None,  # type: ignore[arg-type]
         ci_high_ms=highs if has_intervals else None,  # type: ignore[arg-type]
     )
+    shown = found.trends()
+    if shown:
+        from latlut.reports.residuals import plot_residuals
+
+        plot_residuals(
+            shown,
+            [item.plain_error_percent for item in found.judged],
+            None if found.scores is None else [item.error_percent for item in found.judged],
+            f"{own.engine} {own.engine_version}, threads: {own.threads}, {height}x{width}",
+            residuals_path(path),
+        )
+
+
+def residuals_path(plot_path: Path) -> Path:
+    """Where the picture of the residuals lives: beside that of the agreement."""
+    return plot_path.with_name(
+        f"{plot_path.stem.removesuffix('-validation')}-residuals{plot_path.suffix}"
+    )
 
 
 def print_validation(found: Validation, table_path: str, plot_path: str) -> None:
     """The agreement as a table, the worst estimates term by term, and where things were stored."""
+    from latlut.cli.residuals import print_trends
+
     a = found.agreement
-
-    def with_interval(name: str, digits: int = 2, factor: float = 1.0) -> str:
-        low, high = a.intervals[name]
-        value = getattr(a, name)
-        return (
-            f"{factor * value:.{digits}f} ({factor * low:.{digits}f} to {factor * high:.{digits}f})"
-        )
-
-    rows = [
-        ["Pearson r", with_interval("r", 4), f"{a.ceiling_r:.4f}"],
-        ["mean absolute error, %", with_interval("mape_percent"),
-         f"{a.noise_floor_mape_percent:.2f}"],
-        ["root mean square error, %", with_interval("rmspe_percent"), ""],
-        ["bias, %", with_interval("bias_percent"), ""],
-        ["within 5%, % of networks", with_interval("within_5", 0, 100), ""],
-        ["within 10%, % of networks", with_interval("within_10", 0, 100), ""],
-        ["R2 against y = x", with_interval("r2", 4), ""],
-        ["Spearman", with_interval("spearman", 4), ""],
-        ["Kendall", f"{a.kendall:.4f}", ""],
-        ["slope", with_interval("slope", 3), ""],
-        ["intercept, ms", with_interval("intercept_ms", 3), ""],
-    ]  # fmt: skip
-    print_table(["estimate against measurement", "value (95% interval)", "a perfect one"], rows)
+    print_agreements("estimate against measurement", found.plain, found.scores)
     click.echo(
         f"\n{a.n} networks, measured {a.measured_p10_ms:.3g} to {a.measured_p90_ms:.3g} ms "
         f"(p10 to p90); the two measuring passes correlate by {a.r12:.4f}"
     )
-    if found.speed_factor == found.speed_factor:
+    if found.readings.speed_factor == found.readings.speed_factor:
         click.echo(
             f"the machine's speed against the time of profiling: sentinels took "
-            f"{found.speed_factor:.3f}x as long"
+            f"{found.readings.speed_factor:.3f}x as long"
+        )
+    if len(found.judged) < len(found.networks):
+        click.echo(
+            f"the calibration was fitted on {len(found.networks) - len(found.judged)} more of the "
+            "measured networks: these are left out"
         )
     for note in a.notes:
         click.echo(f"note: {note}")
+    print_trends(found.trends())
     click.echo("\nworst estimates, with their largest terms:")
     for item in found.worst():
         click.echo(
@@ -214,22 +273,36 @@ def print_validation(found: Validation, table_path: str, plot_path: str) -> None
 
 
 def _as_json(found: Validation, table_path: str, plot_path: str) -> dict[str, object]:
+    from latlut.cli.residuals import trends_as_json
+
     return {
         "table": table_path,
         "plot": plot_path,
         "agreement": found.agreement.to_dict(),
-        "speed_factor": found.speed_factor,
+        "plain": found.plain.to_dict(),
+        "calibrated": None if found.scores is None else found.scores.to_dict(),
+        "speed_factor": found.readings.speed_factor,
         "sampler": found.sampler,
+        "trends": trends_as_json(found.trends()),
         "networks": [
             {
                 "estimated_ms": item.estimate.ms,
+                "plain_ms": item.plain.ms,
+                "is_fitted": item.is_fitted,
                 "ci_low_ms": item.estimate.ci_low_ms,
                 "ci_high_ms": item.estimate.ci_high_ms,
                 "measured_first_ms": item.measured_first_ms,
                 "measured_second_ms": item.measured_second_ms,
                 "error_percent": item.error_percent,
+                "readings_ms": readings,
+                "speeds": speeds,
                 "architecture": item.architecture.to_json(),
             }
-            for item in found.networks
+            for item, readings, speeds in zip(
+                found.networks,
+                found.readings.readings_ms.tolist(),
+                found.readings.speeds.tolist(),
+                strict=True,
+            )
         ],
     }
