@@ -80,6 +80,15 @@ class RunFolder:
         }
         return begin_run(self.path, settings.to_dict(), facts, remarks)
 
+    def is_finished(self, settings: SearchSettings) -> bool:
+        """Whether the folder holds a finished search with these settings. The table is not asked.
+
+        Raises:
+            LatlutError: it holds a finished search with other settings.
+        """
+        is_done = (self.path / "result.json").exists()
+        return is_done and begin_run(self.path, settings.to_dict(), {}, {})
+
     def write_epoch(self, records: list[EpochRecord]) -> None:
         """Write the trajectory so far."""
         write_trajectory(self.path / "trajectory.csv", records)

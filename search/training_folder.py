@@ -21,7 +21,7 @@ from latlut import __version__
 from latlut.errors import LatlutError
 from latlut.search.data.dataset import SegmentationData
 from latlut.search.model_files import DESCRIPTION, WEIGHTS
-from latlut.search.run_files import write_json
+from latlut.search.run_files import begin_run, write_json
 from latlut.search.train_settings import TrainSettings
 from latlut.search.training import TrainingResult
 from latlut.spaces import Architecture
@@ -55,6 +55,29 @@ def training_remarks(settings: TrainSettings, environment: Mapping[str, object])
         "latlut_version": __version__,
         "environment": dict(environment),
     }
+
+
+def is_trained(
+    folder: Path,
+    settings: TrainSettings,
+    network: Architecture | str,
+    teacher: Architecture | Path | None,
+) -> bool:
+    """Whether the folder holds this very training, finished. The data are not opened for it.
+
+    Args:
+        network, teacher: see ``training_facts``.
+
+    Raises:
+        LatlutError: it holds a finished training of something else, or with other settings.
+    """
+    if not (folder / "result.json").exists():
+        return False
+    facts = {
+        "network": _described(network),
+        "teacher": None if teacher is None else _described(teacher),
+    }
+    return begin_run(folder, settings.to_dict(), facts, {})
 
 
 def finish_training(folder: Path, result: TrainingResult) -> None:

@@ -57,6 +57,11 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "latlut.cli.validate:validate",
         "Measure whole networks and compare them with the table's estimates.",
     ),
+    "calibrate": LazyCommand(
+        "Measure",
+        "latlut.cli.calibrate:calibrate",
+        "Learn from measured networks what they take beyond the sum of entries.",
+    ),
     "estimate": LazyCommand(
         "Use a table",
         "latlut.cli.estimate:estimate",
@@ -87,6 +92,11 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "latlut.cli.train:train",
         "Train a network, with a teacher or without.",
     ),
+    "ablate": LazyCommand(
+        "Networks",
+        "latlut.cli.ablate:ablate",
+        "What fixed widths, branches, searching, pruning and distilling come to.",
+    ),
     "evaluate": LazyCommand(
         "Networks",
         "latlut.cli.evaluate:evaluate",
@@ -95,7 +105,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "predict-image": LazyCommand(
         "Networks",
         "latlut.cli.predict:predict_image",
-        "Draw what a trained network sees in an image or a folder.",
+        "Draw what a trained network sees in an image, a folder or a video.",
     ),
     "export": LazyCommand(
         "Networks",
