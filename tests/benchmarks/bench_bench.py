@@ -6,8 +6,8 @@ ONNX Runtime is driven by hand, with its outputs bound and without (then every r
 them); OpenVINO is timed by its own benchmark_app. All give the median and the minimum of a second
 of runs, one thread, fresh sessions, on the same CPU. The timers take turns in random order within
 each round, so that drift of the machine falls on all of them alike; what counts is the ratio within
-a round. On a quiet machine the medians' ratios are within 3% of 1. Where other processes run, the
-medians show mostly them, and the ratio of the minima over all rounds says more.
+a round. Where other processes run, the medians show mostly them, and the ratio of the minima over
+all rounds says more.
 """
 
 from __future__ import annotations
