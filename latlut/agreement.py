@@ -135,9 +135,9 @@ def agreement(
     """
     from scipy import stats
 
-    estimated = _latencies("estimated_ms", estimated_ms)
-    first = _latencies("measured_first_ms", measured_first_ms)
-    second = _latencies("measured_second_ms", measured_second_ms)
+    estimated = checked_latencies_ms("estimated_ms", estimated_ms)
+    first = checked_latencies_ms("measured_first_ms", measured_first_ms)
+    second = checked_latencies_ms("measured_second_ms", measured_second_ms)
     n = len(estimated)
     if not n == len(first) == len(second):
         raise SpecError(
@@ -182,15 +182,19 @@ def agreement(
     )
 
 
-#: A rounding error in a ratio that is exactly 5% or 10% must not decide.
-_WITHIN = {"within_5": 0.05 + 1e-12, "within_10": 0.10 + 1e-12}
+def checked_latencies_ms(name: str, values: npt.ArrayLike) -> Floats:
+    """Latencies as an array, milliseconds.
 
+    Args:
+        name: of the values, for messages.
+        values: (N,) numbers, milliseconds.
 
-def _finite_or_none(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+    Returns:
+        (N,) float64, finite and positive.
 
-
-def _latencies(name: str, values: npt.ArrayLike) -> Floats:
+    Raises:
+        SpecError: what is no number, another shape, or a latency that is not finite and positive.
+    """
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -204,6 +208,14 @@ def _latencies(name: str, values: npt.ArrayLike) -> Floats:
             f"at position {bad[0]} ({bad.size} of {array.size} are not)"
         )
     return array
+
+
+#: A rounding error in a ratio that is exactly 5% or 10% must not decide.
+_WITHIN = {"within_5": 0.05 + 1e-12, "within_10": 0.10 + 1e-12}
+
+
+def _finite_or_none(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def _is_constant(values: Floats) -> npt.NDArray[np.bool_]:

@@ -18,7 +18,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -293,13 +293,19 @@ def stored(table: LatencyTable) -> Calibration | None:
             f"or delete it with: latlut calibrate --table {table.path} --forget"
         )
     try:
-        return _from_dict(json.loads(row["model"]))
+        return _from_json(row["model"])
     except (TypeError, ValueError, KeyError) as error:
         raise CalibrationError(f"{table.path}: its calibration cannot be read: {error}") from error
 
 
-def _from_dict(values: dict[str, Any]) -> Calibration:
-    """What ``asdict`` made of a calibration, after JSON."""
+@lru_cache(maxsize=8)
+def _from_json(text: str) -> Calibration:
+    """What ``asdict`` made of a calibration, after JSON.
+
+    Kept by its text, which is read from the file each time: parsing takes longer than summing a
+    network's entries, and a search asks for thousands of networks.
+    """
+    values: dict[str, Any] = json.loads(text)
     lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
     lists["covariance"] = tuple(tuple(row) for row in values["covariance"])
     return Calibration(**{**values, **lists})

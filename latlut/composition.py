@@ -162,9 +162,9 @@ def composition_effects(
         - ``cache``: operators whose layers take longer, or shorter, than alone: their maps and
           weights are elsewhere than when the same operator runs again and again.
         - ``calls counted in the entry``: every entry holds the start of a run, the network one.
-        - ``allocation``: the time of no layer, for allocating and dispatching;
-          ``other processes`` where these had the CPU for more than 5% of it, ``profiling`` where
-          the profiled layers take longer than the network.
+        - ``allocation and dispatch``: the time of no layer; ``other processes`` where these had
+          the CPU for more than 5% of it, ``profiling`` where the profiled layers take longer than
+          the network.
         - ``speed of the machine``: what the operators alone take longer now than in the table.
         - ``ends counted in the entry``: what standalone entries are dearer by than the layers,
           of operators without a profile alone: conversions, another kernel, the start of a run.

@@ -18,6 +18,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from latlut.agreement import checked_latencies_ms
 from latlut.errors import SpecError
 from latlut.estimator import Estimate
 
@@ -115,13 +116,13 @@ def trends(
         )
     if len(networks) < MIN_NETWORKS:
         return ()
-    measured = _latencies("measured_ms", [item.measured_ms for item in networks])
-    plain = _latencies("plain_ms", [item.plain.plain_ms for item in networks])
+    measured = checked_latencies_ms("measured_ms", [item.measured_ms for item in networks])
+    plain = checked_latencies_ms("plain_ms", [item.plain.plain_ms for item in networks])
     properties = _properties(networks)
     slopes = _slopes(list(properties.values()), 100 * (plain / measured - 1))
     of_calibrated: list[Slope] | None = None
     if calibrated_ms is not None:
-        calibrated = _latencies("calibrated_ms", calibrated_ms)
+        calibrated = checked_latencies_ms("calibrated_ms", calibrated_ms)
         of_calibrated = _slopes(list(properties.values()), 100 * (calibrated / measured - 1))
     found = [
         Trend(name, unit, values, slopes[i], None if of_calibrated is None else of_calibrated[i])
@@ -208,10 +209,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         corrected[index] = largest
     return corrected
-
-
-def _latencies(name: str, values: Sequence[float]) -> Floats:
-    array = np.asarray(values, dtype=np.float64)
-    if not (np.isfinite(array).all() and (array > 0).all()):
-        raise SpecError(f"{name}: latencies are finite and positive, some of these are not")
-    return array

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from latlut.errors import SpecError
-from latlut.importers import replaced_atomically
+from latlut.reports.style import DPI, GRID, MUTED, STYLE, picture_path, save
 from latlut.search.ablation import STRATEGIES
 from latlut.search.ablation_results import AblationResult
 
-SUFFIXES = (".pdf", ".png", ".svg")
-DPI = 150
-
-_INK, _MUTED, _GRID = "#22272e", "#6b7280", "#e6e8eb"
 _COLOURS = {
     "one-branch": "#7c3aed",
     "two-branches": "#2563a8",
@@ -21,19 +15,6 @@ _COLOURS = {
     "teacher": "#6b7280",
     "pruned-teacher": "#b91c1c",
     "distilled": "#15803d",
-}
-_STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.size": 9.5,
-    "axes.edgecolor": "#9aa1ab",
-    "axes.labelcolor": _INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "text.color": _INK,
-    "text.parse_math": False,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "svg.hashsalt": "latlut",  # the same data give the same file
 }
 
 
@@ -54,14 +35,11 @@ def plot_ablation(found: AblationResult, title: str, subtitle: str, path: str | 
     import matplotlib
     from matplotlib.figure import Figure
 
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise SpecError(f"{path}: a picture ends in {', '.join(SUFFIXES)}, received {suffix!r}")
-    with matplotlib.rc_context(_STYLE):
+    path = picture_path(path)
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.2, 5.6), dpi=DPI)
         axes = figure.add_axes((0.085, 0.245, 0.885, 0.62))
-        axes.grid(color=_GRID, linewidth=0.8)
+        axes.grid(color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         for strategy in STRATEGIES:
             rows, colour = found.of(strategy), _COLOURS[strategy.name]
@@ -79,7 +57,7 @@ def plot_ablation(found: AblationResult, title: str, subtitle: str, path: str | 
         axes.margins(0.08)
         handles, labels = axes.get_legend_handles_labels()
         handles.append(
-            axes.plot([], [], "o", color=_MUTED, alpha=0.6, markersize=5, markeredgewidth=0)[0]
+            axes.plot([], [], "o", color=MUTED, alpha=0.6, markersize=5, markeredgewidth=0)[0]
         )
         labels.append("each seed; diamonds are means")
         figure.legend(
@@ -87,9 +65,5 @@ def plot_ablation(found: AblationResult, title: str, subtitle: str, path: str | 
             frameon=False, fontsize=8.5,
         )  # fmt: skip
         figure.text(0.02, 0.975, title, fontsize=13, fontweight="bold", va="top")
-        figure.text(0.02, 0.93, subtitle, fontsize=9, color=_MUTED, va="top")
-        with replaced_atomically(path) as temporary:
-            metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
-            figure.savefig(
-                temporary, format=suffix[1:], dpi=DPI, facecolor="white", metadata=metadata
-            )
+        figure.text(0.02, 0.93, subtitle, fontsize=9, color=MUTED, va="top")
+        save(figure, path)

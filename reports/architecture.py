@@ -11,15 +11,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latlut.errors import SpecError
-from latlut.importers import replaced_atomically
+from latlut.reports.style import INK, MUTED, STYLE, picture_path, save
 from latlut.spaces.architecture import FULL_WIDTH, SCALES, Architecture, Branch, channels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-SUFFIXES = (".pdf", ".png", ".svg")
-DPI = 150
 
 #: A column of the drawing, a lane, the space between rows, and margins, in inches.
 _COLUMN, _LANE, _ROW_SPACE = 0.74, 1.02, 0.2
@@ -30,7 +26,7 @@ _BAR_WIDTH, _FULL_BAR = 0.74, 0.62
 #: How far above a lane's middle, in lanes, a map runs along it that passes a down cell by.
 _OVER = 0.48
 
-_INK, _MUTED, _FAINT, _BOX = "#22272e", "#6b7280", "#c3c9d1", "#eceff3"
+_FAINT, _BOX = "#c3c9d1", "#eceff3"
 _COLOURS = {
     "conv": "#8fbbe8",
     "conv_2x": "#2563a8",
@@ -45,13 +41,8 @@ _LABELS = {
 }
 _DARK = ("conv_2x", "zoomed_conv_2x")
 _BRANCH_COLOURS = {8: "#7c3aed", 16: "#15803d", 32: "#b91c1c"}
-_STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "text.color": _INK,
-    "text.parse_math": False,
-    "svg.hashsalt": "latlut",  # the same network gives the same file
-}
+#: As other pictures, a little smaller.
+_STYLE: Any = STYLE | {"font.size": 9}
 
 Point = tuple[float, float]
 
@@ -75,10 +66,7 @@ def plot_architecture(
     import matplotlib
     from matplotlib.figure import Figure
 
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise SpecError(f"{path}: a picture ends in {', '.join(SUFFIXES)}, received {suffix!r}")
+    path = picture_path(path)
     sheet = _Sheet(architecture)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(sheet.width, sheet.height))
@@ -87,12 +75,9 @@ def plot_architecture(
         axes.set_ylim(0, sheet.height)
         axes.axis("off")
         axes.text(_LEFT, sheet.height - 0.18, title, fontsize=13, fontweight="bold", va="top")
-        axes.text(_LEFT, sheet.height - 0.47, subtitle, fontsize=9, color=_MUTED, va="top")
+        axes.text(_LEFT, sheet.height - 0.47, subtitle, fontsize=9, color=MUTED, va="top")
         _Drawing(axes, sheet).draw()
-        with replaced_atomically(path) as temporary:
-            kind = suffix.removeprefix(".")
-            metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
-            figure.savefig(temporary, format=kind, dpi=DPI, facecolor="white", metadata=metadata)
+        save(figure, path)
 
 
 class _Sheet:
@@ -186,7 +171,7 @@ class _Drawing:
             )
             self.axes.text(
                 _LEFT - 0.12, top - height / 2, f"1/{scale}", ha="right", va="center",
-                fontsize=11, fontweight="bold", color=_MUTED,
+                fontsize=11, fontweight="bold", color=MUTED,
             )  # fmt: skip
 
     def _lines(self, branch: Branch) -> None:
@@ -202,7 +187,7 @@ class _Drawing:
         if shared and branch is sheet.branches[0]:
             # Behind a shared down cell the way down to the upper lane is shared, too.
             goes_down = points[2 + 3 * shared][1] < points[1 + 3 * shared][1] - _LANE
-            self._line(points[: 2 + goes_down + 3 * shared], _MUTED, zorder=1.5)
+            self._line(points[: 2 + goes_down + 3 * shared], MUTED, zorder=1.5)
 
     def _line(self, points: list[Point], colour: str, style: Any = "-", zorder: float = 1) -> None:
         self.axes.plot(
@@ -217,7 +202,7 @@ class _Drawing:
         self._box(x, y, height, _COLOURS[cell.operator])
         self.axes.text(
             x, y, _LABELS[cell.operator], ha="center", va="center", fontsize=7.2, zorder=4,
-            color="white" if cell.operator in _DARK else _INK,
+            color="white" if cell.operator in _DARK else INK,
         )  # fmt: skip
         out = channels(self.architecture.base_width, branch.output_scales()[index], cell.width)
         arrow = "↓ " if cell.is_down else ""
@@ -238,7 +223,7 @@ class _Drawing:
 
     def _note(self, x: float, y: float, text: str, va: str) -> None:
         self.axes.text(
-            x, y, text, ha="center", va=va, fontsize=6.8, color=_MUTED, zorder=4,
+            x, y, text, ha="center", va=va, fontsize=6.8, color=MUTED, zorder=4,
             bbox={"boxstyle": "square,pad=0.08", "fc": "#f7f8fa", "ec": "none"},
         )  # fmt: skip
 
@@ -272,13 +257,13 @@ class _Drawing:
         self._box(x, y, 0.42 * _LANE, _BOX)
         self.axes.text(x, y + 0.075, label, ha="center", va="center", fontsize=7.2, zorder=4)
         self.axes.text(
-            x, y - 0.09, str(out_channels), ha="center", va="center", fontsize=6.8, color=_MUTED,
+            x, y - 0.09, str(out_channels), ha="center", va="center", fontsize=6.8, color=MUTED,
             zorder=4,
         )  # fmt: skip
 
     def _ends(self) -> None:
         sheet, network = self.sheet, self.architecture
-        self._line([sheet.fusion_point(), sheet.head_point()], _INK)
+        self._line([sheet.fusion_point(), sheet.head_point()], INK)
         stem = channels(network.base_width, 8, network.stem_width)
         fused = len(network.branches) * channels(network.base_width, 8, network.head_width)
         self._plain_box((sheet.x(0), sheet.row_middle(8)), "stem", stem)
@@ -302,5 +287,5 @@ class _Drawing:
             _LEFT, 0.16,
             "height of a bar and n/12: its width; below: channels, ↓ to the next scale; "
             "dashed: the map that a refinement reads",
-            va="center", fontsize=7.5, color=_MUTED,
+            va="center", fontsize=7.5, color=MUTED,
         )  # fmt: skip

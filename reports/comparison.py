@@ -8,13 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from latlut.errors import SpecError
-from latlut.importers import replaced_atomically
+from latlut.reports.style import DPI, GRID, MUTED, STYLE, picture_path, save
 from latlut.search.comparing import ComparisonRow
 
-SUFFIXES = (".pdf", ".png", ".svg")
-DPI = 150
-
-_INK, _MUTED, _GRID = "#22272e", "#6b7280", "#e6e8eb"
 _COLOURS = {
     "fasterseg": "#d97706",
     "architecture": "#d97706",
@@ -28,19 +24,6 @@ _KINDS = {
     "trained": "trained here",
     "baseline": "designed by hand",
     "onnx": "ONNX file",
-}
-_STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.size": 9.5,
-    "axes.edgecolor": "#9aa1ab",
-    "axes.labelcolor": _INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "text.color": _INK,
-    "text.parse_math": False,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "svg.hashsalt": "latlut",  # the same data give the same file
 }
 
 
@@ -76,20 +59,17 @@ def plot_comparison(
     import matplotlib
     from matplotlib.figure import Figure
 
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise SpecError(f"{path}: a picture ends in {', '.join(SUFFIXES)}, received {suffix!r}")
+    path = picture_path(path)
     is_measured = any(row.latency for row in rows)
     has_sizes = len({row.input_size for row in rows if row.kind != "published"}) > 1
     points = [point for row in rows if (point := _point(row, is_measured, has_sizes))]
     if not points:
         raise SpecError("nothing to draw: no network has both an accuracy and a latency or MACs")
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.2, 6.0), dpi=DPI)
         axes = figure.add_axes((0.085, 0.205, 0.885, 0.665))
         _log_scale(axes)
-        axes.grid(color=_GRID, linewidth=0.8)
+        axes.grid(color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         _set_limits(axes, points)
         _draw(axes, points)
@@ -101,12 +81,8 @@ def plot_comparison(
         axes.set_ylabel("mean IoU, %")
         _legend(figure, points)
         figure.text(0.02, 0.978, title, fontsize=13, fontweight="bold", va="top")
-        figure.text(0.02, 0.937, subtitle, fontsize=9, color=_MUTED, va="top")
-        with replaced_atomically(path) as temporary:
-            metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
-            figure.savefig(
-                temporary, format=suffix[1:], dpi=DPI, facecolor="white", metadata=metadata
-            )
+        figure.text(0.02, 0.937, subtitle, fontsize=9, color=MUTED, va="top")
+        save(figure, path)
     return len(points)
 
 
@@ -150,7 +126,7 @@ _NAME_SIZE = 8.5
 def _draw(axes: Any, points: Sequence[_Point]) -> None:
     """The points, and their names where none covers another or a point."""
     for point in points:
-        colour = _COLOURS.get(point.kind, _MUTED)
+        colour = _COLOURS.get(point.kind, MUTED)
         axes.scatter(
             point.x, point.miou_percent, s=52, marker=_MARKERS[point.source],
             facecolors=colour if point.source == "own" else "none", edgecolors=colour,
@@ -231,8 +207,8 @@ def _legend(figure: Any, points: Sequence[_Point]) -> None:
     ]
     handles += [
         Line2D(
-            [], [], marker=_MARKERS[source], color=_MUTED, label=f"mean IoU: {text}",
-            markerfacecolor=_MUTED if source == "own" else "none", **shown,
+            [], [], marker=_MARKERS[source], color=MUTED, label=f"mean IoU: {text}",
+            markerfacecolor=MUTED if source == "own" else "none", **shown,
         )
         for source, text in _SOURCES.items()
         if any(point.source == source for point in points)

@@ -11,45 +11,28 @@ import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from latlut.errors import SpecError
-from latlut.importers import replaced_atomically
+from latlut.reports.style import GRID, INK, MUTED, STYLE, picture_path, save
 from latlut.residuals import DEPTH, SIZE, Slope, Trend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SUFFIXES = (".pdf", ".png", ".svg")
-DPI = 150
 #: How many kinds of operator get a panel.
 KINDS = 3
 
 _COLUMNS = 3
-_INK, _MUTED, _GRID = "#22272e", "#6b7280", "#e6e8eb"
 _PLAIN, _CALIBRATED = "#2563a8", "#d97706"
 _NOTES = (
     "Above each panel: change of the error in percentage points from the property's 10th to its "
     "90th percentile, least squares (95% interval); rank: Spearman's correlation, * where its "
     "p-value, corrected for all trends, is below 0.05."
 )
-_STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.size": 9.5,
-    "axes.edgecolor": "#9aa1ab",
-    "axes.labelcolor": _INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "text.color": _INK,
-    "text.parse_math": False,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "svg.hashsalt": "latlut",  # the same data give the same file
-}
 
 
 def plot_residuals(
@@ -75,10 +58,7 @@ def plot_residuals(
     import matplotlib
     from matplotlib.figure import Figure
 
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise SpecError(f"{path}: a picture ends in {', '.join(SUFFIXES)}, received {suffix!r}")
+    path = picture_path(path)
     shown = shown_trends(trends)
     if not shown:
         raise SpecError("there are no trends to draw: the networks are too few, or all alike")
@@ -91,7 +71,7 @@ def plot_residuals(
     rows = math.ceil(len(shown) / _COLUMNS)
     columns = min(len(shown), _COLUMNS)
     width, height = 3.05 * columns + 0.6, 2.65 * rows + 1.75
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height))
         axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
         figure.subplots_adjust(
@@ -109,21 +89,16 @@ def plot_residuals(
         title = "Errors against what the networks are"
         figure.text(left, 1 - 0.12 / height, title, fontsize=13, fontweight="bold", va="top")
         lines = textwrap.wrap(textwrap.shorten(subject, 200, placeholder=" …"), int(14 * width))
-        figure.text(
-            left, 1 - 0.4 / height, "\n".join(lines[:2]), fontsize=9, color=_MUTED, va="top"
-        )
+        figure.text(left, 1 - 0.4 / height, "\n".join(lines[:2]), fontsize=9, color=MUTED, va="top")
         notes = textwrap.fill(_NOTES, int(17 * width))
-        figure.text(left, 0.1 / height, notes, fontsize=8, color=_MUTED, va="bottom")
+        figure.text(left, 0.1 / height, notes, fontsize=8, color=MUTED, va="bottom")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(
             handles, labels, loc="upper left", bbox_to_anchor=(left, 1 - 0.72 / height),
             ncols=len(labels), frameon=False, fontsize=9, borderaxespad=0, borderpad=0,
             handlelength=1.6,
         )  # fmt: skip
-        with replaced_atomically(path) as temporary:
-            kind = suffix.removeprefix(".")
-            metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
-            figure.savefig(temporary, format=kind, dpi=DPI, facecolor="white", metadata=metadata)
+        save(figure, path)
 
 
 _Floats = npt.NDArray[np.float64]
@@ -137,10 +112,10 @@ def shown_trends(trends: Sequence[Trend]) -> list[Trend]:
 
 
 def _draw(axes: Axes, trend: Trend, plain: _Floats, calibrated: _Floats | None) -> None:
-    axes.grid(color=_GRID, linewidth=0.8, zorder=0)
+    axes.grid(color=GRID, linewidth=0.8, zorder=0)
     axes.set_axisbelow(True)
     axes.tick_params(length=3, width=0.8)
-    axes.axhline(0, color=_INK, linewidth=1.0, alpha=0.6, zorder=2)
+    axes.axhline(0, color=INK, linewidth=1.0, alpha=0.6, zorder=2)
     area = float(np.clip(170 / math.sqrt(len(plain)), 6, 26))
     opacity = 0.7 if len(plain) <= 100 else 0.45
     axes.scatter(

@@ -16,38 +16,19 @@ import numpy.typing as npt
 
 from latlut.agreement import Agreement
 from latlut.errors import SpecError
-from latlut.importers import replaced_atomically
+from latlut.reports.style import GRID, MUTED, STYLE, picture_path, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SUFFIXES = (".pdf", ".png", ".svg")
-DPI = 150
 BAND_PERCENT = 5.0
 
 #: The page in inches: a square panel above, a flat one of the same width below.
 _WIDTH, _HEIGHT, _LEFT, _SIDE = 6.1, 8.5, 0.75, 5.1
 
-_INK = "#22272e"
-_MUTED = "#6b7280"
-_GRID = "#e6e8eb"
 _POINTS = "#2563a8"
 _CALIBRATED = "#d97706"
 _IDEAL = "#d62728"
-_STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.size": 9.5,
-    "axes.edgecolor": "#9aa1ab",
-    "axes.labelcolor": _INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "text.color": _INK,
-    "text.parse_math": False,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "svg.hashsalt": "latlut",  # the same data give the same file
-}
 
 
 def plot_agreement(
@@ -61,22 +42,27 @@ def plot_agreement(
     ci_low_ms: npt.ArrayLike | None = None,
     ci_high_ms: npt.ArrayLike | None = None,
     calibrated_ms: npt.ArrayLike | None = None,
+    calibrated_agreement: Agreement | None = None,
 ) -> None:
     """Draw estimated against measured latency, with relative errors below, into a file.
 
     Args:
-        estimated_ms: (N,) float, estimated latency of each network, milliseconds.
+        estimated_ms: (N,) float, estimated latency of each network, milliseconds; the plain one
+            where there are calibrated ones.
         measured_ms: (N,) float, measured latency, milliseconds.
         agreement: the numbers of the text box, of these estimates.
         title: first line above the picture.
         subtitle: what was measured where, wrapped below the title.
         path: .png, .svg or .pdf; replaced if it exists, whole or not at all.
-        ci_low_ms, ci_high_ms: (N,) float, interval of each estimate, drawn as a horizontal bar.
+        ci_low_ms, ci_high_ms: (N,) float, interval of each estimate, drawn as a horizontal bar;
+            of the calibrated estimates where these are given.
         calibrated_ms: (N,) float, the estimates after calibration, drawn as a second series.
+        calibrated_agreement: the numbers of these, beside the others in the text box.
 
     Raises:
         SpecError: shapes that differ, latencies that are not finite and positive, an interval
-            without its other end, or another suffix.
+            without its other end, calibrated estimates without their agreement or the other way
+            round, or another suffix.
         ImportFileError: the file cannot be written.
 
     Source: FasterSeg, Fig. 3.
@@ -84,44 +70,40 @@ def plot_agreement(
     import matplotlib
     from matplotlib.figure import Figure
 
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise SpecError(f"{path}: a picture ends in {', '.join(SUFFIXES)}, received {suffix!r}")
+    path = picture_path(path)
     estimated = _checked("estimated_ms", estimated_ms, None)
     measured = _checked("measured_ms", measured_ms, len(estimated))
     if (ci_low_ms is None) != (ci_high_ms is None):
         raise SpecError("ci_low_ms and ci_high_ms: give both or neither")
+    if (calibrated_ms is None) != (calibrated_agreement is None):
+        raise SpecError("calibrated_ms and calibrated_agreement: give both or neither")
+    calibrated = None
+    if calibrated_ms is not None:
+        calibrated = _checked("calibrated_ms", calibrated_ms, len(estimated))
     bars = None
     if ci_low_ms is not None and ci_high_ms is not None:
         low = _checked("ci_low_ms", ci_low_ms, len(estimated), is_bound=True)
         high = _checked("ci_high_ms", ci_high_ms, len(estimated), is_bound=True)
-        bars = np.clip([estimated - low, high - estimated], 0, None)  # (2, N)
-    calibrated = None
-    if calibrated_ms is not None:
-        calibrated = _checked("calibrated_ms", calibrated_ms, len(estimated))
+        middle = estimated if calibrated is None else calibrated
+        bars = np.clip([middle - low, high - middle], 0, None)  # (2, N)
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(_WIDTH, _HEIGHT))
         upper = figure.add_axes(_box(bottom=2.35, height=_SIDE))
         lower = figure.add_axes(_box(bottom=0.55, height=1.2))
         _draw_scatter(upper, estimated, measured, bars, calibrated)
         _draw_errors(lower, estimated, measured, calibrated)
         lower.set_xlim(upper.get_ylim())
-        upper.text(
-            0.97, 0.035, _summary(agreement), transform=upper.transAxes, ha="right", va="bottom",
-            multialignment="left", fontsize=9, linespacing=1.55, zorder=5,
-            bbox={"boxstyle": "round,pad=0.6", "fc": "white", "ec": "#d0d4da", "alpha": 0.94},
-        )  # fmt: skip
+        if calibrated_agreement is None:
+            _draw_summary(upper, agreement)
+        else:
+            _draw_summaries(upper, agreement, calibrated_agreement)
         shown_title = textwrap.shorten(title, 58, placeholder=" …")
         shown_subtitle = textwrap.fill(textwrap.shorten(subtitle, 160, placeholder=" …"), 78)
         left = _LEFT / _WIDTH
         figure.text(left, 0.977, shown_title, fontsize=13, fontweight="bold", va="top")
-        figure.text(left, 0.944, shown_subtitle, fontsize=9, color=_MUTED, va="top")
-        with replaced_atomically(path) as temporary:
-            kind = suffix.removeprefix(".")
-            metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
-            figure.savefig(temporary, format=kind, dpi=DPI, facecolor="white", metadata=metadata)
+        figure.text(left, 0.944, shown_subtitle, fontsize=9, color=MUTED, va="top")
+        save(figure, path)
 
 
 _Floats = npt.NDArray[np.float64]
@@ -168,14 +150,16 @@ def _draw_scatter(
     opacity = 0.85 if count <= 100 else 0.55
     _frame(axes)
     axes.plot([low, high], [low, high], color=_IDEAL, linewidth=1.4, zorder=2, label="y = x")
+    is_plain = calibrated is None
     if bars is not None:
         axes.errorbar(
-            estimated, measured, xerr=bars, fmt="none", ecolor=_POINTS, elinewidth=0.9, alpha=0.35,
-            zorder=2.5, label="95% interval of the estimate",
+            estimated if calibrated is None else calibrated, measured, xerr=bars, fmt="none",
+            ecolor=_POINTS if is_plain else _CALIBRATED, elinewidth=0.9, alpha=0.35, zorder=2.5,
+            label="95% interval of the estimate" if is_plain else "95% interval, calibrated",
         )  # fmt: skip
     axes.scatter(
         estimated, measured, s=_marker_area(count), color=_POINTS, alpha=opacity, linewidths=0.5,
-        edgecolors="white", zorder=3, label="estimate",
+        edgecolors="white", zorder=3, label="estimate" if is_plain else "plain: sum of entries",
     )  # fmt: skip
     if calibrated is not None:
         axes.scatter(
@@ -216,7 +200,7 @@ def _draw_errors(
     axes.set_ylim(float(together.min()) - margin, float(together.max()) + margin)
     axes.text(
         0.995, BAND_PERCENT, f"±{BAND_PERCENT:g}%", transform=axes.get_yaxis_transform(),
-        ha="right", va="top", fontsize=8, color=_MUTED, zorder=4,
+        ha="right", va="top", fontsize=8, color=MUTED, zorder=4,
         bbox={"boxstyle": "square,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.7},
     )  # fmt: skip
     axes.set_xlabel("measured latency, ms")
@@ -224,23 +208,63 @@ def _draw_errors(
 
 
 def _frame(axes: Axes) -> None:
-    axes.grid(color=_GRID, linewidth=0.8, zorder=0)
+    axes.grid(color=GRID, linewidth=0.8, zorder=0)
     axes.set_axisbelow(True)
     axes.tick_params(length=3, width=0.8)
 
 
-def _summary(agreement: Agreement) -> str:
+#: Of the box with the numbers.
+_EDGE, _OPACITY = "#d0d4da", 0.94
+
+
+def _draw_summary(axes: Axes, agreement: Agreement) -> None:
     """The text box: correlation and error, each beside the best that the noise allows."""
-
-    def number(value: float, digits: int, unit: str = "") -> str:
-        return f"{value:.{digits}f}{unit}" if math.isfinite(value) else "undefined"
-
-    ceiling = number(agreement.ceiling_r, 4)
-    floor = number(agreement.noise_floor_mape_percent, 2, "%")
-    return "\n".join(
-        (
-            f"r = {number(agreement.r, 4)}  (noise ceiling {ceiling})",
-            f"MAPE = {number(agreement.mape_percent, 2, '%')}  (noise floor {floor})",
-            f"within 5%: {100 * agreement.within_5:.0f}% of n = {agreement.n} networks",
-        )
+    ceiling = _number(agreement.ceiling_r, 4)
+    floor = _number(agreement.noise_floor_mape_percent, 2, "%")
+    lines = (
+        f"r = {_number(agreement.r, 4)}  (noise ceiling {ceiling})",
+        f"MAPE = {_number(agreement.mape_percent, 2, '%')}  (noise floor {floor})",
+        f"within 5%: {100 * agreement.within_5:.0f}% of n = {agreement.n} networks",
     )
+    axes.text(
+        0.97, 0.035, "\n".join(lines), transform=axes.transAxes, ha="right", va="bottom",
+        multialignment="left", fontsize=9, linespacing=1.55, zorder=5,
+        bbox={"boxstyle": "round,pad=0.6", "fc": "white", "ec": _EDGE, "alpha": _OPACITY},
+    )  # fmt: skip
+
+
+def _draw_summaries(axes: Axes, plain: Agreement, calibrated: Agreement) -> None:
+    """The text box with a column for each estimate, and what the noise allows both."""
+    from matplotlib.patches import FancyBboxPatch
+
+    floor = _number(plain.noise_floor_mape_percent, 2, "%")
+    columns = (
+        (f"n = {plain.n}", "r", "MAPE", "within 5%"),
+        ("plain", *_numbers(plain)),
+        ("calibrated", *_numbers(calibrated)),
+        ("noise limit", _number(plain.ceiling_r, 4), floor, ""),
+    )
+    place: Any = (0.4, 0.045, 0.57, 0.155)  # left, bottom, width, height as shares of the panel
+    box = FancyBboxPatch(
+        place[:2], place[2], place[3], boxstyle="round,pad=0.01,rounding_size=0.01",
+        transform=axes.transAxes, facecolor="white", edgecolor=_EDGE, alpha=_OPACITY, zorder=5,
+    )  # fmt: skip
+    axes.add_artist(box)
+    table = axes.table(
+        list(zip(*columns, strict=True)), edges="open", cellLoc="left",
+        colWidths=(0.26, 0.23, 0.265, 0.245), bbox=place, zorder=6,
+    )  # fmt: skip
+    table.auto_set_font_size(False)
+    table.set_fontsize(9)
+    for cell in table.get_celld().values():
+        cell.PAD = 0.03  # of the cell's width, left of its text
+
+
+def _numbers(agreement: Agreement) -> tuple[str, str, str]:
+    """r, mean absolute percent error, share within 5%."""
+    error = _number(agreement.mape_percent, 2, "%")
+    return _number(agreement.r, 4), error, f"{100 * agreement.within_5:.0f}%"
+
+
+def _number(value: float, digits: int, unit: str = "") -> str:
+    return f"{value:.{digits}f}{unit}" if math.isfinite(value) else "undefined"

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from latlut.reports.style import GRID, MUTED, STYLE, picture_path, save
 from latlut.search.records import EpochRecord
 
-_INK, _MUTED, _TARGET = "#22272e", "#6b7280", "#b91c1c"
+_TARGET = "#b91c1c"
 _COLOURS = ("#2563a8", "#d97706", "#15803d", "#7c3aed", "#b45309")
-_STYLE: Any = {"font.family": "sans-serif", "font.size": 9, "text.color": _INK}
+#: As other pictures, a little smaller; the axis of lambda shows powers of ten.
+_STYLE: Any = STYLE | {"font.size": 9, "text.parse_math": True}
 
 
 def plot_trajectory(
@@ -22,13 +24,18 @@ def plot_trajectory(
         records: of a search; pretraining epochs are left out.
         target_ms: drawn as a line.
         title: above the picture.
-        path: .png or .svg; replaced if it exists.
+        path: .png, .svg or .pdf; replaced if it exists, whole or not at all.
+
+    Raises:
+        SpecError: another suffix.
+        ImportFileError: the file cannot be written.
 
     Source: after FasterSeg, Fig. 4.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
+    path = picture_path(path)
     rows = [record for record in records if record.phase == "search"]
     epochs = [record.epoch for record in rows]
     with matplotlib.rc_context(_STYLE):
@@ -47,7 +54,7 @@ def plot_trajectory(
             teacher = [100 * r.teacher_miou[name] for r in rows]
             accuracy.plot(epochs, teacher, "s:", color=colour, label=f"teacher {name}")
         expected = [record.expected_ms for record in rows]
-        latency.plot(epochs, expected, "-", color=_MUTED, label="expected")
+        latency.plot(epochs, expected, "-", color=MUTED, label="expected")
         latency.axhline(target_ms, color=_TARGET, lw=1, label=f"target {target_ms:.4g}")
         lambdas = [record.lambda_per_ms for record in rows]
         if any(lambdas):
@@ -64,7 +71,7 @@ def plot_trajectory(
             epochs,
             [r.largest_alpha for r in rows],
             ":",
-            color=_MUTED,
+            color=MUTED,
             label="mean of largest alpha",
         )
         shares.set_ylim(-0.02, 1.02)
@@ -76,9 +83,9 @@ def plot_trajectory(
         ):
             axis.set_xlabel("search epoch")
             axis.set_ylabel(label)
-            axis.grid(color="#e5e7eb", lw=0.6)
+            axis.grid(color=GRID, lw=0.6)
             axis.set_axisbelow(True)
             axis.xaxis.get_major_locator().set_params(integer=True)
             if axis.get_legend_handles_labels()[0]:
                 axis.legend(fontsize=7, frameon=False)
-        figure.savefig(path, dpi=150)
+        save(figure, path)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import fake_engine
 import pytest
 from fake_engine import FakeEngine
 
@@ -51,8 +53,42 @@ def db_path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def table(table_path: Path) -> Iterator[LatencyTable]:
+    """The test file's own ``table_path``, opened for reading."""
+    with LatencyTable.open(table_path) as opened:
+        yield opened
+
+
+@pytest.fixture
 def measured(db_path: Path, plan: Plan, engine: FakeEngine, identity: Identity) -> Path:
     """A table file with every op spec of ``plan``, five passes."""
     with LatencyTable.create(db_path, identity) as table:
         Sweep(table, plan, engine, SweepSettings()).run()
     return db_path
+
+
+# ``in_context_sweeps`` takes ``OPS`` from here, so it is imported where it is used.
+
+
+@pytest.fixture
+def scripted_in_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What operators of the fake engine cost in context."""
+    from in_context_sweeps import free_identities_and_saving_upsampling
+
+    monkeypatch.setattr(fake_engine, "work_ns", free_identities_and_saving_upsampling())
+
+
+@pytest.fixture
+def swept(scripted_in_context: None, db_path: Path) -> Path:
+    """A table file of ``CONTEXT_OPS``, measured in context."""
+    from in_context_sweeps import swept_file
+
+    return swept_file(db_path)
+
+
+@pytest.fixture
+def swept_alone(scripted_in_context: None, tmp_path: Path) -> Path:
+    """The same, measured alone."""
+    from in_context_sweeps import swept_file
+
+    return swept_file(tmp_path / "alone.db", mode="standalone")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from latlut import recording
@@ -67,6 +68,14 @@ def space_table(
     """A table of every op spec of a space, which knows that space."""
     specs = space.op_specs(INPUT_SIZE)
     return make_table(path, specs, latency_ms, own_error, shared_error, space)
+
+
+def ablation_table(path: Path, space: FasterSegSpace) -> Path:
+    """A table file of a space, and of what it needs besides with one branch."""
+    one_branch = replace(space, branches=1)
+    specs = [*space.op_specs(INPUT_SIZE), *one_branch.op_specs(INPUT_SIZE)]
+    make_table(path, specs, plausible_ms, space=space).close()
+    return path
 
 
 @contextmanager

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from small_tables import make_table, plausible_ms
+from small_tables import INPUT_SIZE, ablation_table
 
 from latlut.cli import main
 from latlut.estimator import estimate
@@ -22,8 +21,6 @@ from latlut.spaces import Architecture, FasterSegSpace
 from latlut.table import LatencyTable
 
 SPACE = FasterSegSpace(layers=4, base_width=3, widths=(4, 8), stem_head_widths=(8,))
-ONE_BRANCH = replace(SPACE, branches=1)
-SIZE = (64, 128)
 SHORT = [
     "--accelerator", "cpu", "--threads", "1", "--seeds", "3",
     *(part for setting in (
@@ -40,17 +37,7 @@ SHORT = [
 
 @pytest.fixture(scope="module")
 def table_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table of the space, and of what one branch needs besides."""
-    path = tmp_path_factory.mktemp("table") / "table.db"
-    specs = [*SPACE.op_specs(SIZE), *ONE_BRANCH.op_specs(SIZE)]
-    make_table(path, specs, plausible_ms, space=SPACE).close()
-    return path
-
-
-@pytest.fixture
-def table(table_path: Path) -> Iterator[LatencyTable]:
-    with LatencyTable.open(table_path) as opened:
-        yield opened
+    return ablation_table(tmp_path_factory.mktemp("table") / "table.db", SPACE)
 
 
 @pytest.fixture(autouse=True)
@@ -112,10 +99,10 @@ def test_an_ablation_trains_the_six_networks(
         if strategy.network == "pruned":
             own = pruned_teacher(own, 4, 8)
         assert own.branches == network.branches
-        ms = estimate(own.op_specs(SIZE), table).ms
+        ms = estimate(own.op_specs(INPUT_SIZE), table).ms
         assert float(row["latency_ms"]) == pytest.approx(ms)
         assert float(row["fps"]) == pytest.approx(1000 / ms)
-        cost = cost_of_architecture(own, SIZE)
+        cost = cost_of_architecture(own, INPUT_SIZE)
         assert (int(row["macs"]), int(row["parameters"])) == (cost.macs, cost.parameters)
         score = json.loads((here / strategy.name / "result.json").read_text())
         assert float(row["miou_percent"]) == pytest.approx(100 * score["last_mean_iou"])

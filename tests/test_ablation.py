@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import random
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
-from small_tables import make_table, plausible_ms
+from small_tables import INPUT_SIZE, ablation_table, make_table, plausible_ms
 
 from latlut.cli.estimate import find_architecture
 from latlut.errors import MissingEntryError, SpecError
@@ -34,23 +32,11 @@ from latlut.spaces import FasterSegSpace
 from latlut.table import LatencyTable
 
 SPACE = FasterSegSpace(layers=7, base_width=3, widths=(4, 8), stem_head_widths=(8,))
-ONE_BRANCH = replace(SPACE, branches=1)
-SIZE = (64, 128)
 
 
 @pytest.fixture(scope="module")
 def table_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table of the space, and of what one branch needs besides."""
-    path = tmp_path_factory.mktemp("table") / "table.db"
-    specs = [*SPACE.op_specs(SIZE), *ONE_BRANCH.op_specs(SIZE)]
-    make_table(path, specs, plausible_ms, space=SPACE).close()
-    return path
-
-
-@pytest.fixture
-def table(table_path: Path) -> Iterator[LatencyTable]:
-    with LatencyTable.open(table_path) as opened:
-        yield opened
+    return ablation_table(tmp_path_factory.mktemp("table") / "table.db", SPACE)
 
 
 # --- pruning a teacher ---
@@ -118,7 +104,7 @@ def test_what_leaves_nothing_to_compare_is_refused(table: LatencyTable, tmp_path
     with pytest.raises(SpecError, match="width 6 was asked for"):
         plan_ablation(table, load_settings("tiny"), fixed_width=6)
     assert plan_ablation(table, load_settings("tiny"), fixed_width=4).fixed_width == 4
-    specs = SPACE.op_specs(SIZE)
+    specs = SPACE.op_specs(INPUT_SIZE)
     with (
         make_table(tmp_path / "lacks.db", specs, plausible_ms, space=SPACE) as lacks,
         pytest.raises(MissingEntryError, match="fusion"),

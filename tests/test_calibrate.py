@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from fake_engine import FakeEngine, work_ns
@@ -19,6 +20,7 @@ from latlut.calibrate import (
     measured_networks,
 )
 from latlut.calibration import NETWORK, kind_effect, spec_effects
+from latlut.cli.validate import plot
 from latlut.errors import CalibrationError, IdentityError
 from latlut.estimator import Estimate, Term, calibrated, estimate
 from latlut.graphs import Workload
@@ -181,6 +183,32 @@ def test_validate_leaves_out_what_was_fitted(table: LatencyTable) -> None:
     assert not any(item.architecture.to_json() in fitted for item in found.judged)
 
 
+def test_the_plot_of_a_validation_shows_both_estimates(
+    table: LatencyTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(matplotlib.rcParams, "svg.fonttype", "none")  # text stays text
+    engine = FakeEngine(noise=0.01, seed=4)
+    engine.work_ns = composed_ns
+    where = space_of(table)
+    settings = ValidationSettings(networks=NETWORKS, rounds=1)
+    texts = []
+    for number in range(2):
+        found = validate(table, engine, where, settings)
+        plot(table, found, where, tmp_path / f"{number}-validation.svg")
+        texts.append((tmp_path / f"{number}-validation.svg").read_text())
+        if not number:
+            assert found.scores is None
+            assert f"r = {found.plain.r:.4f}" in texts[0]
+            fit_and_store(table)
+    assert found.scores is not None
+    for agreement in (found.scores.plain, found.scores.calibrated):
+        assert f">{agreement.r:.4f}<" in texts[1]
+        assert f">{agreement.mape_percent:.2f}%<" in texts[1]
+    assert f"n = {NETWORKS - FITTED}<" in texts[1]
+    assert "95% interval, calibrated" in texts[1]
+    assert "calibrated" not in texts[0]
+
+
 def test_validate_refuses_networks_that_were_all_fitted(table: LatencyTable) -> None:
     fit_and_store(table, NETWORKS)
     engine = FakeEngine()
@@ -337,6 +365,22 @@ def test_the_latest_calibration_is_in_force_and_survives_the_file(table: Latency
         rows = again.rows("SELECT * FROM calibration_networks WHERE calibration_id = 2")
     assert sum(row["is_fitted"] for row in rows) == FITTED
     assert all(Architecture.from_json(row["architecture"]).branches for row in rows)
+
+
+def test_what_another_connection_writes_is_in_force_at_once(table: LatencyTable) -> None:
+    where = space_of(table)
+    specs = where.space.sample_many(1, seed=99)[0].op_specs(where.input_size)
+    with LatencyTable.open(table.path) as reader:
+        assert estimate(specs, reader).calibration is None
+        for seed in (0, 1):
+            own = fit_and_store(table, seed=seed).calibration
+            found = estimate(specs, reader).calibration
+            assert found == own
+            assert calibrations.stored(reader) is found  # parsed once
+        calibrations.forget(table)
+        assert estimate(specs, reader).calibration is None
+        third = fit_and_store(table, seed=2).calibration  # under the first one's number
+        assert estimate(specs, reader).calibration == third
 
 
 def test_every_network_counts_once(table: LatencyTable) -> None:

@@ -14,9 +14,7 @@ from in_context_sweeps import (
     CONTEXT_OPS,
     SKIP,
     STEM,
-    free_identities_and_saving_upsampling,
     sweep_of,
-    swept_file,
     truth_ms,
 )
 
@@ -29,21 +27,7 @@ from latlut.recording import unpack_samples
 from latlut.summary import NEAR_ZERO, Roofline, summarise
 from latlut.table import LatencyTable
 
-
-@pytest.fixture(autouse=True)
-def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What operators cost in context."""
-    monkeypatch.setattr(fake_engine, "work_ns", free_identities_and_saving_upsampling())
-
-
-@pytest.fixture
-def swept(db_path: Path) -> Path:
-    return swept_file(db_path)
-
-
-@pytest.fixture
-def swept_alone(tmp_path: Path) -> Path:
-    return swept_file(tmp_path / "alone.db", mode="standalone")
+pytestmark = pytest.mark.usefixtures("scripted_in_context")
 
 
 # ---- the sweep -----------------------------------------------------------------------------

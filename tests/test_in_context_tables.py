@@ -6,7 +6,6 @@ import shutil
 import sqlite3
 from pathlib import Path
 
-import fake_engine
 import numpy as np
 import pytest
 from conftest import OPS
@@ -15,9 +14,7 @@ from in_context_sweeps import (
     CONTEXT_OPS,
     SKIP,
     STEM,
-    free_identities_and_saving_upsampling,
     sweep_of,
-    swept_file,
 )
 from small_tables import make_table
 
@@ -35,21 +32,7 @@ from latlut.table_files import export_file, import_file
 from latlut.table_space import space_of
 from latlut.validate import ValidationSettings, validate
 
-
-@pytest.fixture(autouse=True)
-def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What operators cost in context."""
-    monkeypatch.setattr(fake_engine, "work_ns", free_identities_and_saving_upsampling())
-
-
-@pytest.fixture
-def swept(db_path: Path) -> Path:
-    return swept_file(db_path)
-
-
-@pytest.fixture
-def swept_alone(tmp_path: Path) -> Path:
-    return swept_file(tmp_path / "alone.db", mode="standalone")
+pytestmark = pytest.mark.usefixtures("scripted_in_context")
 
 
 # ---- what reads the table ------------------------------------------------------------------

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_engine import FakeEngine
+from fake_engine import FakeEngine, FakeSession
 
-from latlut.errors import MissingEntryError, TableError
+from latlut.cli.validate import explain
+from latlut.engines.base import LayerTime
+from latlut.errors import EngineError, MissingEntryError, TableError
 from latlut.plans import load_plan, plan_from_ops
 from latlut.profiler import Sweep, SweepSettings, identity_of
 from latlut.table import LatencyTable
@@ -101,6 +103,47 @@ def test_a_table_without_a_space_has_no_networks(tmp_path: Path, engine: FakeEng
         Sweep(opened, plan_from_ops(["conv 4->4 at 8x8"]), engine, SweepSettings(passes=1)).run()
         with pytest.raises(TableError, match="no run of this table swept a search space"):
             space_of(opened)
+
+
+class LayeredSession(FakeSession):
+    """A layer per operator, for as many networks as its engine shows."""
+
+    def _layers(self, runs: int) -> tuple[LayerTime, ...]:
+        engine = self.engine
+        assert isinstance(engine, LayeredEngine)
+        engine.views_left -= bool(self.workload.nodes)
+        if engine.views_left < 0:
+            raise EngineError("the profile is not to be had")
+        names = [f"operators.{index}" for index, _ in enumerate(self.workload.specs)]
+        return tuple(LayerTime(name, "Layer", 0.02, (name,)) for name in names)
+
+
+class LayeredEngine(FakeEngine):
+    """Scripted: shows the layers of its first networks only."""
+
+    name = "fake-layered"
+    title = "Fake engine with layers"
+    session_type = LayeredSession
+
+    def __init__(self, views: int) -> None:
+        super().__init__()
+        self.views_left = views
+
+
+@pytest.mark.parametrize("views", [0, 2, 3])
+def test_networks_are_explained_up_to_the_first_without_layers(
+    table: LatencyTable, capsys: pytest.CaptureFixture[str], views: int
+) -> None:
+    where = space_of(table)
+    found = validate(table, FakeEngine(), where, ValidationSettings(networks=4, rounds=1))
+    shown = explain(table, LayeredEngine(views), found, where, count=3, quiet=False)
+    assert len(shown) == views
+    for (label, view, effects), item in zip(shown, found.worst(3), strict=False):
+        assert f"{item.plain.ms:.4g} ms estimated plainly" in label
+        total = sum(effect.ms for effect in effects)
+        assert total == pytest.approx(view.whole_ms.value - view.estimate.plain_ms)
+    said = "not shown layer by layer: the profile is not to be had"
+    assert (said in capsys.readouterr().err) == (views < 3)
 
 
 def test_the_networks_are_the_same_for_the_same_seed(table: LatencyTable) -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latlut.cli.choices import SizeType
+from latlut.cli.inference_options import compute_options, view_options
 from latlut.cli.output import json_option, print_json, print_table, quiet_option, remark
+from latlut.cli.run_options import set_threads
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
@@ -26,13 +27,7 @@ if TYPE_CHECKING:
     "--split", default="val", show_default=True, type=click.Choice(["train", "val", "test"]),
     help="Which part of it.",
 )  # fmt: skip
-@click.option(
-    "--window", type=SizeType(), help="Slide a window of this size over the image. [whole image]"
-)
-@click.option(
-    "--image-scale", type=click.FloatRange(min=0, min_open=True),
-    help="Scale images before they enter the network. [as in the training]",
-)  # fmt: skip
+@view_options
 @click.option("--limit", type=click.IntRange(min=1), help="So many images only.")
 @click.option(
     "--predictions", type=click.Path(path_type=Path, file_okay=False),
@@ -44,10 +39,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True,
               help="Processes that load images.")  # fmt: skip
-@click.option("--precision", default="32-true", show_default=True,
-              help="32-true, bf16-mixed or 16-mixed.")  # fmt: skip
-@click.option("--accelerator", default="auto", show_default=True, help="auto, cpu or gpu.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads on the CPU.")
+@compute_options
 @quiet_option
 @json_option
 def evaluate(
@@ -69,8 +61,6 @@ def evaluate(
     import math
     import time
 
-    import torch
-
     from latlut.search.evaluating import evaluate as score_of
     from latlut.search.model_files import load_model
     from latlut.search.predicting import check_label_ids
@@ -88,8 +78,7 @@ def evaluate(
             f"{data.name} has no {split} split with masks; it has {', '.join(data.splits)}. Images "
             "without masks can be predicted: latlut predict-image RUN FOLDER --form label-ids"
         )
-    if threads is not None:
-        torch.set_num_threads(threads)
+    set_threads(threads)
     fabric = launched(accelerator, 1, precision)
     fabric.to_device(network)
     scale = facts.image_scale if image_scale is None else image_scale

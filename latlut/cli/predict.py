@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from latlut.cli.choices import SizeType
+from latlut.cli.inference_options import compute_options, view_options
 from latlut.cli.output import json_option, print_json, progress_bar, quiet_option, remark
+from latlut.cli.run_options import set_threads
 
 
 @click.command(name="predict-image")
@@ -26,19 +27,10 @@ from latlut.cli.output import json_option, print_json, progress_bar, quiet_optio
     "--opacity", type=click.FloatRange(0, 1), default=0.5, show_default=True,
     help="Of an overlay's colours.",
 )  # fmt: skip
-@click.option(
-    "--window", type=SizeType(), help="Slide a window of this size over the image. [whole image]"
-)
-@click.option(
-    "--image-scale", type=click.FloatRange(min=0, min_open=True),
-    help="Scale images before they enter the network. [as in the training]",
-)  # fmt: skip
+@view_options
 @click.option("--corrupt", type=click.Choice(["fatal", "skip"]), default="fatal",
               show_default=True, help="Files that cannot be read.")  # fmt: skip
-@click.option("--precision", default="32-true", show_default=True,
-              help="32-true, bf16-mixed or 16-mixed.")  # fmt: skip
-@click.option("--accelerator", default="auto", show_default=True, help="auto, cpu or gpu.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads on the CPU.")
+@compute_options
 @quiet_option
 @json_option
 def predict_image(
@@ -57,8 +49,6 @@ def predict_image(
     latlut predict-image runs/train drive.mp4 --out drive-classes.mp4
     latlut predict-image runs/train photos --out predictions --form colour
     """
-    import torch
-
     from latlut.search.model_files import load_model
     from latlut.search.predicting import Predictor, check_label_ids
     from latlut.search.prediction_files import predict_files, tasks_of
@@ -68,8 +58,7 @@ def predict_image(
     network, facts = load_model(run)
     if form == "label-ids":
         check_label_ids(facts.classes)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    set_threads(threads)
     fabric = launched(accelerator, 1, precision)
     fabric.to_device(network)
     predictor = Predictor(

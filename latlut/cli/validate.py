@@ -172,7 +172,7 @@ def explain(
 ) -> list[Composition]:
     """The worst estimated networks, layer by layer, and what parts their sums from the whole.
 
-    Empty where the engine has no view of its layers; that is remarked.
+    Up to the first that the engine cannot show layer by layer: that is remarked.
     """
     from latlut.composition import Alone, composition_effects, profile_alone
     from latlut.errors import EngineError
@@ -191,31 +191,37 @@ def explain(
                 alone |= profile_alone(engine, list(missing), own.statistic)
         except EngineError as error:
             remark(f"not shown layer by layer: {error}", quiet)
-            return []
+            break
         effects = composition_effects(view, alone or None, own.mode)
         explained.append((label, view, effects))
     return explained
 
 
 def plot(table: LatencyTable, found: Validation, where: TableSpace, path: Path) -> None:
-    """Draw estimated against measured latency of the validation's networks."""
+    """Draw estimated against measured latency of the validation's networks, and their residuals.
+
+    Plain and calibrated estimates stand side by side where the table has a calibration.
+    """
     from latlut.reports.scatter import plot_agreement
 
     own = table.identity
     lows = [item.estimate.ci_low_ms for item in found.judged]
     highs = [item.estimate.ci_high_ms for item in found.judged]
     has_intervals = all(value is not None for value in (*lows, *highs))
+    is_calibrated = found.scores is not None
     height, width = where.input_size
     plot_agreement(
-        [item.estimate.ms for item in found.judged],
+        [item.plain.ms for item in found.judged],
         [item.measured_ms for item in found.judged],
-        found.agreement,
+        found.plain,
         "Estimated and measured latency of networks",
         f"{own.engine} {own.engine_version}, {own.precision}, threads: {own.threads}, "
         f"{own.device_model}; random FasterSeg networks at {height}x{width}",
         path,
         ci_low_ms=lows if has_intervals else None,  # type: ignore[arg-type]
         ci_high_ms=highs if has_intervals else None,  # type: ignore[arg-type]
+        calibrated_ms=[item.estimate.ms for item in found.judged] if is_calibrated else None,
+        calibrated_agreement=None if found.scores is None else found.scores.calibrated,
     )
     shown = found.trends()
     if shown:
