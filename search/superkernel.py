@@ -20,15 +20,45 @@ for one norm per width. The paper's authors round channels to multiples of 8; he
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from latlut.errors import SpecError
 from latlut.operators import resize
 
 MODE = "bilinear"
+
+
+class _Part(torch.autograd.Function):
+    """The first channels of stacked kernels, as a tensor of its own.
+
+    Its gradient is added to that part of ``weight.grad``. Autograd itself would fill a gradient of
+    the whole weight with zeros for every part and add all of it, which for narrow widths takes
+    longer than the convolution. So ``torch.autograd.grad`` sees no gradient of ``weight`` here.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, weight: nn.Parameter, count: int, kernels: slice, out: int, into: int
+    ) -> Tensor:
+        """(n * out, into, k, k) of the n ``kernels`` among the ``count`` stacked in ``weight``."""
+        ctx.weight, ctx.count, ctx.part = weight, count, (kernels, slice(out), slice(into))
+        return weight.detach().unflatten(0, (count, -1))[ctx.part].flatten(0, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
+        """Add to ``weight.grad``; none is passed on."""
+        weight = ctx.weight
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+        part = weight.grad.unflatten(0, (ctx.count, -1))[ctx.part]
+        part += gradient.unflatten(0, part.shape[:2])
+        return None, None, None, None, None
 
 
 class Superkernel(nn.Module):
@@ -82,8 +112,9 @@ class Superkernel(nn.Module):
         first, count = (0, self.count) if only is None else (only, 1)
         if (count, out_channels, in_channels) == (self.count, most_out, most_in):
             return self.weight
-        kernels = self.weight.unflatten(0, (self.count, most_out))
-        return kernels[first : first + count, :out_channels, :in_channels].flatten(0, 1)
+        kernels = slice(first, first + count)
+        part: Tensor = _Part.apply(self.weight, self.count, kernels, out_channels, in_channels)
+        return part
 
     def forward(self, image: Tensor, out_channels: int, only: int | None = None) -> Tensor:
         """(B, N * out_channels, H', W') from (B, C, H, W); sizes round up at stride 2."""

@@ -130,6 +130,40 @@ def test_gradients_stay_in_the_slice_and_are_the_plain_operators() -> None:
     assert not stacked.any()
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_gradients_of_several_widths_add_up_as_autograds_own_do(
+    memory_format: torch.memory_format,
+) -> None:
+    kernel = Superkernel(4, 3, count=2)
+    kernel.initialise(torch.Generator().manual_seed(0))
+    kernel.to(memory_format=memory_format)
+    weight = kernel.weight.detach().clone().requires_grad_()
+    image = torch.randn(2, 4, 5, 6)
+    parts: list[tuple[int, int, int | None]] = [(1, 4, None), (3, 4, None), (2, 3, 1), (3, 4, 0)]
+    for out, inputs, only in parts:  # a gradient each, as one backward pass after another gives
+        kernels = slice(None) if only is None else slice(only, only + 1)
+        plain = weight.unflatten(0, (2, 3))[kernels, :out, :inputs].flatten(0, 1)
+        expected = torch.nn.functional.conv2d(image[:, :inputs], plain, padding=1)
+        found = kernel(image[:, :inputs], out, only)
+        direction = torch.randn_like(expected)
+        (expected * direction).sum().backward()
+        (found * direction).sum().backward()
+        assert weight.grad is not None
+        assert kernel.weight.grad is not None
+        torch.testing.assert_close(kernel.weight.grad, weight.grad)
+        assert kernel.weight.grad.stride() == kernel.weight.stride()
+
+
+def test_a_frozen_kernel_gets_no_gradient() -> None:
+    kernel = Superkernel(4, 3)
+    nn.init.normal_(kernel.weight)
+    kernel.weight.requires_grad_(False)
+    image = torch.randn(1, 2, 5, 5, requires_grad=True)
+    kernel(image, 2).sum().backward()
+    assert image.grad is not None
+    assert kernel.weight.grad is None
+
+
 @pytest.mark.parametrize("only", [None, 0, 1])
 def test_statistics_move_for_the_used_width_alone(only: int | None) -> None:
     pair = ConvPair(True, True, 4, WIDTHS)
