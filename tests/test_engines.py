@@ -304,6 +304,35 @@ def test_an_engine_that_computes_something_else_is_not_timed() -> None:
         engine.check_parity(session, module)
 
 
+@pytest.mark.parametrize(
+    ("spoilt", "is_found"),
+    [(3, False), (4, True), (float("nan"), True), (float("inf"), True)],
+    ids=["flipped ties", "more of them", "no number", "infinite"],
+)
+def test_few_flipped_ties_pass_the_parity_check_and_nothing_else_does(
+    spoilt: float, is_found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = FakeEngine()
+    workload = Workload.from_spec(OpSpec("conv", (4, 96, 96), 4))  # 36,864 output elements
+    with engine.load(workload) as session:
+        right = session.outputs
+
+        def outputs() -> list[np.ndarray]:
+            (found,) = right()
+            if spoilt in (3, 4):
+                found.reshape(-1)[: int(spoilt)] += 1.0
+            else:
+                found.reshape(-1)[0] = spoilt
+            return [found]
+
+        monkeypatch.setattr(session, "outputs", outputs)
+        if is_found:
+            with pytest.raises(ParityError):
+                engine.check_parity(session)
+        else:
+            assert engine.check_parity(session) < PARITY_TOLERANCE["fp32"]
+
+
 def test_tensorrt_has_a_seat_and_is_never_replaced() -> None:
     found = engine_class("tensorrt").availability()
     if found.is_available:

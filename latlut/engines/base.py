@@ -401,10 +401,10 @@ class Engine(ABC):
             raise engine_error(f"{self.title} rejects {workload.name}: {error}") from error
 
     def check_parity(self, session: Session, module: nn.Module | None = None) -> float:
-        """Largest difference from the workload's reference, PyTorch, on random inputs.
+        """Difference from the workload's reference, PyTorch, on random inputs.
 
-        Of floating-point outputs it is relative to the largest value; of whole numbers (class
-        maps) it is the share of elements that differ.
+        Of floating-point outputs it is what all elements but one in ten thousand stay within,
+        relative to the largest value; of whole numbers (class maps) the share that differs.
 
         Args:
             session: its inputs are replaced.
@@ -435,13 +435,23 @@ class Engine(ABC):
         return difference
 
 
+#: One output element in so many may differ by more: where a network takes the larger of two values
+#: that are equal up to rounding (ENet's unpooling), engines differ in the winner.
+_ELEMENTS_AN_OUTLIER = 10_000
+
+
 def _disagreement(found: np.ndarray, expected: np.ndarray) -> float:
-    """Largest difference relative to the largest value; of whole numbers the share that differs."""
+    """See ``Engine.check_parity``; NaN, which no tolerance allows, where a value is not finite."""
     if not np.issubdtype(expected.dtype, np.floating):
         return float(np.mean(found != expected.astype(found.dtype)))
-    scale = float(np.abs(expected).max(initial=0.0)) or 1.0
-    # NaN on either side stays NaN, which no tolerance allows.
-    return float(np.abs(found - expected).max(initial=0.0)) / scale
+    difference = np.abs(found - expected).ravel()
+    if not np.isfinite(difference).all():
+        return float("nan")
+    if not difference.size:
+        return 0.0
+    scale = float(np.abs(expected).max()) or 1.0
+    last = difference.size - 1 - difference.size // _ELEMENTS_AN_OUTLIER
+    return float(np.partition(difference, last)[last]) / scale
 
 
 def cpu_device(name: str, title: str) -> Device:
