@@ -29,6 +29,7 @@ import numpy as np
 from torch import nn
 
 from latlut.engines.device_errors import engine_error
+from latlut.engines.heap import return_freed_memory
 from latlut.errors import EngineError, LatlutError, ParityError, SpecError
 from latlut.graphs import GraphCache, Workload
 
@@ -380,6 +381,7 @@ class Engine(ABC):
 
     def _started(self, session: Session, module: nn.Module | None, graph: bytes | None) -> Session:
         """The session, opened and with inputs."""
+        return_freed_memory()
         with self._rejections(session.workload):
             session._open(module, graph)
         session._is_open = True
