@@ -328,6 +328,7 @@ FACTS: tuple[Fact, ...] = (
         "identifier of this boot of the kernel",
         lambda: _text("/proc/sys/kernel/random/boot_id"),
     ),
+    Fact("process_id", "", "number of the process that read these facts", os.getpid),
     *_PACKAGES,
 )
 
@@ -372,6 +373,27 @@ def environment_changes(
         old_text, new_text = (_shown(value, fact.unit) for value in (old, new))
         sentences.append(f"{fact.description} was {old_text}, is now {new_text}")
     return sentences
+
+
+def is_process_gone(environment: Mapping[str, FactValue]) -> bool:
+    """Whether the process that collected an environment has surely ended, however it did.
+
+    False where it cannot be known from here: another host, or a system without such a question.
+    """
+    if environment.get("host") != platform.node() or os.name != "posix":
+        return False
+    boot, number = environment.get("boot_id"), environment.get("process_id")
+    if not boot or not isinstance(number, int):
+        return False
+    try:
+        if boot != _text("/proc/sys/kernel/random/boot_id"):
+            return True
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # another user's, or no /proc
+        return False
+    return False
 
 
 def _shown(value: FactValue, unit: str) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from latlut import __version__
+from latlut.environment import is_process_gone
 from latlut.gpustate import GpuState
 from latlut.opspec import OpSpec
 from latlut.table import LatencyTable, now_text
@@ -94,8 +95,12 @@ def start_run(
     plan_hash: str | None = None,
     space: Mapping[str, object] | None = None,
 ) -> int:
-    """Record that a run began; its id."""
+    """Record that a run began; its id. Runs whose process is gone are recorded as ``killed``."""
     with table.writing() as db:
+        running = "SELECT id, environment FROM runs WHERE status = 'running'"
+        for row in list(db.query(running)):
+            if is_process_gone(json.loads(row["environment"])):
+                db.execute("UPDATE runs SET status = 'killed' WHERE id = ?", [row["id"]])
         cursor = db.execute(
             "INSERT INTO runs (kind, started_at, status, plan, plan_hash, space, settings,"
             " environment, latlut_version) VALUES (?,?,?,?,?,?,?,?,?)",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -234,3 +236,16 @@ def test_a_system_without_pinning_measures_unpinned_and_says_so(
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
     with pytest.warns(RuntimeWarning, match="unpinned"), pin_process(1) as cpus:
         assert cpus == ()
+
+
+def test_a_process_is_gone_only_where_that_is_known() -> None:
+    here = environment.collect_environment()
+    assert not environment.is_process_gone(here)
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    ended = here | {"process_id": child.pid}
+    assert environment.is_process_gone(ended)
+    assert environment.is_process_gone(here | {"boot_id": "of another boot"})
+    for unknown in ({"host": "another"}, {"boot_id": None}, {"process_id": None}):
+        assert not environment.is_process_gone(ended | unknown)
+    assert not environment.is_process_gone({})

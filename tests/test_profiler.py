@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from conftest import OPS
 from fake_engine import FakeEngine, work_ns
 
 from latlut.coverage import plan_coverage
+from latlut.environment import collect_environment
 from latlut.errors import UnknownNameError
 from latlut.graphs import Workload
 from latlut.identity import Identity
@@ -18,7 +21,7 @@ from latlut.opspec import OpSpec
 from latlut.plans import Plan, plan_from_ops
 from latlut.profiler import Sweep, SweepSettings, identity_of
 from latlut.progress import Progress
-from latlut.recording import unpack_samples
+from latlut.recording import start_run, unpack_samples
 from latlut.sentinels import choose_sentinels
 from latlut.summary import Roofline
 from latlut.table import LatencyTable
@@ -108,6 +111,23 @@ def test_ctrl_c_stores_what_was_measured_and_the_same_command_goes_on(
     sweep.table.close()
     summary = _sweep(db_path, plan, engine, SweepSettings(group=1)).run()
     assert (summary.reused, summary.measured) == (7, 18)
+
+
+def test_a_killed_run_is_recorded_as_such_and_one_in_progress_is_not(measured: Path) -> None:
+    begin = (
+        "from latlut.environment import collect_environment as environment; import sys, os; "
+        "from latlut.recording import start_run; from latlut.table import LatencyTable; "
+        "table = LatencyTable.open(sys.argv[1], is_writable=True); "
+        "start_run(table, 'sweep', settings={}, environment=environment()); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", begin, measured], check=False).returncode == 9
+    with LatencyTable.open(measured, is_writable=True) as table:
+        statuses = [row["status"] for row in table.rows("SELECT status FROM runs ORDER BY id")]
+        assert statuses == ["done", "running"]
+        for _ in range(2):
+            start_run(table, "sweep", settings={}, environment=collect_environment())
+        statuses = [row["status"] for row in table.rows("SELECT status FROM runs ORDER BY id")]
+        assert statuses == ["done", "killed", "running", "running"]
 
 
 def test_a_spent_budget_stops_between_groups(db_path: Path, plan: Plan, engine: FakeEngine) -> None:
