@@ -120,21 +120,6 @@ def _network(
     return Architecture(end, end, branches, space.base_width, space.num_classes)
 
 
-def candidates(
-    relaxed: RelaxedArchitecture, decoding: Decoding = "corrected", allow_skip: bool = True
-) -> dict[tuple[int, ...], Architecture]:
-    """One derived network per set of branches that the space allows: for two branches {8, 16},
-    {8, 32} and {16, 32}, as in the paper; the authors' code has no {8, 16}.
-
-    Raises:
-        SpecError: as ``derive``.
-    """
-    return {
-        scales: derive(relaxed, scales, decoding, allow_skip)
-        for scales in relaxed.space.branch_scales()
-    }
-
-
 def target_score(
     accuracy: float, latency_ms: float, target_ms: float, exponent: float = TARGET_EXPONENT
 ) -> float:
