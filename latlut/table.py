@@ -215,8 +215,8 @@ class LatencyTable:
         if not self.is_writable:
             raise TableError(f"{self.path} was opened for reading")
         with storage_errors(self.path):
-            self.db.conn.execute("BEGIN IMMEDIATE")
-            try:
+            try:  # around BEGIN as well: Ctrl-C while it waits for another writer comes after it
+                self.db.conn.execute("BEGIN IMMEDIATE")
                 yield self.db
                 self.db.conn.execute("COMMIT")
             except BaseException:

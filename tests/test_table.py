@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -213,6 +214,20 @@ def test_a_writer_and_readers_never_see_a_locked_database(measured: Path) -> Non
     for output, errors in results:
         assert errors == b""
         assert int(output) > 3
+
+
+def test_ctrl_c_while_waiting_for_another_writer_leaves_no_transaction(measured: Path) -> None:
+    other = sqlite3.connect(measured, isolation_level=None, check_same_thread=False)
+    other.execute("PRAGMA journal_mode = wal")
+    with LatencyTable.open(measured, is_writable=True) as table:
+        other.execute("BEGIN IMMEDIATE")
+        threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+        threading.Timer(0.5, other.execute, ["ROLLBACK"]).start()
+        with pytest.raises(KeyboardInterrupt), table.writing():
+            time.sleep(10)  # the signal is there when BEGIN returns
+        with table.writing() as db:
+            db.execute("DELETE FROM failures")
+    other.close()
 
 
 def test_kill_9_at_any_instant_leaves_a_sound_file(tmp_path: Path, identity: Identity) -> None:
