@@ -413,6 +413,7 @@ class Search:
                     "latency": self.problem.latency.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "architecture_optimizer": self._architecture_optimizer.state_dict(),
+                    "scaler": self.fabric.strategy.precision.state_dict(),  # empty but in 16-mixed
                     "controller": self.controller.to_dict(),
                     "records": json.dumps([record.to_dict() for record in self.records]),
                     "archive": self.archive.to_json(),
@@ -442,6 +443,8 @@ class Search:
         self.student.load_state_dict(state["student"])
         self.problem.latency.load_state_dict(state["latency"])
         self._architecture_optimizer.load_state_dict(state["architecture_optimizer"])
+        if scaler := state.get("scaler"):
+            self.fabric.strategy.precision.load_state_dict(scaler)
         self.controller = self.controller.restored(state["controller"])
         self.records = [EpochRecord.from_dict(item) for item in json.loads(state["records"])]
         self.archive.restore(state["archive"])

@@ -38,6 +38,7 @@ def save_training(folder: Path, training: Training, optimizer: Any) -> None:
             "average": None if average is None else average.module.state_dict(),
             "average_step": 0 if average is None else average.step,
             "optimizer": optimizer.state_dict(),
+            "scaler": training.fabric.strategy.precision.state_dict(),  # empty but in 16-mixed
             "records": json.dumps([record.to_dict() for record in training.records]),
         },
     )
@@ -62,6 +63,8 @@ def restore_training(folder: Path, training: Training, optimizer: Any) -> int:
         training.average.module.load_state_dict(state["average"])
         training.average.step = state["average_step"]
     optimizer.load_state_dict(state["optimizer"])
+    if scaler := state.get("scaler"):
+        training.fabric.strategy.precision.load_state_dict(scaler)
     training.records = [TrainEpoch.from_dict(item) for item in json.loads(state["records"])]
     epoch: int = state["epoch"]
     return epoch

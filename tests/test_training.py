@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 
 from latlut.errors import DataError, ImportFileError, LatlutError, SpecError
@@ -232,7 +233,13 @@ class WithDropout(nn.Module):
 
 @pytest.mark.parametrize(
     ("stop_at", "case"),
-    [((0, 2), "plain"), ((1, 1), "teacher"), ((2, 2), "average"), ((2, 1), "dropout")],
+    [
+        ((0, 2), "plain"),
+        ((1, 1), "teacher"),
+        ((2, 2), "average"),
+        ((2, 1), "dropout"),
+        ((2, 1), "16-mixed"),
+    ],
 )
 def test_a_killed_run_resumes_to_the_same_bits(
     data: SegmentationData, tmp_path: Path, stop_at: tuple[int, int], case: str
@@ -244,6 +251,10 @@ def test_a_killed_run_resumes_to_the_same_bits(
             more["teacher"] = trainable(SMALL, data.classes.count, 9).eval()
         if case == "dropout":
             more |= {"network": WithDropout(data.classes.count), "name": "with-dropout"}
+        if case == "16-mixed":
+            scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=1)
+            precision = MixedPrecision("16-mixed", "cpu", scaler)
+            more["fabric"] = Fabric(accelerator="cpu", devices=1, plugins=precision)
         return make(data, folder, chosen, **more)
 
     whole = training(tmp_path / "whole")
@@ -263,6 +274,8 @@ def test_a_killed_run_resumes_to_the_same_bits(
     assert [replace(record, seconds=0) for record in found.records] == [
         replace(record, seconds=0) for record in expected.records
     ]
+    scales = [item.fabric.strategy.precision.state_dict().get("scale") for item in (again, whole)]
+    assert scales == ([4.0 * 2**6] * 2 if case == "16-mixed" else [None] * 2)
     models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "killed")]
     assert models[0] == models[1]
 

@@ -4,11 +4,13 @@
     study_distillation.py summarise ABLATION RUNS OUT
 
 ``ABLATION`` is a finished folder of ``latlut ablate``. Its searched student is trained alone and
-with a teacher, for as long as there (``SHORT`` epochs) and for ``LONG``; the teacher was trained
-for as long as there or for ``LONG``; the divergence from it counts 1, or 0.05: it is summed over
-classes, and the FasterSeg authors' code, which averages over its 19 classes, weighs it like that.
-``train`` runs what is missing, ``summarise`` writes one CSV line for each training, the differences
-paired by seed, and a figure.
+with a teacher, for as long as there (``SHORT`` epochs), for ``LONG``, and on ``FEW`` images for as
+many steps as there; the teacher was trained like it, or for ``LONG``; the divergence from it counts
+1, or 0.05: it is summed over classes, and the FasterSeg authors' code, which averages over its 19
+classes, weighs it like that.
+``train`` runs what is missing, ``summarise`` writes one CSV line for each training, with what it
+answers on images that it was trained on and on others, the differences paired by seed, and a
+figure.
 """
 
 from __future__ import annotations
@@ -22,49 +24,95 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy import stats
 
+from latlut.search.data.augment import whole
+from latlut.search.data.classes import IGNORE
+from latlut.search.data.dataset import Split
+from latlut.search.evaluating import full_logits
+from latlut.search.model_files import load_model
+from latlut.search.train_data import open_train_data
+from latlut.search.train_settings import DataSettings
+
 SHORT, LONG = 12, 36
+ALL, FEW = 256, 16
+FEW_EPOCHS = SHORT * ALL // FEW
 WEIGHTS = (1.0, 0.05)
 COLOURS = {1.0: "#d97706", 0.05: "#2563a8"}
 
 
 @dataclass(frozen=True)
-class Case:
-    """A training of the student: epochs, those of its teacher (None: alone), and the weight."""
+class Training:
+    """Of the teacher (``student`` False) or the student: epochs, images, who taught it."""
 
+    student: bool
     epochs: int
+    images: int = ALL
     teacher_epochs: int | None = None
     weight: float = 0.0
 
+    @property
+    def alone(self) -> Training:
+        """The same without a teacher."""
+        return Training(self.student, self.epochs, self.images)
+
+    @property
+    def teacher(self) -> Training | None:
+        """Who teaches it: trained on the same images."""
+        if self.teacher_epochs is None:
+            return None
+        return Training(False, self.teacher_epochs, self.images)
+
     def folder(self, ablation: Path, runs: Path, seed: int) -> Path:
-        """Where its run lies; the ablation has two of them."""
-        if self == Case(SHORT):
-            return ablation / f"seed-{seed}" / "student"
-        if self == Case(SHORT, SHORT, 1.0):
-            return ablation / f"seed-{seed}" / "distilled"
-        taught = f"by-{self.teacher_epochs}-weight-{self.weight:g}"
-        how = "alone" if self.teacher_epochs is None else taught
-        return runs / f"student-{self.epochs}-{how}-seed-{seed}"
+        """Where its run lies; the ablation has three of them."""
+        for training, name in IN_ABLATION.items():
+            if self == training:
+                return ablation / f"seed-{seed}" / name
+        name = f"{'student' if self.student else 'teacher'}-{self.epochs}"
+        if self.images != ALL:
+            name += f"-images-{self.images}"
+        if self.student:
+            taught = f"-by-{self.teacher_epochs}-weight-{self.weight:g}"
+            name += "-alone" if self.teacher_epochs is None else taught
+        return runs / f"{name}-seed-{seed}"
+
+    @property
+    def label(self) -> str:
+        """For a figure."""
+        few = "" if self.images == ALL else f",\n{self.images} images"
+        return f"student {self.epochs} epochs,\nteacher {self.teacher_epochs}{few}"
 
 
+IN_ABLATION = {
+    Training(True, SHORT): "student",
+    Training(True, SHORT, ALL, SHORT, 1.0): "distilled",
+    Training(False, SHORT): "teacher",
+}
 TAUGHT = tuple(
-    Case(epochs, teacher, weight)
-    for epochs, teacher in ((SHORT, SHORT), (SHORT, LONG), (LONG, LONG))
+    Training(True, epochs, images, teacher, weight)
+    for epochs, images, teacher in (
+        (SHORT, ALL, SHORT),
+        (SHORT, ALL, LONG),
+        (LONG, ALL, LONG),
+        (FEW_EPOCHS, FEW, FEW_EPOCHS),
+    )
     for weight in WEIGHTS
 )
-CASES = (Case(SHORT), Case(LONG), *TAUGHT)
+#: Teachers before those whom they teach.
+TRAININGS = tuple(
+    dict.fromkeys(
+        training
+        for taught in TAUGHT
+        for training in (taught.teacher, taught.alone, taught)
+        if training is not None
+    )
+)
 
 
 def seeds_of(ablation: Path) -> list[int]:
     """Seeds of the ablation."""
     return sorted(int(folder.name.removeprefix("seed-")) for folder in ablation.glob("seed-*"))
-
-
-def teacher_folder(epochs: int, ablation: Path, runs: Path, seed: int) -> Path:
-    """Where the run of a teacher lies."""
-    short = ablation / f"seed-{seed}" / "teacher"
-    return short if epochs == SHORT else runs / f"teacher-{epochs}-seed-{seed}"
 
 
 def miou_percent(folder: Path) -> float | None:
@@ -76,73 +124,107 @@ def miou_percent(folder: Path) -> float | None:
 def train(ablation: Path, runs: Path, part: tuple[int, int]) -> None:
     """Train what is missing of this part's seeds, one run after another."""
     for seed in seeds_of(ablation)[part[0] :: part[1]]:
-        found = ablation / f"seed-{seed}" / "search-full"
-        _train(teacher_folder(LONG, ablation, runs, seed), found / "teacher.json", LONG, seed)
-        for case in CASES:
-            more: list[str] = []
-            if case.teacher_epochs is not None:
-                teacher = teacher_folder(case.teacher_epochs, ablation, runs, seed)
-                more = ["--teacher", str(teacher), "--set", f"loss.distillation={case.weight}"]
-            folder = case.folder(ablation, runs, seed)
-            _train(folder, found / "student.json", case.epochs, seed, *more)
+        for training in TRAININGS:
+            folder = training.folder(ablation, runs, seed)
+            if miou_percent(folder) is not None:
+                continue
+            found = ablation / f"seed-{seed}" / "search-full"
+            architecture = found / ("student.json" if training.student else "teacher.json")
+            teacher = training.teacher
+            taught_by = "none" if teacher is None else str(teacher.folder(ablation, runs, seed))
+            settings = [
+                f"schedule.epochs={training.epochs}",
+                f"schedule.evaluate_every={max(1, training.epochs // 4)}",
+                f"data.train_images={training.images}",
+                *([f"loss.distillation={training.weight}"] if teacher else []),
+            ]
+            command = [
+                sys.executable, "-m", "latlut", "train", "--arch", str(architecture),
+                "--teacher", taught_by, "--run", str(folder), "--seed", str(seed),
+                "--threads", "1", "--accelerator", "cpu",
+                *(word for setting in settings for word in ("--set", setting)),
+            ]  # fmt: skip
+            subprocess.run(command, check=True)
 
 
-def _train(folder: Path, architecture: Path, epochs: int, seed: int, *more: str) -> None:
-    if miou_percent(folder) is not None:
-        return
-    command = [
-        sys.executable, "-m", "latlut", "train", "--arch", str(architecture), "--run", str(folder),
-        "--seed", str(seed), "--threads", "1", "--accelerator", "cpu",
-        "--set", f"schedule.epochs={epochs}",
-        *(more or ["--teacher", "none"]),
-    ]  # fmt: skip
-    subprocess.run(command, check=True)
+@torch.inference_mode()
+def answers(network: torch.nn.Module, split: Split, count: int) -> tuple[float, float, float]:
+    """Pixels that a network labels right, %; its cross entropy; its entropy; both in nats."""
+    right = pixels = 0
+    cross_entropy = entropy = 0.0
+    for index in range(count):
+        image, label = whole(split[index])
+        is_valid = label != IGNORE
+        logs = full_logits(network, image[None])[0].log_softmax(0)[:, is_valid]
+        labels = label[is_valid]
+        pixels += int(is_valid.sum())
+        right += int((logs.argmax(0) == labels).sum())
+        cross_entropy -= float(logs.gather(0, labels[None]).sum())
+        entropy -= float((logs.exp() * logs).sum())
+    return 100 * right / pixels, cross_entropy / pixels, entropy / pixels
 
 
 def summarise(ablation: Path, runs: Path, out: Path) -> None:
     """CSV of all finished trainings, the gains paired by seed, and the figure."""
-    seeds = seeds_of(ablation)
-    scores: dict[Case, dict[int, float]] = {}
+    scores: dict[Training, dict[int, float]] = {}
+    seen: dict[Training, list[list[float]]] = {}
     lines = []
-    for seed in seeds:
-        for epochs in (SHORT, LONG):
-            score = miou_percent(teacher_folder(epochs, ablation, runs, seed))
-            if score is not None:
-                lines.append([seed, "teacher", epochs, "", "", round(score, 3)])
-        for case in CASES:
-            score = miou_percent(case.folder(ablation, runs, seed))
-            if score is not None:
-                scores.setdefault(case, {})[seed] = score
-                teaching = (case.teacher_epochs or "", case.weight or "")
-                lines.append([seed, "student", case.epochs, *teaching, round(score, 3)])
+    for seed in seeds_of(ablation):
+        for training in TRAININGS:
+            folder = training.folder(ablation, runs, seed)
+            score = miou_percent(folder)
+            if score is None:
+                continue
+            scores.setdefault(training, {})[seed] = score
+            network, facts = load_model(folder)
+            height, width = facts.input_size
+            data = open_train_data(
+                DataSettings(image_size=(height, width), train_images=training.images)
+            )
+            found = [
+                round(value, 4)
+                for split in (data.train, data.val)
+                for value in answers(network, split, min(len(split), len(data.val)))
+            ]
+            seen.setdefault(training, []).append(found)
+            who = "student" if training.student else "teacher"
+            taught = (training.teacher_epochs or "", training.weight or "")
+            lines.append(
+                [seed, who, training.images, training.epochs, *taught, round(score, 3), *found]
+            )
     with (out / "distillation.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            ["seed", "network", "epochs", "teacher_epochs", "divergence_weight", "miou_percent"]
-        )
+        answered = [
+            f"{part}_{name}"
+            for part in ("train", "val")
+            for name in ("right_percent", "cross_entropy", "entropy")
+        ]
+        how = ["images", "epochs", "teacher_epochs", "divergence_weight", "miou_percent"]
+        writer.writerow(["seed", "network", *how, *answered])
         writer.writerows(lines)
-    for case, found in scores.items():
-        values = np.array(list(found.values()))
-        print(f"{case}: {len(values)} seeds, mean {values.mean():.2f}")
-    gains = {case: _gains(case, scores) for case in TAUGHT if case in scores}
-    for case, by_seed in gains.items():
+    for training, by_seed in scores.items():
+        values = np.array(list(by_seed.values()))
+        means = " ".join(f"{value:.3f}" for value in np.mean(seen[training], axis=0))
+        print(f"{training}: {len(values)} seeds, mIoU {values.mean():.2f}; answers {means}")
+    gains = {taught: _gains(taught, scores) for taught in TAUGHT if taught in scores}
+    for taught, by_seed in gains.items():
         values = np.array(list(by_seed.values()))
         half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values) if len(values) > 1 else 0
         mean = values.mean()
         print(
-            f"{case}: gain {mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f}); "
+            f"{taught}: gain {mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f}); "
             + ", ".join(f"{value:+.2f}" for value in values)
         )
     _draw(gains, out / "distillation.png")
 
 
-def _gains(case: Case, scores: dict[Case, dict[int, float]]) -> dict[int, float]:
+def _gains(taught: Training, scores: dict[Training, dict[int, float]]) -> dict[int, float]:
     """Seed -> percentage points above the same student, trained alone for as long."""
-    alone = scores[Case(case.epochs)]
-    return {seed: score - alone[seed] for seed, score in scores[case].items() if seed in alone}
+    alone = scores[taught.alone]
+    return {seed: score - alone[seed] for seed, score in scores[taught].items() if seed in alone}
 
 
-def _draw(gains: dict[Case, dict[int, float]], path: Path) -> None:
+def _draw(gains: dict[Training, dict[int, float]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.6, 4.0), layout="constrained")
@@ -150,12 +232,12 @@ def _draw(gains: dict[Case, dict[int, float]], path: Path) -> None:
     figure.suptitle(
         "What a teacher adds to the student's mIoU, each seed a dot", x=0.01, ha="left", fontsize=11
     )
-    places = list(dict.fromkeys((case.epochs, case.teacher_epochs) for case in gains))
+    places = list(dict.fromkeys(taught.label for taught in gains))
     for weight, colour in COLOURS.items():
-        for case, by_seed in gains.items():
-            if case.weight != weight:
+        for taught, by_seed in gains.items():
+            if taught.weight != weight:
                 continue
-            x = places.index((case.epochs, case.teacher_epochs)) + 0.12 * (1 - 2 * (weight < 1))
+            x = places.index(taught.label) + 0.12 * (1 - 2 * (weight < 1))
             values = list(by_seed.values())
             label = f"divergence counts {weight:g}" if x < 0.5 else None
             axes.plot([x] * len(values), values, "o", color=colour, alpha=0.55, markersize=5)
@@ -163,10 +245,7 @@ def _draw(gains: dict[Case, dict[int, float]], path: Path) -> None:
                 [x - 0.08, x + 0.08], [np.mean(values)] * 2, color=colour, lw=2.5, label=label
             )
     axes.axhline(0, color="#22272e", lw=1)
-    axes.set_xticks(
-        range(len(places)),
-        [f"student {epochs} epochs,\nteacher {teacher}" for epochs, teacher in places],
-    )
+    axes.set_xticks(range(len(places)), places)
     axes.set_ylabel("percentage points of mIoU")
     axes.grid(axis="y", color="#e5e7eb", lw=0.6)
     axes.legend(fontsize=8, frameon=False)
