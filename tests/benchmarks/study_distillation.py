@@ -9,8 +9,8 @@ many steps as there; the teacher was trained like it, or for ``LONG``; the diver
 1, or 0.05: it is summed over classes, and the FasterSeg authors' code, which averages over its 19
 classes, weighs it like that.
 ``train`` runs what is missing, ``summarise`` writes one CSV line for each training, with what it
-answers on images that it was trained on and on others, the differences paired by seed, and a
-figure.
+answers on images that it was trained on and on others, and a figure of the gains against the
+teacher's lead; it prints means, and gains and leads paired by seed.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ class Training:
 
     @property
     def label(self) -> str:
-        """For a figure."""
-        few = "" if self.images == ALL else f",\n{self.images} images"
-        return f"student {self.epochs} epochs,\nteacher {self.teacher_epochs}{few}"
+        """For people."""
+        few = "" if self.images == ALL else f" of {self.images} images"
+        return f"student {self.epochs} epochs{few}, teacher {self.teacher_epochs}"
 
 
 IN_ABLATION = {
@@ -205,50 +205,93 @@ def summarise(ablation: Path, runs: Path, out: Path) -> None:
     for training, by_seed in scores.items():
         values = np.array(list(by_seed.values()))
         means = " ".join(f"{value:.3f}" for value in np.mean(seen[training], axis=0))
-        print(f"{training}: {len(values)} seeds, mIoU {values.mean():.2f}; answers {means}")
-    gains = {taught: _gains(taught, scores) for taught in TAUGHT if taught in scores}
-    for taught, by_seed in gains.items():
-        values = np.array(list(by_seed.values()))
-        half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values) if len(values) > 1 else 0
-        mean = values.mean()
-        print(
-            f"{taught}: gain {mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f}); "
-            + ", ".join(f"{value:+.2f}" for value in values)
-        )
-    _draw(gains, out / "distillation.png")
+        print(f"{training}: {len(values)} seeds, mIoU {values.mean():.2f}; {means}")
+    for taught in TAUGHT:
+        if taught in scores:
+            leads, gains = _paired(taught, scores)
+            half = stats.t.ppf(0.975, len(gains) - 1) * stats.sem(gains)
+            mean = gains.mean()
+            print(
+                f"{taught.label}, {taught.weight:g}: gain {mean:+.2f} ({mean - half:+.2f} to "
+                f"{mean + half:+.2f}) = {_listed(gains)}; lead {leads.mean():+.2f} = "
+                f"{_listed(leads)}"
+            )
+    for weight in WEIGHTS:
+        _print_shares(weight, scores)
+    _draw(scores, out / "distillation.png")
 
 
-def _gains(taught: Training, scores: dict[Training, dict[int, float]]) -> dict[int, float]:
-    """Seed -> percentage points above the same student, trained alone for as long."""
-    alone = scores[taught.alone]
-    return {seed: score - alone[seed] for seed, score in scores[taught].items() if seed in alone}
+def _print_shares(weight: float, scores: dict[Training, dict[int, float]]) -> None:
+    """Fit taught = a alone + t teacher + a constant for each length, both trained as long.
+
+    Gain and lead subtract the same student's score, whose chance alone would make them go
+    together; with that score beside it, t is what the teacher's own is worth.
+    """
+    rows, taught_scores, kinds = [], [], 0
+    for taught in TAUGHT:
+        teacher = taught.teacher
+        if taught.weight != weight or teacher is None or taught.epochs != teacher.epochs:
+            continue
+        seeds = sorted(scores[taught])
+        parts = [
+            np.array([scores[training][seed] for seed in seeds])
+            for training in (taught.alone, teacher, taught)
+        ]
+        alone, of_teacher, of_taught = (part - part.mean() for part in parts)
+        rows += list(zip(alone, of_teacher, strict=True))
+        taught_scores += list(of_taught)
+        kinds += 1
+    x, y = np.array(rows), np.array(taught_scores)
+    shares = np.linalg.lstsq(x, y, rcond=None)[0]
+    freedom = len(y) - kinds - 2
+    variance = ((y - x @ shares) ** 2).sum() / freedom
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(variance * np.diag(np.linalg.inv(x.T @ x)))
+    for name, share, by in zip(("alone", "teacher"), shares, half, strict=True):
+        print(f"divergence counts {weight:g}: share of {name} {share:.2f} ± {by:.2f}")
 
 
-def _draw(gains: dict[Training, dict[int, float]], path: Path) -> None:
+def _listed(values: np.ndarray) -> str:
+    return ", ".join(f"{value:+.2f}" for value in values)
+
+
+def _paired(
+    taught: Training, scores: dict[Training, dict[int, float]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(seeds,) percentage points of the teacher, and of the taught student, above it untaught."""
+    assert taught.teacher is not None
+    alone, teachers = scores[taught.alone], scores[taught.teacher]
+    seeds = [seed for seed in scores[taught] if seed in alone and seed in teachers]
+    leads = [teachers[seed] - alone[seed] for seed in seeds]
+    return np.array(leads), np.array([scores[taught][seed] - alone[seed] for seed in seeds])
+
+
+def _draw(scores: dict[Training, dict[int, float]], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.6, 4.0), layout="constrained")
+    figure = Figure(figsize=(7.6, 4.4), layout="constrained")
     axes = figure.subplots()
     figure.suptitle(
-        "What a teacher adds to the student's mIoU, each seed a dot", x=0.01, ha="left", fontsize=11
-    )
-    places = list(dict.fromkeys(taught.label for taught in gains))
+        "What the student gains, against how far its teacher is ahead", x=0.01, ha="left",
+        fontsize=11,
+    )  # fmt: skip
+    markers = dict(zip(dict.fromkeys(taught.label for taught in TAUGHT), "o^sD", strict=True))
+    for taught in TAUGHT:
+        if taught not in scores:
+            continue
+        leads, gains = _paired(taught, scores)
+        is_first = taught.weight == WEIGHTS[0]
+        axes.plot(
+            leads, gains, markers[taught.label], color=COLOURS[taught.weight], alpha=0.75,
+            markersize=6, label=taught.label if is_first else None,
+        )  # fmt: skip
     for weight, colour in COLOURS.items():
-        for taught, by_seed in gains.items():
-            if taught.weight != weight:
-                continue
-            x = places.index(taught.label) + 0.12 * (1 - 2 * (weight < 1))
-            values = list(by_seed.values())
-            label = f"divergence counts {weight:g}" if x < 0.5 else None
-            axes.plot([x] * len(values), values, "o", color=colour, alpha=0.55, markersize=5)
-            axes.plot(
-                [x - 0.08, x + 0.08], [np.mean(values)] * 2, color=colour, lw=2.5, label=label
-            )
+        axes.plot([], [], "-", color=colour, lw=3, label=f"divergence counts {weight:g}")
     axes.axhline(0, color="#22272e", lw=1)
-    axes.set_xticks(range(len(places)), places)
-    axes.set_ylabel("percentage points of mIoU")
-    axes.grid(axis="y", color="#e5e7eb", lw=0.6)
-    axes.legend(fontsize=8, frameon=False)
+    axes.axvline(0, color="#22272e", lw=1)
+    axes.set_xlabel("mIoU of the teacher above that of the student alone, percentage points")
+    axes.set_ylabel("mIoU by teaching, percentage points")
+    axes.grid(color="#e5e7eb", lw=0.6)
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
     figure.savefig(path, dpi=130)
 
 
