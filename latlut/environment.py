@@ -44,6 +44,18 @@ def _text(path: str | Path) -> str:
     return Path(path).read_text(encoding="utf-8", errors="replace").strip()
 
 
+#: What tells a model in a CPU's name: three digits, or digits around a letter, as in 7B13.
+_MODEL_NUMBER = re.compile(r"\d{3}|\d[A-Z]\d")
+
+#: Name -> field of /proc/cpuinfo; x86 has the first two, ARM the last two.
+_CPU_NUMBERS = {
+    "family": "cpu family",
+    "model": "model",
+    "implementer": "CPU implementer",
+    "part": "CPU part",
+}
+
+
 def cpu_info() -> dict[str, str]:
     """The first processor's fields in /proc/cpuinfo, empty where there is no such file."""
     try:
@@ -55,10 +67,18 @@ def cpu_info() -> dict[str, str]:
 
 
 def cpu_model() -> str:
-    """Name of the processor model, for instance "AMD EPYC 7B13"; never empty."""
+    """Name of the processor model, for instance "AMD EPYC 7B13"; never empty.
+
+    Virtual machines often hide the model's number: generations that differ by half in speed are all
+    "AMD EPYC" there. Then the CPU's own numbers are added: "AMD EPYC (family 25, model 17)".
+    """
     info = cpu_info()
     named = info.get("model name") or info.get("Hardware") or platform.processor()
-    return named or platform.machine() or "unknown CPU"
+    named = named or platform.machine() or "unknown CPU"
+    numbers = [f"{name} {info[key]}" for name, key in _CPU_NUMBERS.items() if key in info]
+    return (
+        named if _MODEL_NUMBER.search(named) or not numbers else f"{named} ({', '.join(numbers)})"
+    )
 
 
 def allowed_cpus() -> tuple[int, ...]:

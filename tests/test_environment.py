@@ -74,6 +74,30 @@ def test_a_machine_that_shows_nothing_gives_none_and_no_error(
     assert collected["cpu_model"]
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ("model name: AMD EPYC\ncpu family: 25\nmodel: 17", "AMD EPYC (family 25, model 17)"),
+        ("model name: AMD EPYC\ncpu family: 25\nmodel: 1", "AMD EPYC (family 25, model 1)"),
+        ("model name: AMD EPYC 7B13\ncpu family: 25\nmodel: 1", "AMD EPYC 7B13"),
+        ("model name: Intel(R) Core(TM) i7-8700 CPU\nmodel: 158", "Intel(R) Core(TM) i7-8700 CPU"),
+        (
+            "model name: QEMU Virtual CPU version 2.5+\ncpu family: 15\nmodel: 107",
+            "QEMU Virtual CPU version 2.5+ (family 15, model 107)",
+        ),
+        ("CPU implementer: 0x41\nCPU part: 0xd0c", "aarch64 (implementer 0x41, part 0xd0c)"),
+        ("", "aarch64"),
+    ],
+)
+def test_cpus_of_one_hidden_name_are_told_apart(
+    monkeypatch: pytest.MonkeyPatch, fields: str, expected: str
+) -> None:
+    monkeypatch.setattr(environment, "_text", lambda path: fields)
+    monkeypatch.setattr(environment.platform, "processor", lambda: "")
+    monkeypatch.setattr(environment.platform, "machine", lambda: "aarch64")
+    assert environment.cpu_model() == expected
+
+
 def test_nothing_changed_between_two_moments() -> None:
     before = collect_environment()
     after = dict(before) | {"load_1min": 99.0, "cpu_mhz": 1.0, "boot_id": "another"}
