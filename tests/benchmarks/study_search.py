@@ -236,7 +236,7 @@ def compare(out: Path) -> None:
         fontsize=10, loc="left",
     )  # fmt: skip
     axis.grid(axis="y", color="#e5e7eb", lw=0.6)
-    axis.legend(frameon=False, fontsize=8)
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
     figure.savefig(out / "random.png", dpi=120)
 
 
