@@ -32,8 +32,8 @@ from latlut.search.data.classes import IGNORE
 from latlut.search.data.dataset import Split
 from latlut.search.evaluating import full_logits
 from latlut.search.model_files import load_model
+from latlut.search.settings import DataSettings
 from latlut.search.train_data import open_train_data
-from latlut.search.train_settings import DataSettings
 
 SHORT, LONG = 12, 36
 ALL, FEW = 256, 16
@@ -66,9 +66,8 @@ class Training:
 
     def folder(self, ablation: Path, runs: Path, seed: int) -> Path:
         """Where its run lies; the ablation has three of them."""
-        for training, name in IN_ABLATION.items():
-            if self == training:
-                return ablation / f"seed-{seed}" / name
+        if self in IN_ABLATION:
+            return ablation / f"seed-{seed}" / IN_ABLATION[self]
         name = f"{'student' if self.student else 'teacher'}-{self.epochs}"
         if self.images != ALL:
             name += f"-images-{self.images}"
@@ -165,7 +164,7 @@ def answers(network: torch.nn.Module, split: Split, count: int) -> tuple[float, 
 
 
 def summarise(ablation: Path, runs: Path, out: Path) -> None:
-    """CSV of all finished trainings, the gains paired by seed, and the figure."""
+    """CSV of all finished trainings, gains and leads paired by seed, and the figure."""
     scores: dict[Training, dict[int, float]] = {}
     seen: dict[Training, list[list[float]]] = {}
     lines = []
@@ -207,18 +206,30 @@ def summarise(ablation: Path, runs: Path, out: Path) -> None:
         means = " ".join(f"{value:.3f}" for value in np.mean(seen[training], axis=0))
         print(f"{training}: {len(values)} seeds, mIoU {values.mean():.2f}; {means}")
     for taught in TAUGHT:
-        if taught in scores:
-            leads, gains = _paired(taught, scores)
-            half = stats.t.ppf(0.975, len(gains) - 1) * stats.sem(gains)
-            mean = gains.mean()
-            print(
-                f"{taught.label}, {taught.weight:g}: gain {mean:+.2f} ({mean - half:+.2f} to "
-                f"{mean + half:+.2f}) = {_listed(gains)}; lead {leads.mean():+.2f} = "
-                f"{_listed(leads)}"
-            )
+        alone, of_teacher, of_taught = _compared(taught, scores)
+        if len(alone) < 2:
+            continue
+        leads, gains = of_teacher - alone, of_taught - alone
+        half = stats.t.ppf(0.975, len(gains) - 1) * stats.sem(gains)
+        mean = gains.mean()
+        print(
+            f"{taught.label}, {taught.weight:g}: gain {mean:+.2f} ({mean - half:+.2f} to "
+            f"{mean + half:+.2f}) = {_listed(gains)}; lead {leads.mean():+.2f} = {_listed(leads)}"
+        )
     for weight in WEIGHTS:
         _print_shares(weight, scores)
     _draw(scores, out / "distillation.png")
+
+
+def _compared(taught: Training, scores: dict[Training, dict[int, float]]) -> np.ndarray:
+    """(3, seeds) mIoU in %: the student alone, its teacher, the student that it taught.
+
+    Of the seeds that have all three.
+    """
+    assert taught.teacher is not None
+    found = [scores.get(training, {}) for training in (taught.alone, taught.teacher, taught)]
+    seeds = sorted(set(found[0]).intersection(*found[1:]))
+    return np.array([[by_seed[seed] for seed in seeds] for by_seed in found])
 
 
 def _print_shares(weight: float, scores: dict[Training, dict[int, float]]) -> None:
@@ -227,23 +238,19 @@ def _print_shares(weight: float, scores: dict[Training, dict[int, float]]) -> No
     Gain and lead subtract the same student's score, whose chance alone would make them go
     together; with that score beside it, t is what the teacher's own is worth.
     """
-    rows, taught_scores, kinds = [], [], 0
-    for taught in TAUGHT:
-        teacher = taught.teacher
-        if taught.weight != weight or teacher is None or taught.epochs != teacher.epochs:
-            continue
-        seeds = sorted(scores[taught])
-        parts = [
-            np.array([scores[training][seed] for seed in seeds])
-            for training in (taught.alone, teacher, taught)
-        ]
-        alone, of_teacher, of_taught = (part - part.mean() for part in parts)
-        rows += list(zip(alone, of_teacher, strict=True))
-        taught_scores += list(of_taught)
-        kinds += 1
-    x, y = np.array(rows), np.array(taught_scores)
+    groups = [
+        _compared(taught, scores)
+        for taught in TAUGHT
+        if taught.weight == weight and taught.epochs == taught.teacher_epochs
+    ]
+    centred = np.hstack(
+        [group - group.mean(axis=1, keepdims=True) for group in groups if group.size]
+    )
+    x, y = centred[:2].T, centred[2]
+    freedom = len(y) - sum(group.size > 0 for group in groups) - 2
+    if freedom < 1:
+        return
     shares = np.linalg.lstsq(x, y, rcond=None)[0]
-    freedom = len(y) - kinds - 2
     variance = ((y - x @ shares) ** 2).sum() / freedom
     half = stats.t.ppf(0.975, freedom) * np.sqrt(variance * np.diag(np.linalg.inv(x.T @ x)))
     for name, share, by in zip(("alone", "teacher"), shares, half, strict=True):
@@ -252,17 +259,6 @@ def _print_shares(weight: float, scores: dict[Training, dict[int, float]]) -> No
 
 def _listed(values: np.ndarray) -> str:
     return ", ".join(f"{value:+.2f}" for value in values)
-
-
-def _paired(
-    taught: Training, scores: dict[Training, dict[int, float]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """(seeds,) percentage points of the teacher, and of the taught student, above it untaught."""
-    assert taught.teacher is not None
-    alone, teachers = scores[taught.alone], scores[taught.teacher]
-    seeds = [seed for seed in scores[taught] if seed in alone and seed in teachers]
-    leads = [teachers[seed] - alone[seed] for seed in seeds]
-    return np.array(leads), np.array([scores[taught][seed] - alone[seed] for seed in seeds])
 
 
 def _draw(scores: dict[Training, dict[int, float]], path: Path) -> None:
@@ -276,13 +272,12 @@ def _draw(scores: dict[Training, dict[int, float]], path: Path) -> None:
     )  # fmt: skip
     markers = dict(zip(dict.fromkeys(taught.label for taught in TAUGHT), "o^sD", strict=True))
     for taught in TAUGHT:
-        if taught not in scores:
-            continue
-        leads, gains = _paired(taught, scores)
+        alone, of_teacher, of_taught = _compared(taught, scores)
         is_first = taught.weight == WEIGHTS[0]
         axes.plot(
-            leads, gains, markers[taught.label], color=COLOURS[taught.weight], alpha=0.75,
-            markersize=6, label=taught.label if is_first else None,
+            of_teacher - alone, of_taught - alone, markers[taught.label],
+            color=COLOURS[taught.weight], alpha=0.75, markersize=6,
+            label=taught.label if is_first else None,
         )  # fmt: skip
     for weight, colour in COLOURS.items():
         axes.plot([], [], "-", color=colour, lw=3, label=f"divergence counts {weight:g}")
