@@ -11,21 +11,21 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from latlut.estimator import estimate
-    from latlut.opspec import OpSpec
-    from latlut.table import LatencyTable
+from latlut.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from latlut.opspec import OpSpec
+    from latlut.pricing.estimator import estimate
+    from latlut.table.table import LatencyTable
 
 __all__ = ["LatencyTable", "OpSpec", "__version__", "estimate"]
 
 #: Public name -> module that defines it. No name is also a module's: importing a module
 #: ``latlut.estimate`` would put the module where the function is expected.
 _HOMES = {
-    "LatencyTable": "latlut.table",
+    "LatencyTable": "latlut.table.table",
     "OpSpec": "latlut.opspec",
-    "estimate": "latlut.estimator",
+    "estimate": "latlut.pricing.estimator",
 }
 
 

@@ -2,7 +2,7 @@
 
 For spaces in which a network is a chain of layers and each layer picks one of its candidates
 (FBNet, ProxylessNAS and their kin), the expected latency is a sum of dot products. FasterSeg's
-branches and searched widths need more: see ``latlut.search.latency``.
+branches and searched widths need more: see ``latlut.search.penalty.decoupled``.
 
 Symbols: L layers, K candidates of a layer (K_l may differ; K is the largest).
 
@@ -18,10 +18,10 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from latlut.calibration import stored as stored_calibration
 from latlut.errors import MissingEntryError, SpecError
 from latlut.opspec import OpSpec, unique
-from latlut.table import LatencyTable
+from latlut.pricing.calibration import stored as stored_calibration
+from latlut.table.table import LatencyTable
 
 #: So many missing op specs are named in a message; the rest is counted.
 _LISTED = 10

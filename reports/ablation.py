@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from latlut.reports.style import DPI, GRID, MUTED, STYLE, picture_path, save
-from latlut.search.ablation import STRATEGIES
-from latlut.search.ablation_results import AblationResult
+from latlut.search.cosearch.ablation import STRATEGIES
+from latlut.search.cosearch.ablation_results import AblationResult
 
 _COLOURS = {
     "one-branch": "#7c3aed",

@@ -9,7 +9,7 @@ from typing import Any
 
 from latlut.errors import SpecError
 from latlut.reports.style import DPI, GRID, MUTED, STYLE, picture_path, save
-from latlut.search.comparing import ComparisonRow
+from latlut.search.networks.comparing import ComparisonRow
 
 _COLOURS = {
     "fasterseg": "#d97706",

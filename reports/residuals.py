@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from latlut.errors import SpecError
 from latlut.reports.style import GRID, INK, MUTED, STYLE, picture_path, save
-from latlut.residuals import DEPTH, SIZE, Slope, Trend
+from latlut.validation.trends import DEPTH, SIZE, Slope, Trend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,7 @@ def plot_residuals(
     """Draw relative errors over size, depth and the kinds with the largest trends, into a file.
 
     Args:
-        trends: of the networks, as ``latlut.residuals.trends`` gives; at least one.
+        trends: of the networks, as ``validation.trends.trends`` gives; at least one.
         plain_error_percent: (N,) 100 * (plain / measured - 1) of each network.
         calibrated_error_percent: (N,) the same of the calibrated estimates, None without them.
         subject: what was measured where, below the title.

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from latlut.agreement import Agreement
 from latlut.errors import SpecError
 from latlut.reports.style import GRID, MUTED, STYLE, picture_path, save
+from latlut.stats.agreement import Agreement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latlut.errors import SpecError
-from latlut.importers import replaced_atomically
+from latlut.table.entries_file import replaced_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from latlut.reports.style import GRID, MUTED, STYLE, picture_path, save
-from latlut.search.records import EpochRecord
+from latlut.search.cosearch.records import EpochRecord
 
 _TARGET = "#b91c1c"
 _COLOURS = ("#2563a8", "#d97706", "#15803d", "#7c3aed", "#b45309")

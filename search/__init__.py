@@ -11,16 +11,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from latlut.search.latency import DecoupledLatency
-    from latlut.search.relaxed import RelaxedArchitecture
-    from latlut.search.supernet import Supernet
+    from latlut.search.penalty.decoupled import DecoupledLatency
+    from latlut.search.supernet.relaxed import RelaxedArchitecture
+    from latlut.search.supernet.supernet import Supernet
 
 __all__ = ["DecoupledLatency", "RelaxedArchitecture", "Supernet"]
 
 _HOMES = {
-    "DecoupledLatency": "latlut.search.latency",
-    "RelaxedArchitecture": "latlut.search.relaxed",
-    "Supernet": "latlut.search.supernet",
+    "DecoupledLatency": "latlut.search.penalty.decoupled",
+    "RelaxedArchitecture": "latlut.search.supernet.relaxed",
+    "Supernet": "latlut.search.supernet.supernet",
 }
 
 

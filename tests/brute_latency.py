@@ -9,7 +9,7 @@ import torch
 from small_tables import INPUT_SIZE
 
 from latlut.opspec import OpSpec
-from latlut.search.relaxed import Probabilities, RelaxedArchitecture
+from latlut.search.supernet.relaxed import Probabilities, RelaxedArchitecture
 from latlut.spaces import FasterSegSpace
 
 OPERATORS = ("skip", "conv", "zoomed_conv_2x")

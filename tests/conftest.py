@@ -9,10 +9,10 @@ import fake_engine
 import pytest
 from fake_engine import FakeEngine
 
-from latlut.identity import Identity
-from latlut.plans import Plan, plan_from_ops
-from latlut.profiler import Sweep, SweepSettings, identity_of
-from latlut.table import LatencyTable
+from latlut.measure.plans import Plan, plan_from_ops
+from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.table.identity import Identity
+from latlut.table.table import LatencyTable
 
 
 @pytest.fixture(autouse=True)

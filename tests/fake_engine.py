@@ -10,7 +10,7 @@ from torch import nn
 
 from latlut.engines.base import Availability, Device, Engine, Session
 from latlut.errors import EngineError
-from latlut.graphs import Workload
+from latlut.operators.workloads import Workload
 
 
 def work_ns(workload: Workload) -> float:

@@ -9,14 +9,14 @@ import numpy as np
 from conftest import OPS
 from fake_engine import FakeEngine, work_ns
 
-from latlut.contexts import ContextWorkload
-from latlut.graphs import Workload
-from latlut.identity import IN_CONTEXT
+from latlut.measure.plans import Plan, plan_from_ops
+from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.operators.in_context import ContextWorkload
+from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
-from latlut.plans import Plan, plan_from_ops
-from latlut.profiler import Sweep, SweepSettings, identity_of
-from latlut.summary import Roofline
-from latlut.table import LatencyTable
+from latlut.table.identity import IN_CONTEXT
+from latlut.table.summary import Roofline
+from latlut.table.table import LatencyTable
 
 SKIP = "skip 8->8 stride 1 at 16x16 form=identity"
 STEM = "conv 3->8 stride 2 at 32x32"

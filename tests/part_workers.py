@@ -14,16 +14,16 @@ from typing import Any
 
 from fake_engine import FakeEngine
 
-from latlut.affinity import pinned
-from latlut.engines.ort import OnnxRuntimeEngine
-from latlut.environment import allowed_cpus
+from latlut.engines.onnxruntime import OnnxRuntimeEngine
 from latlut.errors import EngineError
-from latlut.parts import Part, run_parts
-from latlut.plans import plan_from_ops
-from latlut.profiler import Sweep, SweepSettings, identity_of
+from latlut.machine.pinning import pinned
+from latlut.machine.provenance import allowed_cpus
+from latlut.measure.parts import Part, run_parts
+from latlut.measure.plans import plan_from_ops
+from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.timing import TimingSettings
 from latlut.progress import Progress, SweepSummary
-from latlut.table import LatencyTable
-from latlut.timing import TimingSettings
+from latlut.table.table import LatencyTable
 
 OPS = [f"conv 4->4 at 8x{width}" for width in range(4, 13)]
 QUICK = TimingSettings(min_time_s=0.001, time_cap_s=0.002, warmup_cap_s=0.002)

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from latlut.search.mixing import Mixing
-from latlut.search.supernet import Supernet
+from latlut.search.supernet.mixing import Mixing
+from latlut.search.supernet.supernet import Supernet
 from latlut.spaces.architecture import SCALES, channels
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from latlut.search.arch_files import COLUMNS
-from latlut.search.relaxed import RelaxedArchitecture
+from latlut.search.derive.published import COLUMNS
+from latlut.search.supernet.relaxed import RelaxedArchitecture
 
 
 def official_state(relaxed: RelaxedArchitecture, index: int) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from itertools import product
 import torch
 
 from latlut.errors import SpecError
-from latlut.search.choices import Place, path_places
-from latlut.search.derive import Decoding, derive
-from latlut.search.relaxed import RelaxedArchitecture
+from latlut.search.derive.choices import Place, path_places
+from latlut.search.derive.derive import Decoding, derive
+from latlut.search.supernet.relaxed import RelaxedArchitecture
 from latlut.spaces import Architecture, Branch, FasterSegSpace
 
 #: For the branches in order: the layers of the down cells, and the fate of every layer.

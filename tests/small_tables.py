@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from latlut import recording
-from latlut.identity import Identity
 from latlut.opspec import OpSpec
 from latlut.spaces import FasterSegSpace
-from latlut.table import LatencyTable, now_text
+from latlut.table import recording
+from latlut.table.identity import Identity
+from latlut.table.table import LatencyTable, now_text
 
 INPUT_SIZE = (64, 128)
 

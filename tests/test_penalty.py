@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from checkout import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_tables import invented_ms, make_table
@@ -17,7 +18,6 @@ from latlut.errors import MissingEntryError, SpecError
 from latlut.opspec import OpSpec
 from latlut.penalty import ExpectedLatency
 
-ROOT = Path(__file__).resolve().parent.parent
 CONV = OpSpec("conv", (8, 16, 16), 8)
 WIDER = OpSpec("conv", (8, 16, 16), 8, kernel_size=5)
 DOWN = OpSpec("conv", (8, 16, 16), 16, stride=2)

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import click
 
-from latlut import __version__
 from latlut.errors import LatlutError, did_you_mean
+from latlut.version import __version__
 
 EXIT_REFUSED = 2
 EXIT_STOPPED = 130  # 128 + SIGINT, as shells report it

@@ -15,12 +15,12 @@ from latlut.cli.run_options import SettingType, overrides_of, set_threads
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
-    from latlut.search.ablation import AblationPlan
-    from latlut.search.ablation_results import AblationResult, Difference, SeedResult
-    from latlut.search.settings import SearchSettings
-    from latlut.search.train_settings import TrainSettings
+    from latlut.search.cosearch.ablation import AblationPlan
+    from latlut.search.cosearch.ablation_results import AblationResult, Difference, SeedResult
+    from latlut.search.cosearch.settings import SearchSettings
+    from latlut.search.train.settings import TrainSettings
     from latlut.spaces import Architecture
-    from latlut.table import LatencyTable
+    from latlut.table.table import LatencyTable
 
 
 class SeedsType(click.ParamType[tuple[int, ...]]):
@@ -106,13 +106,13 @@ def ablate(
             "latlut ablate is one process, and torchrun started this one: give each device seeds "
             "of its own, in the same --run folder, and collect them with a last call"
         )
-    from latlut.search.ablation import ablation_settings, plan_ablation
-    from latlut.search.ablation_results import AblationResult, write_results
-    from latlut.search.run_files import begin_run
-    from latlut.search.settings import load_settings
-    from latlut.search.train_data import checked_data
-    from latlut.search.train_settings import load_train_settings
-    from latlut.table import LatencyTable
+    from latlut.search.cosearch.ablation import ablation_settings, plan_ablation
+    from latlut.search.cosearch.ablation_results import AblationResult, write_results
+    from latlut.search.cosearch.settings import load_settings
+    from latlut.search.runs.folder import begin_run
+    from latlut.search.train.data import checked_data
+    from latlut.search.train.settings import load_train_settings
+    from latlut.table.table import LatencyTable
 
     chosen = {
         "data.name": data,
@@ -151,8 +151,8 @@ class _Work(NamedTuple):
 
     def results(self, seed: int) -> Iterator[SeedResult]:
         """The results of a seed, each when its training is done; what is finished is read."""
-        from latlut.search.ablation import STRATEGIES, TEACHER
-        from latlut.search.ablation_results import seed_result
+        from latlut.search.cosearch.ablation import STRATEGIES, TEACHER
+        from latlut.search.cosearch.ablation_results import seed_result
 
         here = self.folder / f"seed-{seed}"
         for search in self.plan.searches:
@@ -168,7 +168,7 @@ class _Work(NamedTuple):
 
     def _search(self, settings: SearchSettings, folder: Path) -> None:
         from latlut.cli.search import run_search
-        from latlut.search.run_folder import RunFolder
+        from latlut.search.cosearch.folder import RunFolder
 
         if RunFolder(folder).is_finished(settings):
             remark(f"{folder} is finished", self.is_quiet)
@@ -179,7 +179,7 @@ class _Work(NamedTuple):
         self, network: Architecture, teacher: Path | None, settings: TrainSettings, folder: Path
     ) -> None:
         from latlut.cli.train import Plan, run_training
-        from latlut.search.training_folder import is_trained
+        from latlut.search.train.folder import is_trained
 
         if is_trained(folder, settings, network, teacher):
             remark(f"{folder} is finished", self.is_quiet)
@@ -202,9 +202,9 @@ def _facts(plan: AblationPlan, table: LatencyTable) -> dict[str, Any]:
 
 
 def _remarks() -> dict[str, Any]:
-    from latlut import __version__
-    from latlut.environment import collect_environment
-    from latlut.table import now_text
+    from latlut.machine.provenance import collect_environment
+    from latlut.table.table import now_text
+    from latlut.version import __version__
 
     return {
         "started_at": now_text(),
@@ -231,7 +231,7 @@ def _headline(
 
 
 def _by_strategy(results: list[SeedResult]) -> tuple[SeedResult, ...]:
-    from latlut.search.ablation import STRATEGIES
+    from latlut.search.cosearch.ablation import STRATEGIES
 
     names = [strategy.name for strategy in STRATEGIES]
     return tuple(sorted(results, key=lambda item: (names.index(item.strategy), item.seed)))
@@ -248,8 +248,8 @@ def _draw(found: AblationResult, table: LatencyTable, path: Path) -> None:
 
 def report(found: AblationResult, folder: Path) -> None:
     """Print the rows, the differences and where it all is."""
-    from latlut.search.ablation import STRATEGIES
-    from latlut.search.network_cost import DEFINITION
+    from latlut.search.cosearch.ablation import STRATEGIES
+    from latlut.search.networks.cost import DEFINITION
 
     rows = []
     for strategy in STRATEGIES:

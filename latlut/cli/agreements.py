@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from latlut.cli.output import print_table
 
 if TYPE_CHECKING:
-    from latlut.agreement import Agreement
-    from latlut.scores import Scores
+    from latlut.stats.agreement import Agreement
+    from latlut.validation.scores import Scores
 
 
 def print_agreements(title: str, plain: Agreement, scores: Scores | None) -> None:

@@ -127,7 +127,7 @@ def import_(
     latlut arch import arch_1.pt -o student.json
     latlut estimate --table 1080ti --arch student.json
     """
-    from latlut.search.arch_files import read_published
+    from latlut.search.derive.published import read_published
 
     if out.suffix.lower() != ".json":
         raise LatlutError(f"{out}: an architecture is written as .json, such as {file.stem}.json")

@@ -21,8 +21,8 @@ from latlut.cli.output import (
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
-    from latlut.bench_result import BenchResult
-    from latlut.graphs import Workload
+    from latlut.measure.bench_result import BenchResult
+    from latlut.operators.workloads import Workload
 
 
 @click.command()
@@ -80,9 +80,9 @@ def bench(
     """
     from dataclasses import replace
 
-    from latlut.bench import BenchSettings, bench_workload, check_paper_batch
-    from latlut.measuring import measuring_on
-    from latlut.stats import check_statistic
+    from latlut.measure.bench import BenchSettings, bench_workload, check_paper_batch
+    from latlut.measure.held_device import measuring_on
+    from latlut.stats.quantiles import check_statistic
 
     workload = find_workload(target, input_size, batch, not no_upsample, has_argmax, num_classes)
     defaults = BenchSettings()
@@ -125,8 +125,8 @@ def find_workload(
             that are in it or not.
     """
     from latlut.cli.networks import DEFAULT_SIZE, find_network
-    from latlut.graphs import Workload
-    from latlut.onnx_files import read_onnx
+    from latlut.operators.onnx_files import read_onnx
+    from latlut.operators.workloads import Workload
 
     if Path(target).suffix.lower() == ".onnx":
         if has_argmax or not has_upsample or num_classes is not None:

@@ -10,8 +10,8 @@ from latlut.cli.agreements import print_agreements
 from latlut.cli.output import json_option, print_json, print_table, remark
 
 if TYPE_CHECKING:
-    from latlut.calibrate import CurvePoint, Fitted
-    from latlut.calibration import Calibration
+    from latlut.pricing.calibration import Calibration
+    from latlut.validation.fitting import CurvePoint, Fitted
 
 
 @click.command()
@@ -52,11 +52,11 @@ def calibrate(
     latlut validate --table cpu-onnxruntime-fp32 --networks 90
     latlut calibrate --table cpu-onnxruntime-fp32
     """
-    from latlut import calibration
-    from latlut.calibrate import calibrate as run
-    from latlut.calibrate import learning_curve, measured_networks
     from latlut.errors import CalibrationError
-    from latlut.table import LatencyTable
+    from latlut.pricing import calibration
+    from latlut.table.table import LatencyTable
+    from latlut.validation.fitting import calibrate as run
+    from latlut.validation.fitting import learning_curve, measured_networks
 
     with LatencyTable.open(table_name, is_writable=True) as table:
         if forget:
@@ -117,7 +117,7 @@ def _print(found: Fitted, curve: list[CurvePoint], path: str) -> None:
 
 def _print_factors(found: Fitted) -> None:
     """What an entry counts with, by its kind and the size of the map that it writes."""
-    from latlut.calibration import NETWORK, map_size
+    from latlut.pricing.calibration import NETWORK, map_size
 
     own = found.calibration
     specs = {term.spec for item in found.fitted for term in item.plain.terms}

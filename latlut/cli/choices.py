@@ -13,8 +13,8 @@ from latlut.errors import EngineError, LatlutError, SpecError
 
 if TYPE_CHECKING:
     from latlut.engines.base import Engine
-    from latlut.identity import Identity
-    from latlut.targets import Target
+    from latlut.machine.targets import Target
+    from latlut.table.identity import Identity
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -124,7 +124,7 @@ def operators_option(command: Command) -> Command:
 
 
 def import_operators(modules: tuple[str, ...]) -> None:
-    """Import files or modules that call ``latlut.operators.register``.
+    """Import files or modules that call ``operators.register``.
 
     Raises:
         LatlutError: one that cannot be found or fails while it is imported.
@@ -197,8 +197,8 @@ def choose_engine(choice: DeviceChoice) -> tuple[Target, Engine]:
         LatlutError: contradicting options, hardware or an engine that is not here.
     """
     from latlut.engines import engine_class
-    from latlut.gpus import detect_gpus, gpu_absence_reason, resolve_gpu, target_of
-    from latlut.targets import cpu_target, load_target
+    from latlut.machine.gpus import detect_gpus, gpu_absence_reason, resolve_gpu, target_of
+    from latlut.machine.targets import cpu_target, load_target
 
     gpu, cpu, engine, precision, threads, pairs = choice
     options = dict(pairs)

@@ -20,10 +20,10 @@ from latlut.cli.output import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from latlut.bench_result import BenchResult
-    from latlut.graphs import Workload
-    from latlut.search.baselines import Figure
-    from latlut.search.comparing import ComparisonRow
+    from latlut.measure.bench_result import BenchResult
+    from latlut.operators.workloads import Workload
+    from latlut.search.networks.baselines import Figure
+    from latlut.search.networks.comparing import ComparisonRow
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -92,9 +92,9 @@ def compare(
     latlut compare --networks fasterseg-student,found.json,mine.onnx --engine onnxruntime
     latlut compare --networks all --at paper --csv compare.csv
     """
-    from latlut.search.comparing import compare as compare_networks
-    from latlut.search.comparing import write_rows
-    from latlut.search.contenders import QUICK, find_contenders
+    from latlut.search.networks.comparing import compare as compare_networks
+    from latlut.search.networks.comparing import write_rows
+    from latlut.search.networks.finding import QUICK, find_contenders
 
     asked = [name.strip() for item in names for name in item.split(",") if name.strip()]
     is_measured = is_measured or bool(gpu or cpu or engine) or not _is_device_left_open()
@@ -143,9 +143,9 @@ class _Bench:
 
     def __call__(self, workloads: Sequence[Workload]) -> list[BenchResult]:
         """One result per workload, in their order; all that can be checked measured in turns."""
-        from latlut.bench import BenchSettings, bench_workloads
-        from latlut.measuring import measuring_on
-        from latlut.timing import TimingSettings
+        from latlut.measure.bench import BenchSettings, bench_workloads
+        from latlut.measure.held_device import measuring_on
+        from latlut.measure.timing import TimingSettings
 
         # A CPU takes seconds for some of these: few runs, their interval says how few.
         timing = TimingSettings(
@@ -182,7 +182,7 @@ def _sizes_text(sizes: str, input_size: tuple[int, int]) -> str:
 
 
 def _print(rows: Sequence[ComparisonRow], bench: _Bench | None) -> None:
-    from latlut.search.network_cost import DEFINITION
+    from latlut.search.networks.cost import DEFINITION
 
     columns = ["network", "input", "M parameters", "G MACs"]
     columns += ["latency, ms", "FPS"] if bench else []
@@ -260,7 +260,7 @@ def _published_on(rows: Sequence[ComparisonRow]) -> dict[str, list[str]]:
 
 
 def _print_as_json(rows: Sequence[ComparisonRow], bench: _Bench | None) -> None:
-    from latlut.search.network_cost import DEFINITION
+    from latlut.search.networks.cost import DEFINITION
 
     print_json(
         {

@@ -14,13 +14,13 @@ from latlut.cli.output import progress_bar, remark
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
-    from latlut.gpus import DetectedGpu
-    from latlut.identity import Identity
-    from latlut.plans import Plan
-    from latlut.profiler import SweepSettings
+    from latlut.machine.gpus import DetectedGpu
+    from latlut.measure.plans import Plan
+    from latlut.measure.sweep import SweepSettings
     from latlut.progress import Progress, SweepSummary
-    from latlut.summary import Roofline
-    from latlut.table import LatencyTable
+    from latlut.table.identity import Identity
+    from latlut.table.summary import Roofline
+    from latlut.table.table import LatencyTable
 
 
 class DeviceListType(click.ParamType[tuple[int, ...]]):
@@ -58,11 +58,11 @@ def measure_part(job: DeviceJob, index: int, report: Callable[[Progress], None])
     """One process: its GPU by UUID, that GPU's lock, CPUs of its own, its part of the plan."""
     from latlut.cli.choices import import_operators
     from latlut.engines import engine_class
-    from latlut.environment import collect_environment
-    from latlut.measuring import measuring_on
-    from latlut.parts import Part
-    from latlut.profiler import Sweep, identity_of
-    from latlut.table import LatencyTable
+    from latlut.machine.provenance import collect_environment
+    from latlut.measure.held_device import measuring_on
+    from latlut.measure.parts import Part
+    from latlut.measure.sweep import Sweep, identity_of
+    from latlut.table.table import LatencyTable
 
     import_operators(job.operator_modules)
     own = job.identity
@@ -97,11 +97,11 @@ def sweep_on_devices(
         KeyboardInterrupt: Ctrl-C; every part has stored what it measured.
         LatlutError: more processes than CPUs.
     """
-    from latlut.environment import allowed_cpus
-    from latlut.parts import Part, run_parts
+    from latlut.machine.provenance import allowed_cpus
+    from latlut.measure.parts import Part, run_parts
+    from latlut.measure.worklist import work_of
     from latlut.progress import SweepSummary, TotalProgress, joined
-    from latlut.summary import summarise
-    from latlut.worklist import work_of
+    from latlut.table.summary import summarise
 
     count, threads = len(job.gpus), job.identity.threads
     if count * threads > len(allowed_cpus()):

@@ -9,9 +9,9 @@ import click
 from latlut.cli.output import json_option, print_json
 
 if TYPE_CHECKING:
-    from latlut.gpus import DetectedGpu
-    from latlut.gpustate import GpuState
-    from latlut.selftest import EngineTest
+    from latlut.engines.selftest import EngineTest
+    from latlut.machine.gpu_state import GpuState
+    from latlut.machine.gpus import DetectedGpu
 
 
 @click.command()
@@ -25,12 +25,12 @@ def doctor(as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from latlut.environment import collect_environment
-    from latlut.gpus import detect_gpus, gpu_absence_reason
-    from latlut.gpustate import advice
-    from latlut.graphs import GraphCache
-    from latlut.selftest import never_run, try_engines
-    from latlut.targets import cpu_target
+    from latlut.engines.selftest import never_run, try_engines
+    from latlut.machine.gpu_state import advice
+    from latlut.machine.gpus import detect_gpus, gpu_absence_reason
+    from latlut.machine.provenance import collect_environment
+    from latlut.machine.targets import cpu_target
+    from latlut.operators.workloads import GraphCache
 
     facts = collect_environment()
     results = try_engines()
@@ -86,7 +86,7 @@ def _print_result(result: EngineTest) -> None:
 def _state_of(gpu: DetectedGpu) -> GpuState:
     """The GPU's state; empty where the driver does not answer, which must not end the command."""
     from latlut.errors import DeviceLostError
-    from latlut.gpustate import GpuMonitor, GpuState
+    from latlut.machine.gpu_state import GpuMonitor, GpuState
 
     try:
         with GpuMonitor(gpu.uuid) as monitor:

@@ -12,9 +12,9 @@ from latlut.cli.output import interval_text, json_option, print_json, print_tabl
 from latlut.errors import LatlutError, UnknownNameError
 
 if TYPE_CHECKING:
-    from latlut.estimator import Estimate
+    from latlut.pricing.estimator import Estimate
     from latlut.spaces import Architecture
-    from latlut.table import LatencyTable
+    from latlut.table.table import LatencyTable
 
 
 @click.command()
@@ -78,9 +78,9 @@ def estimate(
     latlut estimate --table cpu --op "conv 64->96 stride 1 at 32x64"
     latlut estimate --table cpu --arch fasterseg-student --layers
     """
-    from latlut.estimator import estimate as price
     from latlut.opspec import OpSpec
-    from latlut.table import LatencyTable
+    from latlut.pricing.estimator import estimate as price
+    from latlut.table.table import LatencyTable
 
     if bool(arch_name) == bool(ops):
         raise LatlutError("name either a network with --arch or op specs with --op")
@@ -119,7 +119,7 @@ def _size_and_batch(
 ) -> tuple[tuple[int, int], int]:
     """Image size and batch: what was asked for, else what the table was swept at."""
     from latlut.errors import TableError
-    from latlut.table_space import space_of
+    from latlut.table.space import space_of
 
     try:
         own = space_of(table)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from latlut.search.data.classes import Classes
     from latlut.search.data.dataset import SegmentationData, Split
-    from latlut.search.evaluating import PredictionListener
+    from latlut.search.train.evaluating import PredictionListener
 
 
 @click.command()
@@ -61,11 +61,11 @@ def evaluate(
     import math
     import time
 
-    from latlut.search.evaluating import evaluate as score_of
-    from latlut.search.model_files import load_model
-    from latlut.search.predicting import check_label_ids
-    from latlut.search.processes import launched
-    from latlut.search.teachers import check_same_classes
+    from latlut.search.deploy.predicting import check_label_ids
+    from latlut.search.networks.model_files import load_model
+    from latlut.search.runs.processes import launched
+    from latlut.search.train.evaluating import evaluate as score_of
+    from latlut.search.train.teachers import check_same_classes
 
     network, facts = load_model(run)
     if label_ids is not None:
@@ -130,10 +130,10 @@ def evaluate(
 def _data(run: Path, name: str | None) -> SegmentationData:
     """The data set that is named, else that of the training."""
     from latlut.search.data.opening import STREET_SCENES, open_data
-    from latlut.search.run_files import SETTINGS, read_json
-    from latlut.search.setting_files import validated
-    from latlut.search.train_data import open_train_data
-    from latlut.search.train_settings import TrainSettings
+    from latlut.search.runs.folder import SETTINGS, read_json
+    from latlut.search.runs.setting_files import validated
+    from latlut.search.train.data import open_train_data
+    from latlut.search.train.settings import TrainSettings
 
     folder = run if run.is_dir() else run.parent  # a file of the model is named too
     path = next((f / SETTINGS for f in (folder, folder.parent) if (f / SETTINGS).is_file()), None)
@@ -159,7 +159,7 @@ class _Writer:
 
     def listener(self) -> PredictionListener | None:
         """What writes an image's prediction; None where there is nowhere to write."""
-        from latlut.search.predicting import drawn, prediction_names
+        from latlut.search.deploy.predicting import drawn, prediction_names
 
         if not any(self._folders.values()):
             return None

@@ -12,8 +12,8 @@ from latlut.cli.output import json_option, print_json, quiet_option, remark
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
-    from latlut.search.deployable import Deployable
-    from latlut.search.export import ExportedFile, ExportSettings
+    from latlut.search.deploy.export import ExportedFile, ExportSettings
+    from latlut.search.networks.deployable import Deployable
 
 #: File endings of the format that only an engine with a GPU can write.
 PLAN_ENDINGS = (".plan", ".engine")
@@ -87,8 +87,8 @@ def export(
     latlut export runs/student -o student.plan --format tensorrt --precision fp16
     """
     from latlut.cli.networks import DEFAULT_SIZE, find_network
-    from latlut.search.export import ExportSettings
-    from latlut.search.export import export as write
+    from latlut.search.deploy.export import ExportSettings
+    from latlut.search.deploy.export import export as write
 
     found = find_network(network, num_classes)
     settings = ExportSettings(
@@ -139,10 +139,10 @@ def export_plan(
     from typing import cast
 
     from latlut.cli.choices import DeviceChoice, choose_engine
-    from latlut.engines.trt import TensorRtEngine
-    from latlut.measuring import measuring_on
-    from latlut.search.export import Comparison, ExportedFile, check_ending
-    from latlut.tensorrt_plan import write_plan
+    from latlut.engines.tensorrt.engine import TensorRtEngine
+    from latlut.engines.tensorrt.plan_file import write_plan
+    from latlut.measure.held_device import measuring_on
+    from latlut.search.deploy.export import Comparison, ExportedFile, check_ending
 
     check_ending(path, "tensorrt", PLAN_ENDINGS)
     if settings.is_batch_dynamic:

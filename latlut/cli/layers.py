@@ -12,9 +12,9 @@ from latlut.cli.output import print_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from latlut.layers import LayerGroup, LayerView
+    from latlut.measure.layers import LayerGroup, LayerView
     from latlut.opspec import Node
-    from latlut.table import LatencyTable
+    from latlut.table.table import LatencyTable
 
 #: Below this part of the time on a CPU the whole network's latency is remarked on.
 LEAST_CPU_SHARE = 0.95
@@ -27,9 +27,9 @@ def measure_layers(table: LatencyTable, nodes: Sequence[Node]) -> LayerView:
         LatlutError: engine or hardware are not here, or are not those of the table; the device is
             being measured on.
     """
-    from latlut.layers import layer_view
-    from latlut.measuring import measuring_on
-    from latlut.profiler import identity_of
+    from latlut.measure.held_device import measuring_on
+    from latlut.measure.layers import layer_view
+    from latlut.measure.sweep import identity_of
 
     own = table.identity
     is_cpu = own.target == "cpu"

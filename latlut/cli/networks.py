@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from latlut.errors import LatlutError, UnknownNameError
 
 if TYPE_CHECKING:
-    from latlut.search.deployable import Deployable
+    from latlut.search.networks.deployable import Deployable
 
 #: Image size where neither the command line nor a training says another: the paper's.
 DEFAULT_SIZE = (1024, 2048)
@@ -31,8 +31,8 @@ def find_network(name: str, num_classes: int | None = None, seed: int = 0) -> De
 
     from latlut.cli.estimate import find_architecture
     from latlut.errors import did_you_mean
-    from latlut.search.baselines import baseline_names
-    from latlut.search.deployable import from_architecture, from_baseline, from_training
+    from latlut.search.networks.baselines import baseline_names
+    from latlut.search.networks.deployable import from_architecture, from_baseline, from_training
 
     path = Path(name)
     shipped = shipped_architectures()

@@ -49,10 +49,10 @@ def predict_image(
     latlut predict-image runs/train drive.mp4 --out drive-classes.mp4
     latlut predict-image runs/train photos --out predictions --form colour
     """
-    from latlut.search.model_files import load_model
-    from latlut.search.predicting import Predictor, check_label_ids
-    from latlut.search.prediction_files import predict_files, tasks_of
-    from latlut.search.processes import launched
+    from latlut.search.deploy.predicting import Predictor, check_label_ids
+    from latlut.search.deploy.prediction_files import predict_files, tasks_of
+    from latlut.search.networks.model_files import load_model
+    from latlut.search.runs.processes import launched
 
     tasks = tasks_of(source, out, form)
     network, facts = load_model(run)

@@ -28,11 +28,11 @@ from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
     from latlut.engines.base import Engine
-    from latlut.gpus import DetectedGpu
-    from latlut.plans import Plan
+    from latlut.machine.gpus import DetectedGpu
+    from latlut.machine.targets import Target
+    from latlut.measure.plans import Plan
     from latlut.progress import SweepSummary
-    from latlut.table import LatencyTable
-    from latlut.targets import Target
+    from latlut.table.table import LatencyTable
 
 
 @click.command()
@@ -116,7 +116,7 @@ def profile(
     """
     choice = DeviceChoice(gpu, cpu, engine, precision, threads, engine_options)
     if table_path is not None and table_path.exists():
-        from latlut.table import LatencyTable
+        from latlut.table.table import LatencyTable
 
         with LatencyTable.open(table_path) as existing:
             own = existing.identity
@@ -126,14 +126,14 @@ def profile(
     target, chosen, gpus = _choose(choice, devices)
     import_operators(operator_modules)
 
-    from latlut.environment import collect_environment
-    from latlut.identity import STANDALONE
-    from latlut.measuring import measuring_on
-    from latlut.profiler import Sweep, SweepSettings, check_mode, check_rebuilds, identity_of
-    from latlut.stats import check_statistic
-    from latlut.summary import Roofline
-    from latlut.table import LatencyTable
-    from latlut.timing import TimingSettings
+    from latlut.machine.provenance import collect_environment
+    from latlut.measure.held_device import measuring_on
+    from latlut.measure.sweep import Sweep, SweepSettings, check_mode, check_rebuilds, identity_of
+    from latlut.measure.timing import TimingSettings
+    from latlut.stats.quantiles import check_statistic
+    from latlut.table.identity import STANDALONE
+    from latlut.table.summary import Roofline
+    from latlut.table.table import LatencyTable
 
     wanted = _plan(plan, ops, input_size, batch)
     mode = mode or chosen.default_mode
@@ -215,8 +215,8 @@ def _choose(
     if choice.gpu is None:
         raise LatlutError("--devices says which GPUs of a model: name the model with --gpu")
     from latlut.engines import engine_class
-    from latlut.gpus import choose_gpus, detect_gpus, target_of
-    from latlut.targets import load_target
+    from latlut.machine.gpus import choose_gpus, detect_gpus, target_of
+    from latlut.machine.targets import load_target
 
     gpus = choose_gpus(choice.gpu, devices, detect_gpus())
     engine = engine_class(choice.engine or "tensorrt")(
@@ -228,7 +228,7 @@ def _choose(
 
 def _builds_in(path: Path) -> int:
     """How many builds a table's passes take turns with; 1 for a table that is not there yet."""
-    from latlut.table import LatencyTable
+    from latlut.table.table import LatencyTable
 
     if not path.exists() or not path.stat().st_size:
         return 1
@@ -247,7 +247,7 @@ def _plan(
     input_size: tuple[int, int] | None,
     batch: int | None,
 ) -> Plan:
-    from latlut.plans import load_plan, plan_from_ops
+    from latlut.measure.plans import load_plan, plan_from_ops
 
     if ops and plan:
         raise LatlutError("--op and --plan exclude each other: put the op specs into the plan file")
@@ -264,7 +264,7 @@ def _default_path(stem: str, batch: int | None) -> Path:
 
 
 def _report(table: LatencyTable, plan: Plan, summary: SweepSummary, as_json: bool) -> None:
-    from latlut.coverage import plan_coverage
+    from latlut.measure.coverage import plan_coverage
 
     coverage = plan_coverage(table, plan)
     facts: dict[str, Any] = {

@@ -30,18 +30,18 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
     from latlut.cli import main
     from latlut.cli.search import report, run_search
     from latlut.cli.validate import plot, print_validation
-    from latlut.compare import check
     from latlut.engines import engine_class
-    from latlut.measuring import measuring_on
-    from latlut.plans import load_plan
-    from latlut.profiler import Sweep, SweepSettings, identity_of
-    from latlut.search.settings import load_settings
-    from latlut.summary import Roofline
-    from latlut.table import LatencyTable
-    from latlut.table_space import space_of
-    from latlut.targets import cpu_target
-    from latlut.timing import TimingSettings
-    from latlut.validate import ValidationSettings, store, validate
+    from latlut.machine.targets import cpu_target
+    from latlut.measure.held_device import measuring_on
+    from latlut.measure.plans import load_plan
+    from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+    from latlut.measure.timing import TimingSettings
+    from latlut.search.cosearch.settings import load_settings
+    from latlut.table.space import space_of
+    from latlut.table.summary import Roofline
+    from latlut.table.table import LatencyTable
+    from latlut.validation.validate import ValidationSettings, store, validate
+    from latlut.validation.verdict import check
 
     engine = engine_class("onnxruntime")(threads=threads)
     plan = load_plan("tiny")

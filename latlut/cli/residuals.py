@@ -11,9 +11,9 @@ from latlut.cli.output import print_table
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from latlut.composition import CompositionEffect
-    from latlut.layers import LayerView
-    from latlut.residuals import Slope, Trend
+    from latlut.measure.layers import LayerView
+    from latlut.validation.composition import CompositionEffect
+    from latlut.validation.trends import Slope, Trend
 
     #: A network's name, its layers, and its effects.
     Composition = tuple[str, LayerView, Sequence[CompositionEffect]]
@@ -24,7 +24,7 @@ LEAST_SHARE = 0.01
 
 def print_trends(trends: Sequence[Trend]) -> None:
     """A row per property of the networks: how the errors change with it."""
-    from latlut.residuals import MIN_NETWORKS
+    from latlut.validation.trends import MIN_NETWORKS
 
     click.echo("")
     if not trends:
@@ -56,7 +56,7 @@ def print_composition(worst: Sequence[Composition]) -> None:
 
     Effects below 1% of the network are one line together.
     """
-    from latlut.composition import LEAST_CPU_SHARE
+    from latlut.validation.composition import LEAST_CPU_SHARE
 
     if worst:
         click.echo("\nwhat parts the worst networks from their sums, by the engine's layers:")
@@ -137,7 +137,7 @@ def _slope_cells(slope: Slope) -> list[object]:
 def _range_text(trend: Trend) -> str:
     import numpy as np
 
-    from latlut.residuals import RANGE
+    from latlut.validation.trends import RANGE
 
     low, high = np.quantile(trend.values, RANGE)
     unit = trend.unit if trend.unit == "%" else f" {trend.unit}"

@@ -13,14 +13,14 @@ from latlut.cli.run_options import overrides_of, run_options, set_threads
 from latlut.cli.step_bar import StepBar
 
 if TYPE_CHECKING:
+    from latlut.search.cosearch.folder import Found, RunFolder
+    from latlut.search.cosearch.problem import SearchProblem
+    from latlut.search.cosearch.records import EpochRecord
+    from latlut.search.cosearch.search import Search
+    from latlut.search.cosearch.settings import DataSettings, SearchSettings
+    from latlut.search.cosearch.tensorboard import TensorboardLog
     from latlut.search.data.dataset import SegmentationData
-    from latlut.search.records import EpochRecord
-    from latlut.search.run_folder import Found, RunFolder
-    from latlut.search.search_problem import SearchProblem
-    from latlut.search.searching import Search
-    from latlut.search.settings import DataSettings, SearchSettings
-    from latlut.search.tensorboard_log import TensorboardLog
-    from latlut.table import LatencyTable
+    from latlut.table.table import LatencyTable
 
 
 class WeightsType(click.ParamType[Any]):
@@ -35,7 +35,7 @@ class WeightsType(click.ParamType[Any]):
         if value == "naive":
             return (1 / 3, 1 / 3, 1 / 3)
         if value == "paper":
-            from latlut.search.settings import PAPER_WEIGHTS
+            from latlut.search.cosearch.settings import PAPER_WEIGHTS
 
             return PAPER_WEIGHTS
         try:
@@ -107,8 +107,8 @@ def search(
         "seed": seed,
         "precision": precision,
     }
-    from latlut.search.settings import load_settings
-    from latlut.table import LatencyTable
+    from latlut.search.cosearch.settings import load_settings
+    from latlut.table.table import LatencyTable
 
     settings = load_settings(preset, overrides_of(chosen, extra))
     set_threads(threads)
@@ -133,12 +133,12 @@ def run_search(
     devices: int = 1,
 ) -> Found | None:
     """Search into ``folder`` and write all that was found there; None on all processes but one."""
-    from latlut.environment import collect_environment
-    from latlut.search.processes import launched
-    from latlut.search.run_folder import Found, RunFolder
-    from latlut.search.search_problem import SearchProblem
-    from latlut.search.searching import PHASES, Search
-    from latlut.search.tensorboard_log import TensorboardLog
+    from latlut.machine.provenance import collect_environment
+    from latlut.search.cosearch.folder import Found, RunFolder
+    from latlut.search.cosearch.problem import SearchProblem
+    from latlut.search.cosearch.search import PHASES, Search
+    from latlut.search.cosearch.tensorboard import TensorboardLog
+    from latlut.search.runs.processes import launched
 
     problem = SearchProblem(table, settings.space, settings.latency)
     data = _data(settings.data)
@@ -231,7 +231,7 @@ class _Watcher:
 
 
 def _headline(problem: SearchProblem, goes_on: bool, folder: Path) -> str:
-    from latlut.calibration import stored as stored_calibration
+    from latlut.pricing.calibration import stored as stored_calibration
 
     reach, weights = problem.reach, problem.latency.weights
     asked = "" if problem.settings.target_ms else " (none was asked for: that of random networks)"

@@ -11,10 +11,10 @@ from latlut.cli.output import json_option, print_json, print_table
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
-    from latlut.search.sensitivity import Sensitivity
-    from latlut.search.space_prices import SpacePrices
-    from latlut.table import LatencyTable
-    from latlut.table_space import TableSpace
+    from latlut.search.penalty.prices import SpacePrices
+    from latlut.search.penalty.sensitivity import Sensitivity
+    from latlut.table.space import TableSpace
+    from latlut.table.table import LatencyTable
 
 
 @click.command()
@@ -58,10 +58,10 @@ def sensitivity(
     """
     from dataclasses import replace
 
-    from latlut.search.latency_terms import ExpectedTerms
-    from latlut.search.sensitivity import sensitivity as measure
-    from latlut.search.space_prices import SpaceLayout, read_prices
-    from latlut.table import LatencyTable
+    from latlut.search.penalty.prices import SpaceLayout, read_prices
+    from latlut.search.penalty.sensitivity import sensitivity as measure
+    from latlut.search.penalty.terms import ExpectedTerms
+    from latlut.table.table import LatencyTable
 
     with LatencyTable.open(table_name) as table:
         where = _space(table, plan, input_size)
@@ -87,8 +87,8 @@ def _space(table: LatencyTable, plan: str | None, input_size: tuple[int, int] | 
     from dataclasses import replace
 
     from latlut.errors import SpecError
-    from latlut.plans import load_plan
-    from latlut.table_space import space_from_plan, space_of
+    from latlut.measure.plans import load_plan
+    from latlut.table.space import space_from_plan, space_of
 
     if plan is None:
         where = space_of(table)
@@ -101,7 +101,7 @@ def _space(table: LatencyTable, plan: str | None, input_size: tuple[int, int] | 
 
 def _weights(found: Sensitivity) -> tuple[tuple[float, ...] | None, str]:
     """(balanced weights, "") or (None, why there are none)."""
-    from latlut.search.sensitivity import balanced_weights
+    from latlut.search.penalty.sensitivity import balanced_weights
 
     try:
         return balanced_weights(found), ""
@@ -110,8 +110,8 @@ def _weights(found: Sensitivity) -> tuple[tuple[float, ...] | None, str]:
 
 
 def _print(found: Sensitivity, prices: SpacePrices, path: str) -> None:
-    from latlut.search.sensitivity import PAPER_GAPS_MS
-    from latlut.search.settings import PAPER_WEIGHTS
+    from latlut.search.cosearch.settings import PAPER_WEIGHTS
+    from latlut.search.penalty.sensitivity import PAPER_GAPS_MS
 
     weights, why_not = _weights(found)
     layout = prices.layout
@@ -155,8 +155,8 @@ def _print(found: Sensitivity, prices: SpacePrices, path: str) -> None:
 
 
 def _as_json(found: Sensitivity, prices: SpacePrices, path: str) -> dict[str, object]:
-    from latlut.search.sensitivity import PAPER_GAPS_MS
-    from latlut.search.settings import PAPER_WEIGHTS
+    from latlut.search.cosearch.settings import PAPER_WEIGHTS
+    from latlut.search.penalty.sensitivity import PAPER_GAPS_MS
 
     weights, why_not = _weights(found)
     layout = prices.layout

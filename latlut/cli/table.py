@@ -27,7 +27,7 @@ def table() -> None:
 @json_option
 def info(name: str, as_json: bool) -> None:
     """What a table holds: identity, runs, entries by kind, validations, calibrations."""
-    from latlut.table import LatencyTable
+    from latlut.table.table import LatencyTable
 
     with LatencyTable.open(name) as opened:
         kinds = opened.rows(
@@ -103,9 +103,9 @@ def check(name: str, migrate: bool, as_json: bool) -> None:
 
     Exit code 1 if the table should not be believed.
     """
-    from latlut.compare import check as judge
-    from latlut.environment import collect_environment
-    from latlut.table import LatencyTable
+    from latlut.machine.provenance import collect_environment
+    from latlut.table.table import LatencyTable
+    from latlut.validation.verdict import check as judge
 
     with LatencyTable.open(name, is_writable=migrate) as opened:
         verdict = judge(opened, collect_environment())
@@ -159,7 +159,7 @@ def query(
     latlut table query cpu --kind zoomed_conv --where "stride = 2"
     """
     from latlut.opspec import OpSpec
-    from latlut.table import LatencyTable
+    from latlut.table.table import LatencyTable
 
     with LatencyTable.open(name) as opened:
         if ops:
@@ -207,8 +207,8 @@ def diff(before: str, after: str, limit: int, as_json: bool) -> None:
 
     For a driver upgrade, another engine version, thermal trouble.
     """
-    from latlut.compare import diff as compare
-    from latlut.table import LatencyTable
+    from latlut.table.table import LatencyTable
+    from latlut.validation.verdict import diff as compare
 
     with LatencyTable.open(before) as first, LatencyTable.open(after) as second:
         found = compare(first, second)
@@ -255,8 +255,8 @@ def merge(into: str, sources: tuple[str, ...], as_json: bool) -> None:
 
     Runs that INTO holds already are skipped, so a merge can be repeated.
     """
-    from latlut.merging import merge as join
-    from latlut.table import LatencyTable
+    from latlut.table.merging import merge as join
+    from latlut.table.table import LatencyTable
 
     reports = []
     with LatencyTable.open(into, is_writable=True) as target:
@@ -279,8 +279,8 @@ def merge(into: str, sources: tuple[str, ...], as_json: bool) -> None:
 @click.argument("file", type=_FILE)
 def export(name: str, file: Path) -> None:
     """Write a table's entries to FILE, .csv or .parquet, with its identity."""
-    from latlut.table import LatencyTable
-    from latlut.table_files import export_file
+    from latlut.table.import_export import export_file
+    from latlut.table.table import LatencyTable
 
     with LatencyTable.open(name) as opened:
         count = export_file(opened, file)
@@ -308,7 +308,7 @@ def import_(file: Path, table_path: Path | None, overrides: tuple[str, ...], as_
     latlut table import entries.csv --set target=cpu --set device_model=... --set engine=... \\
         --set engine_version=...
     """
-    from latlut.table_files import import_file
+    from latlut.table.import_export import import_file
 
     fields: dict[str, str | int] = {}
     for item in overrides:

@@ -14,8 +14,8 @@ def targets(name: str | None, as_json: bool) -> None:
     """The hardware that latlut knows, with peak figures; NAME shows one with its sources."""
     from dataclasses import asdict
 
-    from latlut.gpus import detect_gpus, gpu_absence_reason, slug
-    from latlut.targets import load_target, target_names
+    from latlut.machine.gpus import detect_gpus, gpu_absence_reason, slug
+    from latlut.machine.targets import load_target, target_names
 
     if name:
         target = load_target(name)

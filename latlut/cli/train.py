@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from latlut.search.data.dataset import SegmentationData
-    from latlut.search.train_records import TrainEpoch
-    from latlut.search.train_settings import TrainSettings
-    from latlut.search.training import Training, TrainingResult
-    from latlut.search.training_log import TrainingLog
+    from latlut.search.train.records import TrainEpoch
+    from latlut.search.train.settings import TrainSettings
+    from latlut.search.train.tensorboard import TrainingLog
+    from latlut.search.train.training import Training, TrainingResult
     from latlut.spaces import Architecture
 
 
@@ -67,7 +67,7 @@ def train(
         "seed": seed,
         "precision": precision,
     }
-    from latlut.search.train_settings import load_train_settings
+    from latlut.search.train.settings import load_train_settings
 
     settings = load_train_settings(preset, overrides_of(chosen, extra))
     plan = _plan(arch_name, baseline, teacher)
@@ -100,12 +100,12 @@ def run_training(
     devices: int = 1,
 ) -> TrainingResult | None:
     """Train into ``folder`` and write all that came out; None on all processes but one."""
-    from latlut.search.processes import launched
-    from latlut.search.train_data import checked_data
+    from latlut.search.runs.processes import launched
+    from latlut.search.train.data import checked_data
 
     found = checked_data(settings.data)
     if isinstance(plan.teacher, Path):
-        from latlut.search.teachers import load_teacher
+        from latlut.search.train.teachers import load_teacher
 
         load_teacher(plan.teacher, found.data.classes)  # refused before processes start
     fabric = launched(accelerator, devices, settings.precision)
@@ -140,7 +140,7 @@ def _plan(arch_name: str | None, baseline: str | None, teacher: str | None) -> P
 
 def _check_baseline(name: str) -> None:
     from latlut.errors import UnknownNameError, did_you_mean
-    from latlut.search.baselines import baseline_names
+    from latlut.search.networks.baselines import baseline_names
 
     if name not in baseline_names():
         raise UnknownNameError(f"no network {name!r}; {did_you_mean(name, baseline_names())}")
@@ -155,12 +155,12 @@ def _train(
     quiet: bool,
 ) -> TrainingResult:
     """Train what the plan says into the folder; the teacher first, where it has to be."""
-    from latlut.environment import collect_environment
-    from latlut.search.run_files import begin_run
-    from latlut.search.teachers import load_teacher
-    from latlut.search.training import Training
-    from latlut.search.training_folder import finish_training, training_facts, training_remarks
-    from latlut.search.training_log import TrainingLog
+    from latlut.machine.provenance import collect_environment
+    from latlut.search.runs.folder import begin_run
+    from latlut.search.train.folder import finish_training, training_facts, training_remarks
+    from latlut.search.train.teachers import load_teacher
+    from latlut.search.train.tensorboard import TrainingLog
+    from latlut.search.train.training import Training
 
     is_first = fabric.is_global_zero
     facts = training_facts(plan.network, plan.teacher, data)
@@ -206,10 +206,10 @@ def _train(
 
 def _network(what: Architecture | str, num_classes: int, seed: int) -> tuple[nn.Module, str | None]:
     if isinstance(what, str):
-        from latlut.search.baselines import build_baseline
+        from latlut.search.networks.baselines import build_baseline
 
         return build_baseline(what, num_classes, seed), what
-    from latlut.search.network import trainable
+    from latlut.search.networks.network import trainable
 
     return trainable(what, num_classes, seed), None
 
@@ -235,7 +235,7 @@ class _Watcher:
 
     def on_epoch(self, record: TrainEpoch, training: Training) -> None:
         """Write the table of epochs, and a line."""
-        from latlut.search.train_records import write_epochs
+        from latlut.search.train.records import write_epochs
 
         if self._log is None:  # another process tells
             return

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from latlut.cli.residuals import Composition
     from latlut.engines.base import Engine
     from latlut.opspec import OpSpec
-    from latlut.table import LatencyTable
-    from latlut.table_space import TableSpace
-    from latlut.validate import Validation
+    from latlut.table.space import TableSpace
+    from latlut.table.table import LatencyTable
+    from latlut.validation.validate import Validation
 
 
 @click.command()
@@ -97,11 +97,11 @@ def validate(
     latlut validate --table profiles/cpu-onnxruntime-fp32.db
     """
     from latlut.cli.residuals import composition_as_json, print_composition
-    from latlut.measuring import measuring_on
-    from latlut.profiler import identity_of
-    from latlut.table import LatencyTable
-    from latlut.validate import ValidationSettings, store
-    from latlut.validate import validate as run
+    from latlut.measure.held_device import measuring_on
+    from latlut.measure.sweep import identity_of
+    from latlut.table.table import LatencyTable
+    from latlut.validation.validate import ValidationSettings, store
+    from latlut.validation.validate import validate as run
 
     import_operators(operator_modules)
     name = table_name or _only_table()
@@ -150,8 +150,8 @@ def _space(table: LatencyTable, plan: str | None, input_size: tuple[int, int] | 
     from dataclasses import replace
 
     from latlut.errors import SpecError
-    from latlut.plans import load_plan
-    from latlut.table_space import space_from_plan, space_of
+    from latlut.measure.plans import load_plan
+    from latlut.table.space import space_from_plan, space_of
 
     if plan is None:
         where = space_of(table)
@@ -174,9 +174,9 @@ def explain(
 
     Up to the first that the engine cannot show layer by layer: that is remarked.
     """
-    from latlut.composition import Alone, composition_effects, profile_alone
     from latlut.errors import EngineError
-    from latlut.layers import layer_view
+    from latlut.measure.layers import layer_view
+    from latlut.validation.composition import Alone, composition_effects, profile_alone
 
     explained: list[Composition] = []
     alone: dict[OpSpec, Alone] = {}

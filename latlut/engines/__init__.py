@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 #: Engine name -> where its class is; in order of preference on a CPU.
 _ENGINES = {
-    "onnxruntime": "latlut.engines.ort:OnnxRuntimeEngine",
-    "openvino": "latlut.engines.ov:OpenVinoEngine",
-    "pytorch": "latlut.engines.torch_:TorchEngine",
-    "tensorrt": "latlut.engines.trt:TensorRtEngine",
-    "tensorrt-rtx": "latlut.engines.trt:TensorRtRtxEngine",
+    "onnxruntime": "latlut.engines.onnxruntime:OnnxRuntimeEngine",
+    "openvino": "latlut.engines.openvino:OpenVinoEngine",
+    "pytorch": "latlut.engines.pytorch:TorchEngine",
+    "tensorrt": "latlut.engines.tensorrt.engine:TensorRtEngine",
+    "tensorrt-rtx": "latlut.engines.tensorrt.engine:TensorRtRtxEngine",
 }
 
 #: Engine and kind of device that we have run on hardware, with the contract suite and a sweep.

@@ -11,7 +11,7 @@ timed region. Public methods check, the hooks (leading underscore) do the engine
 
 An engine that reads ONNX gets a serialised graph, any other the PyTorch module.
 
-One behaviour suite, tests/test_engines.py, runs over every engine. No engine ever stands in
+One behaviour suite, tests/engines/test_engines.py, runs over every engine. No engine ever stands in
 for another: one that cannot run here says why and how to get it.
 """
 
@@ -31,7 +31,7 @@ from torch import nn
 from latlut.engines.device_errors import engine_error
 from latlut.engines.heap import return_freed_memory
 from latlut.errors import EngineError, LatlutError, ParityError, SpecError
-from latlut.graphs import GraphCache, Workload
+from latlut.operators.workloads import GraphCache, Workload
 
 #: Largest difference from PyTorch that passes, relative to the largest output value.
 PARITY_TOLERANCE = {"fp32": 2e-3, "fp16": 5e-2, "bf16": 2e-1, "int8": 3e-1}
@@ -263,7 +263,7 @@ class Engine(ABC):
     chooses_tactics: ClassVar[bool] = False
     #: Whether two sessions can be open side by side and take turns, as in-context entries need.
     supports_in_context: ClassVar[bool] = True
-    #: How operators are isolated where nothing else is asked for, one of ``latlut.identity.MODES``.
+    #: How operators are isolated where nothing else is asked for, one of ``table.identity.MODES``.
     default_mode: ClassVar[str] = "standalone"
 
     def __init__(
@@ -460,6 +460,6 @@ def cpu_device(name: str, title: str) -> Device:
     """The CPU as a device, for engines that run there only."""
     if name != "cpu":
         raise EngineError(f"{title} runs on the CPU here, not on {name!r}")
-    from latlut.environment import cpu_model
+    from latlut.machine.provenance import cpu_model
 
     return Device("cpu", cpu_model())

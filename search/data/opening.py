@@ -18,7 +18,7 @@ from latlut.search.data.cityscapes import (
 )
 from latlut.search.data.class_file import open_class_file
 from latlut.search.data.dataset import SegmentationData, Split
-from latlut.search.data.street_scenes import CLASSES, StreetScenes
+from latlut.search.data.street.scenes import CLASSES, StreetScenes
 
 STREET_SCENES = "street-scenes"
 DEFAULT_SIZE = (128, 256)

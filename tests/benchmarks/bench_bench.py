@@ -28,15 +28,15 @@ from typing import NamedTuple
 import numpy as np
 import onnxruntime
 
-from latlut.bench import BenchSettings, bench_onnx
 from latlut.cli.networks import find_network
 from latlut.engines import engine_class
 from latlut.engines.base import Engine
-from latlut.environment import collect_environment
-from latlut.measuring import measuring_on
+from latlut.machine.provenance import collect_environment
+from latlut.measure.bench import BenchSettings, bench_onnx
+from latlut.measure.held_device import measuring_on
+from latlut.measure.timing import TimingSettings
 from latlut.opspec import parse_size
-from latlut.search.export import ExportSettings, export
-from latlut.timing import TimingSettings
+from latlut.search.deploy.export import ExportSettings, export
 
 SECONDS = 1.0
 WARMUP_RUNS = 5

@@ -33,12 +33,12 @@ import torch
 from latlut.engines import engine_class, engine_names
 from latlut.engines.base import Engine, Session
 from latlut.errors import EngineError
-from latlut.gpus import gpu_absence_reason
-from latlut.graphs import GraphCache, Workload
-from latlut.measuring import measuring_on
+from latlut.machine.gpus import gpu_absence_reason
+from latlut.measure.held_device import measuring_on
+from latlut.measure.plans import load_plan
+from latlut.measure.timing import TimingSettings, warm_up
+from latlut.operators.workloads import GraphCache, Workload
 from latlut.opspec import OpSpec
-from latlut.plans import load_plan
-from latlut.timing import TimingSettings, warm_up
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = GraphCache()

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from latlut import recording
-from latlut.identity import Identity
+from latlut.measure.plans import load_plan
 from latlut.opspec import OpSpec
-from latlut.plans import load_plan
-from latlut.table import LatencyTable, now_text
+from latlut.table import recording
+from latlut.table.identity import Identity
+from latlut.table.table import LatencyTable, now_text
 
 ENTRIES = 10_000
 

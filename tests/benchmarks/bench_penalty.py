@@ -19,16 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latlut import recording
-from latlut.affinity import pin_process
-from latlut.identity import Identity
-from latlut.plans import load_plan
-from latlut.search.latency import DecoupledLatency
-from latlut.search.relaxed import Probabilities, RelaxedArchitecture
-from latlut.search.space_prices import SpacePrices
+from latlut.machine.pinning import pin_process
+from latlut.measure.plans import load_plan
+from latlut.search.penalty.decoupled import DecoupledLatency
+from latlut.search.penalty.prices import SpacePrices
+from latlut.search.supernet.relaxed import Probabilities, RelaxedArchitecture
 from latlut.spaces import FasterSegSpace
 from latlut.spaces.architecture import SCALES
-from latlut.table import LatencyTable, now_text
+from latlut.table import recording
+from latlut.table.identity import Identity
+from latlut.table.table import LatencyTable, now_text
 
 #: Latency of one cell's operator: (prices (K, V, V), alpha (K,), widths read (V,), written (V,)).
 CellLatency = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

@@ -24,12 +24,12 @@ import numpy as np
 
 from latlut.engines import engine_class
 from latlut.engines.base import Engine
-from latlut.graphs import GraphCache, Workload
-from latlut.measuring import measuring_on
+from latlut.measure.held_device import measuring_on
+from latlut.measure.plans import Plan, load_plan
+from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.operators.workloads import GraphCache, Workload
 from latlut.opspec import OpSpec
-from latlut.plans import Plan, load_plan
-from latlut.profiler import Sweep, SweepSettings, identity_of
-from latlut.table import LatencyTable
+from latlut.table.table import LatencyTable
 
 CACHE = GraphCache()
 

@@ -29,18 +29,18 @@ from bench_protocol import CACHE, stratified
 
 from latlut.engines import engine_class
 from latlut.engines.base import Engine, Session
-from latlut.environment import collect_environment
-from latlut.graphs import Workload
-from latlut.measuring import measuring_on
+from latlut.machine.provenance import collect_environment
+from latlut.measure.held_device import measuring_on
+from latlut.measure.sentinels import choose_sentinels
+from latlut.measure.timing import TimingSettings, measure, measure_side_by_side, warm_up
+from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
-from latlut.recording import unpack_samples
-from latlut.sentinels import choose_sentinels
-from latlut.stats import STATISTICS, combine_passes, statistic_interval
-from latlut.summary import group_speeds
-from latlut.table import LatencyTable
-from latlut.table_space import space_of
-from latlut.timing import TimingSettings, measure, measure_side_by_side, warm_up
-from latlut.validate import ValidationSettings
+from latlut.stats.quantiles import STATISTICS, combine_passes, statistic_interval
+from latlut.table.recording import unpack_samples
+from latlut.table.space import space_of
+from latlut.table.summary import group_speeds
+from latlut.table.table import LatencyTable
+from latlut.validation.validate import ValidationSettings
 
 GROUP = 12
 NAMES = [*STATISTICS, "mean"]

@@ -32,9 +32,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latlut.search.mixing import Mixing
-from latlut.search.relaxed import RelaxedArchitecture
-from latlut.search.supernet import Supernet
+from latlut.search.supernet.mixing import Mixing
+from latlut.search.supernet.relaxed import RelaxedArchitecture
+from latlut.search.supernet.supernet import Supernet
 from latlut.spaces import FasterSegSpace
 from latlut.spaces.architecture import SCALES, channels
 

@@ -27,10 +27,10 @@ from latlut.opspec import parse_size
 from latlut.resources import profiles_dir
 from latlut.search.data.dataset import SegmentationData
 from latlut.search.data.opening import open_data
-from latlut.search.network import trainable
-from latlut.search.setting_files import validated
-from latlut.search.train_settings import TrainSettings
-from latlut.search.training import Training
+from latlut.search.networks.network import trainable
+from latlut.search.runs.setting_files import validated
+from latlut.search.train.settings import TrainSettings
+from latlut.search.train.training import Training
 from latlut.spaces import Architecture
 
 

@@ -27,13 +27,13 @@ import numpy as np
 import torch
 from scipy import stats
 
+from latlut.search.cosearch.settings import DataSettings
 from latlut.search.data.augment import whole
 from latlut.search.data.classes import IGNORE
 from latlut.search.data.dataset import Split
-from latlut.search.evaluating import full_logits
-from latlut.search.model_files import load_model
-from latlut.search.settings import DataSettings
-from latlut.search.train_data import open_train_data
+from latlut.search.networks.model_files import load_model
+from latlut.search.train.data import open_train_data
+from latlut.search.train.evaluating import full_logits
 
 SHORT, LONG = 12, 36
 ALL, FEW = 256, 16

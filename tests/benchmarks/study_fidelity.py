@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from latlut.calibrate import MeasuredNetwork, fit, measured_networks
-from latlut.estimator import calibrated
-from latlut.scores import Scores, score
-from latlut.table import LatencyTable
+from latlut.pricing.estimator import calibrated
+from latlut.table.table import LatencyTable
+from latlut.validation.fitting import MeasuredNetwork, fit, measured_networks
+from latlut.validation.scores import Scores, score
 
 DEVICES = "onnxruntime:1,openvino:1,pytorch:1,onnxruntime:2,openvino:2"
 MODES = ("standalone", "in-context")

@@ -24,14 +24,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from latlut.estimator import estimate
+from latlut.pricing.estimator import estimate
 from latlut.search.data.opening import open_data
-from latlut.search.network import trainable
-from latlut.search.train_settings import TrainSettings
-from latlut.search.training import Training
+from latlut.search.networks.network import trainable
+from latlut.search.train.settings import TrainSettings
+from latlut.search.train.training import Training
 from latlut.spaces import Architecture
-from latlut.table import LatencyTable
-from latlut.table_space import space_of
+from latlut.table.space import space_of
+from latlut.table.table import LatencyTable
 
 RANDOM_NETWORKS = 4
 TRAINING = TrainSettings.model_validate(

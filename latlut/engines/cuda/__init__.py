@@ -1,0 +1,1 @@
+"""What TensorRT needs of CUDA: devices, driver calls, memory, events."""

@@ -1,0 +1,278 @@
+"""ONNX Runtime on the CPU, the embedded default engine, and on a CUDA GPU.
+
+Inputs and outputs are bound once (I/O binding), so a run allocates nothing on the Python side
+and copies nothing. All graph optimisations are on; threads are explicit. On a GPU no node may run
+anywhere else: a graph that ONNX Runtime would split between GPU and CPU is rejected.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from latlut.engines.base import (
+    Availability,
+    Device,
+    Engine,
+    EngineOption,
+    LayerTime,
+    Session,
+    cpu_device,
+)
+from latlut.engines.cuda.devices import cuda_devices
+from latlut.engines.precision import half_precision
+from latlut.errors import EngineError
+from latlut.machine.gpus import detect_gpus
+
+_CUDA = "CUDAExecutionProvider"
+#: How long threads wait for more work before they sleep, microseconds.
+_SPIN_US = "1000"
+#: What an output can be: ONNX Runtime's words for types -> numpy's.
+_OUTPUT_TYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+}
+
+
+class OnnxRuntimeSession(Session):
+    """One ONNX Runtime inference session with bound buffers."""
+
+    def _open(self, module: nn.Module | None, graph: bytes | None) -> None:
+        import onnxruntime
+
+        self._graph = self._in_precision(graph or b"")
+        self._dtype = np.float16 if self.engine.precision == "fp16" else np.float32
+        self._stream: Any = None
+        self._run_options: Any = None
+        options = self._session_options()
+        kind, _, number = self.engine.device.name.partition(":")
+        self._place = (kind, int(number or 0))
+        if kind == "cuda":
+            self._session: Any = self._open_on_gpu(options)
+        else:
+            self._session = onnxruntime.InferenceSession(
+                self._graph, options, providers=["CPUExecutionProvider"]
+            )
+        self._binding = self._session.io_binding()
+        self._inputs: list[Any] = []
+        self._output_values: list[Any] = []
+
+    def _in_precision(self, graph: bytes) -> bytes:
+        return half_precision(graph) if self.engine.precision == "fp16" else graph
+
+    def _session_options(self) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.engine.threads
+        options.inter_op_num_threads = 1
+        # Threads of a session that has just run go on spinning, by default for about 10 ms, and
+        # take the cores from the session that is timed next. Within a run nothing changes.
+        options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_US)
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 3
+        return options
+
+    def _open_on_gpu(self, options: Any) -> Any:
+        """A session of which every node runs on the GPU.
+
+        Source: ONNX Runtime, "CUDA Execution Provider", and the keys of its session and run
+        options.
+        """
+        import onnxruntime
+
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        provider = {
+            "device_id": str(self._place[1]),
+            "use_tf32": "0",
+            "cudnn_conv_algo_search": "EXHAUSTIVE",
+            "enable_cuda_graph": "1" if self.engine.options["cuda_graph"] == "on" else "0",
+        }
+        if _torch_has_cuda():
+            import torch
+
+            # A stream of its own: ONNX Runtime takes CUDA's default stream, 0, for "none given".
+            self._stream = torch.cuda.Stream(device=self._place[1])
+            provider["user_compute_stream"] = str(self._stream.cuda_stream)
+            self._run_options = onnxruntime.RunOptions()
+            self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        session = onnxruntime.InferenceSession(self._graph, options, providers=[(_CUDA, provider)])
+        session.disable_fallback()
+        if session.get_providers()[0] != _CUDA:
+            raise EngineError(
+                "ONNX Runtime could not start its CUDA execution provider and took "
+                f"{session.get_providers()[0]}: its CUDA and cuDNN libraries must be found, "
+                "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+            )
+        return session
+
+    def _set_inputs(self, arrays: list[np.ndarray]) -> None:
+        import onnxruntime
+
+        arrays = [array.astype(self._dtype, copy=False) for array in arrays]
+        if self._place[0] == "cuda" and self._inputs:
+            # A captured CUDA graph reads from the addresses that it was captured with.
+            for value, array in zip(self._inputs, arrays, strict=True):
+                value.update_inplace(array)
+        else:
+            self._inputs = [
+                onnxruntime.OrtValue.ortvalue_from_numpy(array, *self._place) for array in arrays
+            ]
+            for meta, value in zip(self._session.get_inputs(), self._inputs, strict=True):
+                self._binding.bind_ortvalue_input(meta.name, value)
+        if not self._output_values:
+            self._output_values = self._bound_outputs()
+        if self._stream is not None:
+            import torch
+
+            torch.cuda.synchronize(self._place[1])  # the copies were made on another stream
+
+    def _bound_outputs(self) -> list[Any]:
+        """A buffer per output, bound once; a shape that the graph leaves open is found by a run."""
+        import onnxruntime
+
+        metas = self._session.get_outputs()
+        shapes = [meta.shape for meta in metas]
+        if not all(isinstance(side, int) for shape in shapes for side in shape):
+            for meta in metas:
+                self._binding.bind_output(meta.name, self._place[0], self._place[1])
+            self._session.run_with_iobinding(self._binding, self._run_options)
+            shapes = [value.shape() for value in self._binding.get_outputs()]
+        values = []
+        for meta, shape in zip(metas, shapes, strict=True):
+            dtype = _OUTPUT_TYPES.get(meta.type)
+            if dtype is None:
+                raise EngineError(f"the output {meta.name!r} is a {meta.type}, which is no number")
+            value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, *self._place)
+            self._binding.bind_ortvalue_output(meta.name, value)
+            values.append(value)
+        return values
+
+    def _run(self) -> None:
+        self._session.run_with_iobinding(self._binding, self._run_options)
+        if self._stream is not None:
+            self._stream.synchronize()
+
+    def _sample_ns(self, count: int) -> np.ndarray:
+        if self._stream is None:
+            # On a GPU too a run returns only when its stream is done, so the host's clock is right.
+            return super()._sample_ns(count)
+        import torch
+
+        with torch.cuda.device(self._place[1]):
+            events = [torch.cuda.Event(enable_timing=True) for _ in range(count + 1)]
+            events[0].record(self._stream)
+            for event in events[1:]:
+                self._session.run_with_iobinding(self._binding, self._run_options)
+                event.record(self._stream)
+            self._stream.synchronize()
+        spans_ms = [a.elapsed_time(b) for a, b in zip(events, events[1:], strict=False)]
+        return np.asarray([round(span * 1e6) for span in spans_ms], dtype=np.int64)
+
+    def _outputs(self) -> list[np.ndarray]:
+        return [value.numpy() for value in self._output_values]
+
+    def _layers(self, runs: int) -> tuple[LayerTime, ...]:
+        from latlut.engines.onnxruntime_layers import graph_layers
+
+        if self._place[0] == "cuda":
+            raise EngineError(
+                "ONNX Runtime has no per-layer view on a GPU: its packages profile only the "
+                "host's side of a launch there"
+            )
+        arrays = [value.numpy() for value in self._inputs]
+        return graph_layers(self._graph, self._session_options(), arrays, runs)
+
+    def _close(self) -> None:
+        del self._binding, self._session, self._inputs, self._output_values, self._stream
+
+
+class OnnxRuntimeEngine(Engine):
+    """ONNX Runtime, CPU and CUDA execution providers."""
+
+    name = "onnxruntime"
+    title = "ONNX Runtime"
+    precisions = ("fp32", "fp16")
+    device_kinds = ("cpu", "cuda")
+    session_type = OnnxRuntimeSession
+    option_choices = {
+        "cuda_graph": EngineOption(
+            ("off", "on"), "replay a captured CUDA graph, without launch gaps (GPU only)"
+        )
+    }
+
+    @classmethod
+    def availability(cls) -> Availability:
+        if find_spec("onnxruntime") is None:
+            return Availability(
+                False, None, "the package onnxruntime is not installed", "pip install onnxruntime"
+            )
+        for package in ("onnxruntime", "onnxruntime-gpu"):
+            try:
+                return Availability(True, importlib.metadata.version(package))
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        return Availability(True, "unknown")
+
+    @classmethod
+    def device_names(cls) -> tuple[str, ...]:
+        """The CPU, and the GPUs where this build of ONNX Runtime has its CUDA provider."""
+        import onnxruntime
+
+        if _CUDA not in onnxruntime.get_available_providers():
+            return ("cpu",)
+        return ("cpu", *(f"cuda:{device.index}" for device in cuda_devices()))
+
+    def facts(self) -> dict[str, str]:
+        """The clock."""
+        if self.device.name == "cpu":
+            return super().facts()
+        if not _torch_has_cuda():
+            return {"clock": "host clock around each run, which waits for its stream"}
+        return {"clock": "CUDA events of PyTorch, one between every two runs"}
+
+    def _find_device(self, name: str) -> Device:
+        if name == "cpu":
+            if self.options["cuda_graph"] == "on":
+                raise EngineError("cuda_graph=on is for GPUs: on the CPU leave it out")
+            if self.precision == "fp16":
+                raise EngineError(
+                    "ONNX Runtime has no fp16 on the CPU: it would convert to fp32 and back "
+                    "around each operator, and the table would not hold what it says"
+                )
+            return cpu_device(name, self.title)
+        import onnxruntime
+
+        if _CUDA not in onnxruntime.get_available_providers():
+            raise EngineError(
+                f"ONNX Runtime has no {name!r} here: this build has no CUDA execution provider\n"
+                "pip uninstall onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'"
+            )
+        for device in cuda_devices():
+            # A Jetson's GPU has no UUID in the driver's tools: "integrated".
+            if name in (f"cuda:{device.index}", device.uuid, "integrated"):
+                found = [gpu for gpu in detect_gpus() if gpu.uuid in (device.uuid, name)]
+                driver = found[0].driver if found else "unknown"
+                if hasattr(onnxruntime, "preload_dlls"):
+                    onnxruntime.preload_dlls()  # CUDA and cuDNN from the packages that hold them
+                return Device(f"cuda:{device.index}", device.name, driver, device.uuid)
+        known = ", ".join(f"cuda:{device.index}" for device in cuda_devices()) or "none"
+        raise EngineError(f"ONNX Runtime has no GPU {name!r}; the CUDA driver shows: {known}")
+
+
+def _torch_has_cuda() -> bool:
+    """Whether this PyTorch can make the streams and events that time runs on a GPU."""
+    import torch
+
+    return bool(torch.cuda.is_available())

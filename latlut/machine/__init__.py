@@ -1,0 +1,1 @@
+"""The machine under a measurement: its CPUs and GPUs, its state, its lock, its peak figures."""

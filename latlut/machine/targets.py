@@ -1,0 +1,285 @@
+"""Targets: the hardware that latlut knows, and its peak rates.
+
+A shipped target is one file ``profiles/targets/<name>.toml``; the CPU of this machine is
+described by what Linux says about it. Peaks are upper bounds for a roofline, from public
+sources that each file names; no latency is ever computed from them.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from latlut.errors import ImportFileError, SpecError, UnknownNameError, did_you_mean
+from latlut.machine.pinning import choose_cpus, physical_cores
+from latlut.machine.provenance import allowed_cpus, cpu_info, cpu_max_mhz, cpu_model
+from latlut.resources import profiles_dir
+
+#: Bytes that one core or SM can move to and from the last-level cache in a cycle. Generous: the
+#: port of an NVIDIA SM to its L2 is 64 bytes wide, a CPU core sustains 10 to 32 from its L3.
+CACHE_BYTES_PER_CYCLE = 64
+
+#: Assumed where Linux names no CPU frequency at all; high, so that the peak stays a bound.
+ASSUMED_CPU_MHZ = 4000.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a target's figures come from.
+
+    ``checked`` is "read" where the text at ``url`` was read, "quoted" where the figures were seen
+    with this address given as their source, "remembered" where neither.
+    """
+
+    what: str
+    url: str
+    checked: str = "remembered"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A piece of hardware. None stands for a figure that is not known.
+
+    Args:
+        name: what people type: "1080ti", "cpu".
+        title: its full name; for a CPU the processor model.
+        kind: "gpu" or "cpu".
+        match: regular expressions for the device name that the driver reports.
+        compute_capability: CUDA's, for instance "8.6".
+        cores: streaming multiprocessors of a GPU; physical cores in use of a CPU.
+        peak_fp32_flops_per_s: fp32 arithmetic without TF32; a multiply-add counts as two.
+        peak_tf32_flops_per_s: fp32 tensors multiplied on tensor cores, dense.
+        peak_fp16_flops_per_s: the fastest dense way to compute with fp16 tensors.
+        peak_bf16_flops_per_s: the same for bf16; where it is not given, the fp16 figure, which
+            no GPU exceeds in bf16.
+        peak_int8_ops_per_s: the same for int8.
+        bandwidth_bytes_per_s: of device memory.
+        cache_bandwidth_bytes_per_s: a generous bound for the last-level cache.
+        last_level_cache_bytes: L2 of a GPU, the highest level of a CPU.
+        tdp_w: board power.
+        notes: which variant the figures are of.
+        sources: where they come from.
+    """
+
+    name: str
+    title: str
+    kind: Literal["gpu", "cpu"]
+    match: tuple[str, ...] = ()
+    compute_capability: str | None = None
+    cores: int | None = None
+    memory_bytes: int | None = None
+    clock_hz: float | None = None
+    peak_fp32_flops_per_s: float | None = None
+    peak_tf32_flops_per_s: float | None = None
+    peak_fp16_flops_per_s: float | None = None
+    peak_bf16_flops_per_s: float | None = None
+    peak_int8_ops_per_s: float | None = None
+    bandwidth_bytes_per_s: float | None = None
+    cache_bandwidth_bytes_per_s: float | None = None
+    last_level_cache_bytes: int | None = None
+    tdp_w: float | None = None
+    notes: str = ""
+    sources: tuple[Source, ...] = ()
+
+    def peak_flops_per_s(self, precision: str) -> float | None:
+        """Upper bound of arithmetic at fp32, tf32, fp16, bf16 or int8; None where not known.
+
+        An engine that may run fp32 convolutions as TF32 (TensorRT and cuDNN do so by default from
+        compute capability 8.0) is bounded by "tf32", which is the fp32 peak where there is none.
+
+        Raises:
+            SpecError: another precision.
+        """
+        peaks = {
+            "fp32": self.peak_fp32_flops_per_s,
+            "tf32": self.peak_tf32_flops_per_s or self.peak_fp32_flops_per_s,
+            "fp16": self.peak_fp16_flops_per_s,
+            "bf16": self.peak_bf16_flops_per_s or self.peak_fp16_flops_per_s,
+            "int8": self.peak_int8_ops_per_s,
+        }
+        if precision not in peaks:
+            raise SpecError(f"no peak for precision {precision!r}: {', '.join(peaks)}")
+        return peaks[precision]
+
+    def matches(self, device_name: str) -> bool:
+        """Whether the device name that a driver reports is this target's."""
+        return any(re.search(pattern, device_name, re.IGNORECASE) for pattern in self.match)
+
+
+def target_names() -> list[str]:
+    """Names that ``load_target`` knows: the shipped GPUs in alphabetical order, then "cpu"."""
+    return [*sorted(path.stem for path in (profiles_dir() / "targets").glob("*.toml")), "cpu"]
+
+
+def load_target(name: str) -> Target:
+    """The target of that name, or the one described by a .toml file of your own.
+
+    Args:
+        name: a shipped name in any case, "cpu" (this machine, all allowed CPUs), or a path that
+            ends in .toml.
+
+    Raises:
+        UnknownNameError: no such target.
+        ImportFileError: the .toml file cannot be read or does not follow the grammar.
+    """
+    if name.lower().endswith(".toml"):
+        return read_target(Path(name))
+    known = target_names()
+    wanted = name.strip().lower()
+    if wanted == "cpu":
+        return cpu_target()
+    if wanted not in known:
+        raise UnknownNameError(
+            f"no target is called {name!r}; {did_you_mean(wanted, known)}; "
+            "or name a .toml file that describes your device"
+        )
+    return read_target(profiles_dir() / "targets" / f"{wanted}.toml")
+
+
+def read_target(path: Path) -> Target:
+    """The GPU that a target file describes.
+
+    Raises:
+        ImportFileError: the file is missing, is not TOML, or lacks a field.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _target_from_toml(data)
+    except OSError as error:
+        raise ImportFileError(f"cannot read the target file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ImportFileError(f"{path} is not a TOML file: {error}") from error
+    except KeyError as error:
+        raise ImportFileError(f"{path}: the field {error.args[0]!r} is missing") from error
+    except (TypeError, ValueError, AttributeError, re.error) as error:
+        raise ImportFileError(f"{path}: {error}") from error
+
+
+def _target_from_toml(data: Mapping[str, Any]) -> Target:
+    if data["format"] != 1:
+        raise ValueError(f"format {data['format']!r} is not known here: expected 1")
+    if data["kind"] != "gpu":
+        raise ValueError(f"kind is {data['kind']!r}, expected 'gpu': CPUs are detected")
+    if isinstance(data["match"], str):
+        raise TypeError("match is a list of regular expressions, received one text")
+    for pattern in data["match"]:
+        re.compile(pattern)
+    peak, sms = data["peak"], int(data["sms"])
+    clock_hz = _positive(peak, "boost_clock_mhz") * 1e6
+    tf32 = _positive(peak, "tf32_tflops") * 1e12 if "tf32_tflops" in peak else None
+    return Target(
+        name=data["name"],
+        title=data["title"],
+        kind="gpu",
+        match=tuple(data["match"]),
+        compute_capability=data["compute_capability"],
+        cores=sms,
+        memory_bytes=int(_positive(data, "memory_gib") * 2**30),
+        clock_hz=clock_hz,
+        peak_fp32_flops_per_s=_positive(peak, "fp32_tflops") * 1e12,
+        peak_tf32_flops_per_s=tf32,
+        peak_fp16_flops_per_s=_positive(peak, "fp16_tflops") * 1e12,
+        peak_int8_ops_per_s=_positive(peak, "int8_tops") * 1e12,
+        bandwidth_bytes_per_s=_positive(peak, "bandwidth_gbps") * 1e9,
+        cache_bandwidth_bytes_per_s=sms * CACHE_BYTES_PER_CYCLE * clock_hz,
+        last_level_cache_bytes=int(_positive(peak, "l2_mib") * 2**20),
+        tdp_w=_positive(peak, "tdp_w"),
+        notes=data.get("notes", "").strip(),
+        sources=tuple(Source(**source) for source in data["source"]),
+    )
+
+
+def _positive(table: Mapping[str, Any], field: str) -> float:
+    value = table[field]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ValueError(f"{field} must be a number above 0, received {value!r}")
+    return float(value)
+
+
+def cpu_target(threads: int | None = None) -> Target:
+    """This machine's CPU as a target, for ``threads`` threads; all allowed CPUs without one.
+
+        peak fp32 = physical cores in use x frequency x FLOP per cycle and core
+
+    The frequency is the highest that the driver names, else the one that /proc/cpuinfo shows; a
+    virtual machine shows the base frequency, which boost exceeds by up to 1.5 times. FLOP per
+    cycle assume two multiply-add ports of the widest vectors in the instruction-set flags: 64
+    for AVX-512 (32 on chips with one port), 32 for AVX2 with FMA, 16 for AVX, 8 for SSE; 32 for
+    SVE, 16 for NEON. Memory bandwidth is not knowable without measuring: None.
+
+    Raises:
+        SpecError: more threads than CPUs that this process may use.
+    """
+    cpus = choose_cpus(len(allowed_cpus()) if threads is None else threads)
+    cores = physical_cores(cpus)
+    info = cpu_info()
+    flags = frozenset((info.get("flags") or info.get("Features") or "").split())
+    clock_hz = (cpu_max_mhz() or _shown_mhz(info)) * 1e6
+    fp32, fp16, int8 = _operations_per_cycle(flags)
+    return Target(
+        name="cpu",
+        title=cpu_model(),
+        kind="cpu",
+        cores=cores,
+        clock_hz=clock_hz,
+        peak_fp32_flops_per_s=cores * clock_hz * fp32,
+        peak_fp16_flops_per_s=cores * clock_hz * fp16,
+        peak_bf16_flops_per_s=cores * clock_hz * _bf16_operations_per_cycle(flags, fp32),
+        peak_int8_ops_per_s=cores * clock_hz * int8,
+        cache_bandwidth_bytes_per_s=cores * clock_hz * CACHE_BYTES_PER_CYCLE,
+        last_level_cache_bytes=_last_level_cache_bytes(),
+        notes=(
+            f"{cores} physical core{'s' if cores > 1 else ''} at {clock_hz / 1e9:.2f} GHz, "
+            f"{fp32} fp32 FLOP per cycle and core (two multiply-add ports assumed)"
+        ),
+    )
+
+
+def _shown_mhz(info: Mapping[str, str]) -> float:
+    try:
+        return float(info["cpu MHz"])
+    except (KeyError, ValueError):
+        return ASSUMED_CPU_MHZ
+
+
+def _operations_per_cycle(flags: frozenset[str]) -> tuple[int, int, int]:
+    """(fp32, fp16, int8) operations per cycle and core; generous where ports differ."""
+    if "avx512f" in flags:
+        fp32 = 64
+    elif "sve" in flags or {"avx2", "fma"} <= flags:
+        fp32 = 32
+    elif "avx" in flags or "asimd" in flags:
+        fp32 = 16
+    else:
+        fp32 = 8
+    fp16 = 2 * fp32 if {"avx512_fp16", "asimdhp"} & flags else fp32
+    int8 = 4 * fp32 if {"avx512_vnni", "avx_vnni", "asimddp"} & flags else 2 * fp32
+    if "amx_int8" in flags:
+        int8 = 2048
+    if "amx_fp16" in flags:
+        fp16 = 1024
+    return fp32, fp16, int8
+
+
+def _bf16_operations_per_cycle(flags: frozenset[str], fp32: int) -> int:
+    """The same for bf16, which a CPU without instructions for it computes in fp32."""
+    if "amx_bf16" in flags:
+        return 1024
+    return 2 * fp32 if {"avx512_bf16", "bf16"} & flags else fp32
+
+
+def _last_level_cache_bytes() -> int | None:
+    """Size of CPU 0's highest cache level, in bytes; None where Linux does not show it."""
+    sizes: dict[int, int] = {}
+    for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        try:
+            level = int((index / "level").read_text())
+            number, unit = re.fullmatch(r"(\d+)([KMG]?)\s*", (index / "size").read_text()).groups()  # type: ignore[union-attr]
+        except (OSError, ValueError, AttributeError):
+            continue
+        sizes[level] = int(number) * {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}[unit]
+    return sizes[max(sizes)] if sizes else None

@@ -1,0 +1,1 @@
+"""From a plan to recorded samples: sweeps, networks, benchmarks, layers."""

@@ -1,0 +1,333 @@
+"""The latency of whole networks on an engine, by the same statistics as profiling.
+
+Several passes, each with a fresh session: warm up, then sample until the statistic's interval is
+narrow or time is up. The latency is the median over passes; its interval comes from the spread
+between passes and is never narrower than the samples' own. Several networks are measured in one
+go, in random order within each pass, so that drift of the machine falls on all of them alike.
+
+Inside the clock is what the graph holds, and nothing else: inputs and outputs lie on the device,
+copies to and from it are outside. Whether enlarging the logits to the image's size and taking the
+best class are inside depends on the graph; ``ClockContents`` says so.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from latlut.engines.base import Engine, Session
+from latlut.errors import EngineError, SpecError
+from latlut.measure.bench_result import BenchResult, ClockContents, PaperReading
+from latlut.measure.timing import Sampling, TimingSettings, garbage_collection_paused, measure
+from latlut.operators.onnx_files import OnnxWorkload, read_onnx
+from latlut.operators.workloads import GraphCache, Workload
+from latlut.progress import Progress
+from latlut.stats.quantiles import Interval, combine_passes, statistic_interval
+
+PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
+#: Half-width of the interval above which a result is remarked on.
+WIDE_INTERVAL = 0.05
+PAPER_WARMUP_RUNS = 10
+PAPER_SECONDS = 6.0
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """How networks are measured.
+
+    ``passes`` with a fresh session each; ``timing`` of one pass, whose statistic is the result's;
+    ``seed`` of the order within a pass; ``is_checked`` whether outputs are compared with the
+    workload's reference before anything is timed; ``has_paper_protocol`` whether each network is
+    measured by ``paper_reading`` too, after the passes.
+    """
+
+    passes: int = 5
+    timing: TimingSettings = field(
+        default_factory=lambda: TimingSettings(
+            min_samples=10, max_samples=2000, min_time_s=0.5, time_cap_s=1.5, warmup_cap_s=1.0
+        )
+    )
+    seed: int = 0
+    is_checked: bool = True
+    has_paper_protocol: bool = False
+
+    def __post_init__(self) -> None:
+        if self.passes < 1:
+            raise SpecError(f"passes must be at least 1, received {self.passes}")
+
+
+def bench_onnx(
+    engine: Engine,
+    source: str | Path | bytes,
+    input_size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    settings: BenchSettings | None = None,
+) -> BenchResult:
+    """The latency of an ONNX file; see ``read_onnx`` and ``bench_workload``.
+
+    Args:
+        engine: one that reads ONNX; the caller holds its device (``measuring_on``).
+        source: the file, or a serialised model.
+        input_size: (height, width), where the file leaves them open.
+        batch: where the file leaves it open.
+        settings: how it is measured.
+
+    Raises:
+        ImportFileError: no such file, or no model that can be run.
+        SpecError: sizes that are open and not given, or fixed otherwise in the file.
+        EngineError: the engine reads no ONNX, or rejects the graph.
+    """
+    return bench_workload(engine, read_onnx(source, input_size, batch), settings)
+
+
+def bench_module(
+    engine: Engine,
+    module: nn.Module,
+    input_size: tuple[int, int],
+    batch: int = 1,
+    settings: BenchSettings | None = None,
+    name: str = "",
+) -> BenchResult:
+    """The latency of a module that takes an image (B, 3, H, W); see ``bench_workload``.
+
+    Args:
+        engine: the caller holds its device (``measuring_on``).
+        module: in evaluation mode; exported for engines that read ONNX.
+        input_size: (height, width) of the image in pixels.
+        batch: images per inference, B.
+        settings: how it is measured.
+        name: what to call it; its class's name if not given.
+
+    Raises:
+        SpecError: the module is in training mode.
+        EngineError: it cannot be exported, or the engine rejects it.
+    """
+    shape = (batch, 3, *input_size)
+    workload = Workload.from_module(module, [shape], name or type(module).__name__)
+    return bench_workload(engine, workload, settings)
+
+
+def bench_workload(
+    engine: Engine,
+    workload: Workload,
+    settings: BenchSettings | None = None,
+    *,
+    cache: GraphCache | None = None,
+    listener: Callable[[Progress], None] | None = None,
+) -> BenchResult:
+    """The latency of one workload; see ``bench_workloads``."""
+    (result,) = bench_workloads(engine, [workload], settings, cache=cache, listener=listener)
+    return result
+
+
+def bench_workloads(
+    engine: Engine,
+    workloads: Sequence[Workload],
+    settings: BenchSettings | None = None,
+    *,
+    cache: GraphCache | None = None,
+    listener: Callable[[Progress], None] | None = None,
+) -> list[BenchResult]:
+    """The latencies of networks, measured in turns over the same time.
+
+    Args:
+        engine: runs them; the caller holds its device (``measure.held_device.measuring_on``).
+        workloads: what to measure.
+        settings: how.
+        cache: of exported graphs.
+        listener: told of each reading.
+
+    Returns:
+        One result per workload, in their order.
+
+    Raises:
+        EngineError: the engine rejects a workload.
+        ParityError: it computes something else than the workload's reference.
+        SpecError: the paper's protocol is asked for with a batch other than 1.
+    """
+    settings = settings or BenchSettings()
+    if settings.has_paper_protocol:
+        for workload in workloads:
+            check_paper_batch(workload)
+    runs = [_Run(engine, workload, cache or GraphCache(), settings) for workload in workloads]
+    order, done = list(range(len(runs))), 0
+    visits = settings.passes + settings.has_paper_protocol
+    for index in range(visits):
+        random.Random(f"{settings.seed}/{index}").shuffle(order)
+        for number in order:
+            ms = runs[number].visit(is_paper=index == settings.passes)
+            done += 1
+            if listener is not None:
+                name = workloads[number].name
+                listener(Progress(done, visits * len(runs), index, name, ms))
+    readings = np.array([run.readings_ms for run in runs])
+    combined = combine_passes(readings)
+    return [
+        run.result(float(combined.value[line]), float(combined.half_width[line]))
+        for line, run in enumerate(runs)
+    ]
+
+
+def check_paper_batch(workload: Workload) -> None:
+    """Refuse, with SpecError, a batch that the paper's protocol does not have."""
+    batch = workload.input_shapes[0][0]
+    if batch != 1:
+        raise SpecError(
+            f"{workload.name}: the paper's protocol has batch 1, received {batch}: leave the "
+            "protocol or the batch out"
+        )
+
+
+def paper_reading(session: Session, seconds: float = PAPER_SECONDS) -> PaperReading:
+    """The FasterSeg authors' protocol: 10 runs to warm up, then the mean of about six seconds.
+
+    The number of runs is doubled until they take more than a second, and chosen from that. The
+    authors put one clock around all runs; here the runs' own durations are added, so that what the
+    loop itself costs is not counted.
+
+    Args:
+        session: with inputs set; of batch 1.
+        seconds: of run time that the mean is taken over.
+
+    Source: FasterSeg, Sec. 4.1, and ``compute_latency_ms_tensorrt`` of the authors' release.
+    """
+    with garbage_collection_paused():
+        session.sample_ns(PAPER_WARMUP_RUNS)
+        count, elapsed_s = 1, 0.0
+        while elapsed_s < min(1.0, seconds / 2):
+            elapsed_s = float(session.sample_ns(count).sum()) / 1e9
+            count *= 2
+        count = max(1, round(count / 2 / elapsed_s * seconds))
+        durations = session.sample_ns(count)
+    return PaperReading(float(durations.mean()) / 1e6, count, float(durations.sum()) / 1e9)
+
+
+class _Run:
+    """One workload's measurement so far."""
+
+    def __init__(
+        self, engine: Engine, workload: Workload, cache: GraphCache, settings: BenchSettings
+    ) -> None:
+        self.engine, self.workload, self.settings = engine, workload, settings
+        self._cache = cache
+        self._module: nn.Module | None = None
+        self._graph: bytes | None = None
+        self._samplings: list[Sampling] = []
+        self._difference: float | None = None
+        self._contents: ClockContents | None = None
+        self._paper: PaperReading | None = None
+
+    @property
+    def readings_ms(self) -> list[float]:
+        """One per pass."""
+        return [sampling.interval_ms.value for sampling in self._samplings]
+
+    def visit(self, is_paper: bool) -> float:
+        """A fresh session's reading, milliseconds; the first one is checked before it is timed."""
+        engine = self.engine
+        if self._module is None and self._graph is None:  # the same for every pass
+            if engine.reads_onnx:
+                self._graph = self._cache.onnx_bytes(self.workload)
+            else:
+                self._module = self.workload.build()
+        with engine.load(self.workload, module=self._module, graph=self._graph) as session:
+            if self._contents is None:
+                self._check(session)
+            if is_paper:
+                self._paper = paper_reading(session)
+                return self._paper.mean_ms
+            sampling = measure(session.sample_ns, self.settings.timing)
+        self._samplings.append(sampling)
+        return sampling.interval_ms.value
+
+    def _check(self, session: Session) -> None:
+        if self.settings.is_checked:
+            self._difference = self.engine.check_parity(session, self._module)
+        else:
+            session.run()
+        shapes = tuple(tuple(array.shape) for array in session.outputs())
+        self._contents = _contents(self.workload, shapes)
+
+    def result(self, latency_ms: float, spread: float) -> BenchResult:
+        """The result, from the median over passes and the half-width that their spread gives."""
+        contents = self._contents
+        if contents is None:
+            raise EngineError(f"{self.workload.name} was not measured")
+        samples_ms = np.concatenate([item.samples_ns for item in self._samplings]) / 1e6
+        half_width = self._half_width(spread)
+        ranks = np.percentile(samples_ms, PERCENTILES, method="median_unbiased")
+        return BenchResult(
+            name=self.workload.name,
+            batch=self.workload.input_shapes[0][0],
+            statistic=self.settings.timing.statistic,
+            latency_ms=latency_ms,
+            ci_low_ms=latency_ms * math.exp(-half_width),
+            ci_high_ms=latency_ms * math.exp(half_width),
+            readings_ms=tuple(self.readings_ms),
+            percentiles_ms=dict(zip(PERCENTILES, ranks.tolist(), strict=True)),
+            mean_ms=float(samples_ms.mean()),
+            samples=len(samples_ms),
+            contents=contents,
+            engine=_engine_facts(self.engine),
+            difference=self._difference,
+            reference=self.workload.reference,
+            warnings=self._warnings(half_width),
+            paper=self._paper,
+        )
+
+    def _half_width(self, spread: float) -> float:
+        """Log half-width of the interval: as in a table's entries, one sitting gives none."""
+        if not math.isfinite(spread):
+            return math.nan
+        parts = [
+            sampling.samples_ns / (sampling.interval_ms.value * 1e6) for sampling in self._samplings
+        ]
+        own: Interval = statistic_interval(np.concatenate(parts), self.settings.timing.statistic)
+        return max(spread, own.half_width) if math.isfinite(own.half_width) else spread
+
+    def _warnings(self, half_width: float) -> tuple[str, ...]:
+        found = []
+        if not math.isfinite(half_width):
+            found.append("interval unknown after one pass")
+        elif half_width > WIDE_INTERVAL:
+            found.append(
+                f"interval of {100 * half_width:.1f}%: something else is using the device, or its "
+                "clock changes"
+            )
+        unsteady = sum(not sampling.is_steady for sampling in self._samplings)
+        if 2 * unsteady > len(self._samplings):
+            found.append("warm-up did not settle")
+        return tuple(found)
+
+
+def _contents(workload: Workload, output_shapes: tuple[tuple[int, ...], ...]) -> ClockContents:
+    image = workload.input_shapes[0]
+    is_image = len(image) == 4
+    has_upsample = is_image and any(
+        len(shape) >= 3 and shape[-2:] == image[-2:] for shape in output_shapes
+    )
+    # A class map has no channels left; a graph of another make says it in its nodes.
+    has_argmax = is_image and any(len(shape) == 3 for shape in output_shapes)
+    if isinstance(workload, OnnxWorkload):
+        has_argmax = "ArgMax" in workload.op_types
+    return ClockContents(workload.input_shapes, output_shapes, has_upsample, has_argmax)
+
+
+def _engine_facts(engine: Engine) -> dict[str, object]:
+    return {
+        "name": engine.name,
+        "title": engine.title,
+        "version": engine.version,
+        "precision": engine.precision,
+        "threads": engine.threads,
+        "options": engine.options_text,
+        "device": engine.device.model,
+        "driver": engine.device.driver,
+        **engine.facts(),
+    }

@@ -1,0 +1,243 @@
+"""One group of a sweep: fresh sessions of some op specs, timed side by side.
+
+An op spec is one session where it is timed alone, two where it is timed in context: its graph with
+the operator and that without it (``operators.in_context``), open at the same time.
+
+What fails is told to the sweep and is no number. Where a monitor is given, the GPU's state is
+read between the bursts, on the thread that measures: there the GPU has just worked, and nothing
+is asked while a run is being timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from latlut.engines.base import Engine, Session
+from latlut.errors import DeviceLostError, EngineError
+from latlut.machine.gpu_state import GpuState, Monitor, merge_states
+from latlut.measure.stopwatch import Stopwatch
+from latlut.measure.timing import Pair, SampleNs, TimingSettings, measure_side_by_side
+from latlut.operators.in_context import ContextWorkload, context_of
+from latlut.operators.workloads import GraphCache, Workload
+from latlut.opspec import OpSpec
+from latlut.table.identity import IN_CONTEXT, STANDALONE
+from latlut.table.recording import Measurement
+
+
+@dataclass(frozen=True)
+class Group:
+    """Op specs to time side by side: the ``number``-th group of its pass, on build ``build``.
+
+    ``requeues`` says how often each of them was put back so far.
+    """
+
+    specs: tuple[OpSpec, ...]
+    number: int
+    build: int
+    requeues: Mapping[OpSpec, int]
+
+
+@dataclass(frozen=True)
+class TimedGroup:
+    """What came of a group: measurements, the companions' samples, (n,) int64 nanoseconds each,
+    and the GPU's state meanwhile, None where nobody watches one.
+    """
+
+    found: tuple[Measurement, ...] = ()
+    readings: tuple[np.ndarray, ...] = ()
+    state: GpuState | None = None
+
+
+class GroupTimer:
+    """Opens sessions of an engine and times them in groups.
+
+    Args:
+        engine: what runs them.
+        timing: when an op spec is known well enough.
+        cache: of exported graphs.
+        watch: what the time went into.
+        parities: (key, build) -> difference from PyTorch of those that were compared before.
+        on_failure: told of an op spec that cannot be measured, and why.
+        monitor: of the engine's GPU.
+        mode: how an operator is isolated, one of ``table.identity.MODES``.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        timing: TimingSettings,
+        cache: GraphCache,
+        watch: Stopwatch,
+        parities: Mapping[tuple[str, int], float],
+        on_failure: Callable[[OpSpec, Exception], None],
+        monitor: Monitor | None = None,
+        mode: str = STANDALONE,
+    ) -> None:
+        self.engine, self.timing, self.cache = engine, timing, cache
+        self.monitor, self.mode = monitor, mode
+        self._neighbour_parities: dict[tuple[str, int], float] = {}
+        self._watch = watch
+        self._parities = dict(parities)
+        self._on_failure = on_failure
+
+    def load(self, workload: Workload, module: nn.Module | None = None, build: int = 0) -> Session:
+        """A session of the engine, its graph taken from the cache."""
+        graph = None
+        if self.engine.reads_onnx:
+            with self._watch.measuring("exporting"):
+                graph = self.cache.onnx_bytes(workload, module)
+        with self._watch.measuring("building"):
+            return self.engine.load(workload, module=module, graph=graph, build=build)
+
+    def time(self, group: Group, companions: Sequence[SampleNs]) -> TimedGroup:
+        """Measure a group; what cannot be measured is told to ``on_failure``.
+
+        Raises:
+            DeviceLostError: the device has gone.
+        """
+        states: list[GpuState] = []
+        with ExitStack() as stack:
+            opened: list[tuple[OpSpec, SampleNs | Pair]] = []
+            for spec in group.specs:
+                own = stack.enter_context(ExitStack())
+                try:
+                    opened.append((spec, self._open(spec, group.build, own)))
+                except (EngineError, MemoryError) as error:
+                    own.close()  # of two sessions the first may be open
+                    self._fail(spec, error)
+            if not opened:
+                return TimedGroup()
+            samplers = [sampler for _, sampler in opened]
+            try:
+                with self._watch.measuring("measuring"):
+                    samplings, readings = measure_side_by_side(
+                        self._watched(samplers, states), self.timing, companions
+                    )
+            except (EngineError, MemoryError) as error:
+                if len(opened) == 1:
+                    self._fail(opened[0][0], error)
+                    return TimedGroup(state=merge_states(states))
+                if isinstance(error, DeviceLostError):
+                    raise
+                stack.close()
+                return self._one_by_one(group, [spec for spec, _ in opened], companions)
+        for sampling in samplings:
+            self._watch.add("warm-up", sampling.warmup_s)
+            self._watch.add("timing", sampling.timing_s)
+        for samples in readings:
+            self._watch.add("sentinels", float(samples.sum()) / 1e9)
+        found = [
+            Measurement(
+                spec,
+                sampling,
+                group.number,
+                group.requeues[spec],
+                self._parities.get((spec.key, group.build)),
+                group.build,
+            )
+            for (spec, _), sampling in zip(opened, samplings, strict=True)
+        ]
+        return TimedGroup(tuple(found), tuple(readings), merge_states(states))
+
+    def _one_by_one(
+        self, group: Group, specs: list[OpSpec], companions: Sequence[SampleNs]
+    ) -> TimedGroup:
+        """A group of which one cannot be run beside the others: each for itself."""
+        timed = [
+            self.time(Group((spec,), group.number, group.build, group.requeues), companions)
+            for spec in specs
+        ]
+        beside = [part.readings for part in timed if part.readings]
+        return TimedGroup(
+            tuple(item for part in timed for item in part.found),
+            tuple(np.concatenate(samples) for samples in zip(*beside, strict=True)),
+            merge_states([part.state for part in timed if part.state is not None]),
+        )
+
+    def _watched(
+        self, samplers: Sequence[SampleNs | Pair], states: list[GpuState]
+    ) -> Sequence[SampleNs | Pair]:
+        """The samplers, the GPU's state being read once per round of their turns."""
+        monitor = self.monitor
+        if monitor is None:
+            return samplers
+        bursts = 0
+        round_size = sum(2 if isinstance(sampler, Pair) else 1 for sampler in samplers)
+
+        def watched(sampler: SampleNs) -> SampleNs:
+            def sample_ns(count: int) -> np.ndarray:
+                nonlocal bursts
+                samples = sampler(count)
+                if count > 1:  # one run alone only fills the caches before a burst
+                    if bursts % round_size == 0:
+                        states.append(monitor.snapshot())
+                    bursts += 1
+                return samples
+
+            return sample_ns
+
+        return [
+            Pair(watched(sampler.with_operator), watched(sampler.without))
+            if isinstance(sampler, Pair)
+            else watched(sampler)
+            for sampler in samplers
+        ]
+
+    def _open(self, spec: OpSpec, build: int, stack: ExitStack) -> SampleNs | Pair:
+        """What times an op spec, its sessions being left to ``stack``.
+
+        Each is compared with PyTorch the first time that the table meets the op spec.
+        """
+        is_known = (spec.key, build) in self._parities
+        workload: Workload = Workload.from_spec(spec)
+        without = None
+        if self.mode == IN_CONTEXT:
+            context = context_of(spec)
+            workload, without = context.with_operator, context.without
+        session, difference = self._load_checked(workload, build, is_known)
+        stack.enter_context(session)
+        sampler: SampleNs | Pair = session.sample_ns
+        if without is not None:
+            beside, of_neighbours = self._load_neighbours(without, build)
+            stack.enter_context(beside)
+            difference = max(difference, of_neighbours)
+            sampler = Pair(session.sample_ns, beside.sample_ns)
+        if not is_known:
+            self._parities[spec.key, build] = difference
+        return sampler
+
+    def _load_neighbours(self, workload: ContextWorkload, build: int) -> tuple[Session, float]:
+        """The session without the operator, whose graph op specs of equal inputs have in common."""
+        known = self._neighbour_parities.get((workload.digest, build))
+        session, difference = self._load_checked(workload, build, known is not None)
+        if known is None:
+            self._neighbour_parities[workload.digest, build] = known = difference
+        return session, known
+
+    def _load_checked(
+        self, workload: Workload, build: int, is_known: bool
+    ) -> tuple[Session, float]:
+        """A session and how far its output is from PyTorch's, 0 where that is known already."""
+        if is_known:
+            return self.load(workload, build=build), 0.0
+        with self._watch.measuring("building modules"):
+            module = workload.build()
+        session = self.load(workload, module, build)
+        try:
+            with self._watch.measuring("checking"):
+                return session, self.engine.check_parity(session, module)
+        except BaseException:
+            session.close()
+            raise
+
+    def _fail(self, spec: OpSpec, error: Exception) -> None:
+        if isinstance(error, DeviceLostError):
+            raise error
+        if self.monitor is not None:
+            self.monitor.snapshot()  # raises if the device has gone: then all others fail as well
+        self._on_failure(spec, error)

@@ -1,0 +1,37 @@
+"""Taking a device for measuring: its lock, a pinned process, nothing else on its threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from latlut.engines.base import Engine
+from latlut.machine.lock import device_lock
+from latlut.machine.pinning import choose_cpus, pinned
+from latlut.measure.parts import Part
+
+
+@contextmanager
+def measuring_on(engine: Engine, part: Part | None = None) -> Iterator[tuple[int, ...]]:
+    """Hold the engine's device for the block; yields the CPUs that the process is pinned to.
+
+    The process is pinned to as many CPUs as the engine has threads; those of the parts of one
+    sweep, which run at the same time on devices of their own, are disjoint. PyTorch's own pool is
+    as large, so that parity checks and exports do not fight for them.
+
+    Raises:
+        DeviceBusyError: another process measures on the device; names it.
+        SpecError: more threads than there are CPUs.
+    """
+    import torch
+
+    threads_before = torch.get_num_threads()
+    share = part or Part(0, 1)
+    chosen = choose_cpus(engine.threads * share.count)
+    mine = chosen[share.index * engine.threads : (share.index + 1) * engine.threads]
+    with device_lock(engine.device.uuid or engine.device.name), pinned(mine) as cpus:
+        torch.set_num_threads(engine.threads)
+        try:
+            yield cpus
+        finally:
+            torch.set_num_threads(threads_before)

@@ -1,0 +1,245 @@
+"""Where a network's sum of entries and its measured whole part ways: the engine's own layers.
+
+An engine does not run the operators that a table prices one after another. It fuses graph nodes
+into layers, converts memory layouts between them, and may run what one operator asks for inside
+another's layer. Here the layers that the engine's profiler times are traced back to the nodes of
+the network, and stand beside the entries that price those nodes.
+
+A layer's source is a node of the ONNX graph, or a submodule, whose name starts with its place in
+``operators.Network``: ``/operators.3/conv/Conv``. Where a name does not say it (the last
+tensor is called ``out``), the graph does.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from latlut.engines.base import Engine, LayerTime
+from latlut.measure.timing import SampleNs, Sampling, TimingSettings, measure
+from latlut.operators.workloads import GraphCache, Workload
+from latlut.opspec import Node
+from latlut.pricing.estimator import Estimate, estimate
+from latlut.stats.quantiles import Interval, statistic_interval
+from latlut.table.table import LatencyTable
+
+_PLACE = re.compile(r"/?operators\.(\d+)(?=[./]|$)")
+
+
+@dataclass(frozen=True)
+class LayerGroup:
+    """Nodes that the engine does not keep apart, with the layers that compute them.
+
+    Usually one node with its layers. Several nodes are a group where a layer computes parts of
+    more than one of them; such a layer's time cannot be divided. A node without layers is
+    computed by none: an identity.
+
+    Args:
+        nodes: in order of execution.
+        layers: in the order in which the engine runs them.
+        estimated_ms: sum of the nodes' entries, milliseconds; None where the table prices not all.
+    """
+
+    nodes: tuple[Node, ...]
+    layers: tuple[LayerTime, ...]
+    estimated_ms: float | None
+
+    @property
+    def layers_ms(self) -> float:
+        """Time of its layers, milliseconds."""
+        return sum(layer.time_ms for layer in self.layers)
+
+    @property
+    def difference_ms(self) -> float | None:
+        """Milliseconds by which the layers take longer than the entries; None without entries."""
+        return None if self.estimated_ms is None else self.layers_ms - self.estimated_ms
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """A network as its engine runs it, beside its estimate. Milliseconds.
+
+    Args:
+        groups: every node of the network in exactly one, in order of execution.
+        added: layers that belong to no node, such as conversions of memory layouts.
+        whole_ms: the measured network, without profiling, with its interval.
+        estimate: the sum of the entries.
+        runs: profiled runs.
+        cpu_share: part of the time that the process was on a CPU while the whole was measured,
+            1 for all of it; None on a GPU. Below 1 another process has the same CPU: a run of a
+            whole network is interrupted then, where most runs of one layer are not.
+    """
+
+    groups: tuple[LayerGroup, ...]
+    added: tuple[LayerTime, ...]
+    whole_ms: Interval
+    estimate: Estimate
+    runs: int
+    cpu_share: float | None = None
+
+    @property
+    def added_ms(self) -> float:
+        """Time of the layers that belong to no node."""
+        return sum(layer.time_ms for layer in self.added)
+
+    @property
+    def layers_ms(self) -> float:
+        """Time of all layers; above ``whole_ms`` where profiling slows the engine down."""
+        return self.added_ms + sum(group.layers_ms for group in self.groups)
+
+    def share(self, time_ms: float) -> float:
+        """``time_ms`` as a fraction of all layers' time, 0 where they took none."""
+        return time_ms / self.layers_ms if self.layers_ms else 0.0
+
+    def fused(self) -> tuple[LayerGroup, ...]:
+        """Groups of several nodes: what the engine fused across operators."""
+        return tuple(group for group in self.groups if len(group.nodes) > 1)
+
+    def differences(self, count: int = 5) -> tuple[LayerGroup, ...]:
+        """The groups whose layers and entries are furthest apart, furthest first."""
+        priced = [group for group in self.groups if group.difference_ms is not None]
+        return tuple(sorted(priced, key=lambda group: -abs(group.difference_ms or 0.0))[:count])
+
+
+def layer_view(
+    engine: Engine, nodes: Sequence[Node], table: LatencyTable, runs: int = 20
+) -> LayerView:
+    """Measure a network whole and layer by layer, and set it beside its estimate.
+
+    Args:
+        engine: as the table was measured; the caller holds its device (``measuring_on``).
+        nodes: the network's graph.
+        table: prices the nodes; what it lacks is left without a price.
+        runs: profiled runs.
+
+    Raises:
+        EngineError: the engine rejects the network, or has no per-layer view.
+        ParityError: its output differs from PyTorch's.
+    """
+    workload = Workload.from_nodes(nodes, f"a network of {len(nodes)} operators")
+    module = workload.build()
+    graph = GraphCache().onnx_bytes(workload, module) if engine.reads_onnx else None
+    timing = TimingSettings(
+        statistic=table.identity.statistic,
+        max_samples=400,
+        min_time_s=0.25,
+        time_cap_s=0.5,
+        warmup_cap_s=0.5,
+    )
+    with engine.load(workload, module=module, graph=graph) as session:
+        engine.check_parity(session, module)
+        # Before and after the layers: a machine that is faster by then has been so for both.
+        before, first_share = _measure_with_cpu_share(session.sample_ns, timing)
+        layers = session.layers(runs)
+        after, second_share = _measure_with_cpu_share(session.sample_ns, timing)
+    samples_ns = np.concatenate([before.samples_ns, after.samples_ns])
+    places = {} if graph is None else places_in_graph(graph)
+    priced = estimate([node.spec for node in nodes], table, is_calibrated=False)
+    prices = {term.spec: term.latency_ms for term in priced.terms}
+    groups, added = group_layers(len(nodes), layers, places)
+    return LayerView(
+        tuple(
+            LayerGroup(
+                tuple(nodes[index] for index in members),
+                own,
+                _sum_or_none([prices.get(nodes[index].spec) for index in members]),
+            )
+            for members, own in groups
+        ),
+        added,
+        statistic_interval(samples_ns / 1e6, timing.statistic),
+        priced,
+        runs,
+        min(first_share, second_share) if engine.device.name == "cpu" else None,
+    )
+
+
+def _measure_with_cpu_share(sample_ns: SampleNs, timing: TimingSettings) -> tuple[Sampling, float]:
+    """The sampling, and the part of its time that the process was running: 1 for all of it."""
+    cpu_ns, wall_ns = time.process_time_ns(), time.perf_counter_ns()
+    found = measure(sample_ns, timing)
+    cpu_ns, wall_ns = time.process_time_ns() - cpu_ns, time.perf_counter_ns() - wall_ns
+    return found, min(1.0, cpu_ns / max(1, wall_ns))
+
+
+def group_layers(
+    count: int, layers: Sequence[LayerTime], places: Mapping[str, int]
+) -> tuple[list[tuple[list[int], tuple[LayerTime, ...]]], tuple[LayerTime, ...]]:
+    """Divide a network's operators into groups that share no layer.
+
+    Args:
+        count: operators of the network, K.
+        layers: what the engine ran.
+        places: source -> operator, for sources whose name does not say it.
+
+    Returns:
+        Per group its operators, numbers from 0 to K - 1 ascending, and its layers; every operator
+        is in one group. And the layers of no operator.
+    """
+    parent = list(range(count))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            index = parent[index]
+        return index
+
+    added: list[LayerTime] = []
+    owners: list[tuple[LayerTime, int]] = []
+    for layer in layers:
+        members = {place_of(source, places) for source in layer.source_nodes}
+        known = sorted(index for index in members if index is not None and index < count)
+        if not known:
+            added.append(layer)
+            continue
+        owners.append((layer, known[0]))
+        for other in known[1:]:
+            low, high = sorted((root(known[0]), root(other)))
+            parent[high] = low
+    own: dict[int, list[LayerTime]] = {}
+    for layer, index in owners:
+        own.setdefault(root(index), []).append(layer)
+    members_of: dict[int, list[int]] = {}
+    for index in range(count):
+        members_of.setdefault(root(index), []).append(index)
+    groups = [(members, tuple(own.get(first, ()))) for first, members in members_of.items()]
+    return groups, tuple(added)
+
+
+def place_of(source: str, places: Mapping[str, int]) -> int | None:
+    """Number of the operator that a source belongs to, None where that cannot be told."""
+    match = _PLACE.match(source)
+    return int(match[1]) if match else places.get(source)
+
+
+def places_in_graph(graph: bytes) -> dict[str, int]:
+    """Node and tensor names of an exported network that do not say their operator -> its number.
+
+    A tensor belongs to the operator of the node that makes it; a node that says nothing to that
+    of the nodes that take its output, where they agree.
+    """
+    import onnx
+
+    places: dict[str, int] = {}
+    takers: dict[str, set[int]] = {}
+    for node in reversed(onnx.load_from_string(graph).graph.node):
+        match = _PLACE.match(node.name)
+        if match:
+            place = int(match[1])
+        else:
+            users = {user for name in node.output for user in takers.get(name, ())}
+            if len(users) != 1:
+                continue
+            place = users.pop()
+            places[node.name] = place
+        for name in node.input:
+            takers.setdefault(name, set()).add(place)
+        places.update({name: place for name in node.output if not _PLACE.match(name)})
+    return places
+
+
+def _sum_or_none(values: Sequence[float | None]) -> float | None:
+    return None if any(value is None for value in values) else sum(v for v in values if v)

@@ -1,0 +1,73 @@
+"""Sentinels: a few op specs that are timed throughout a sweep, to know the machine's speed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from latlut.measure.timing import SampleNs
+from latlut.opspec import OpSpec
+from latlut.stats.quantiles import statistic_interval
+
+#: A sentinel this much slower than usual means that the machine was doing something else.
+GROSSLY_SLOW = 1.15
+
+
+def choose_sentinels(specs: Sequence[OpSpec], count: int) -> tuple[OpSpec, ...]:
+    """Op specs spread over the plan's amount of work; the same for the same plan.
+
+    Neither the smallest nor the largest: between the 30th and the 80th percentile of input and
+    output elements times input channels.
+    """
+    if not specs or count < 1:
+        return ()
+
+    def work(spec: OpSpec) -> tuple[int, str]:
+        out_channels, height, width = spec.output
+        return spec.in_channels * out_channels * height * width, spec.key
+
+    ordered = sorted(specs, key=work)
+    shares = np.linspace(0.3, 0.8, count) if count > 1 else np.array([0.5])
+    return tuple(dict.fromkeys(ordered[int(share * (len(ordered) - 1))] for share in shares))
+
+
+class Sentinels:
+    """The sentinels of one pass, and what they read beside each group.
+
+    Args:
+        opened: each op spec with what times it, warmed up.
+        statistic: what a reading is of its samples.
+
+    ``groups`` counts the groups so far, also those that nothing was read beside.
+    """
+
+    def __init__(self, opened: Sequence[tuple[OpSpec, SampleNs]], statistic: str) -> None:
+        self.specs = [spec for spec, _ in opened]
+        self.samplers = [sampler for _, sampler in opened]
+        self.statistic = statistic
+        self.groups = 0
+        self._rounds: list[list[float]] = []
+        self._new: list[tuple[OpSpec, int, float]] = []
+
+    def add(self, readings: Sequence[np.ndarray]) -> bool:
+        """Note what they read beside a group; True if the machine was grossly slow.
+
+        Args:
+            readings: (n,) int64 nanoseconds per sentinel; empty where nothing was timed.
+        """
+        group, self.groups = self.groups, self.groups + 1
+        if not readings:
+            return False
+        values = [statistic_interval(item / 1e6, self.statistic).value for item in readings]
+        self._new += [(spec, group, ms) for spec, ms in zip(self.specs, values, strict=True)]
+        self._rounds.append(values)
+        if len(self._rounds) < 3:
+            return False
+        usual = np.median(np.array(self._rounds), axis=0)
+        return float(np.median(np.array(values) / usual)) > GROSSLY_SLOW
+
+    def take_new(self) -> list[tuple[OpSpec, int, float]]:
+        """Readings not taken yet: (op spec, group index, milliseconds)."""
+        new, self._new = self._new, []
+        return new

@@ -1,0 +1,370 @@
+"""The sweep: a plan, through an engine, into a table.
+
+Several short passes over the plan in random order with fresh sessions. Within a pass, groups of op
+specs are timed side by side, accompanied by a few sentinel op specs: these tell how fast the
+machine was, and groups taken while it was grossly slower, or while the GPU was throttled, are
+measured again. Whatever was measured is in the table within seconds, so the sweep can be stopped,
+or killed, at any time and goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field
+
+from latlut import operators
+from latlut.engines.base import Engine
+from latlut.errors import DeviceLostError, EngineError, SpecError
+from latlut.machine.gpu_state import GpuMonitor, Monitor, power_mode
+from latlut.machine.provenance import collect_environment
+from latlut.measure.groups import Group, GroupTimer
+from latlut.measure.parts import Part
+from latlut.measure.plans import Plan
+from latlut.measure.sentinels import Sentinels, choose_sentinels
+from latlut.measure.stopwatch import Stopwatch
+from latlut.measure.timing import TimingSettings, warm_up
+from latlut.measure.worklist import known_parities, table_sentinels, work_of
+from latlut.operators.workloads import GraphCache, Workload
+from latlut.opspec import OpSpec, unique
+from latlut.progress import Progress, SweepSummary
+from latlut.table import recording
+from latlut.table.identity import IN_CONTEXT, MODES, STANDALONE, Identity
+from latlut.table.recording import Measurement, SpecFacts
+from latlut.table.summary import Roofline, set_launch_floor, set_roofline, summarise
+from latlut.table.table import LatencyTable
+
+MAX_REQUEUES = 2
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """How a sweep goes over its plan.
+
+    ``passes`` over the whole plan; ``budget_s`` of wall time after which it stops and can be
+    continued, None for no limit; ``group`` how many op specs are timed side by side;
+    ``sentinels`` how many op specs accompany every group; ``seed`` of the random order;
+    ``rebuilds`` how many independent builds of each op spec the passes take turns with, pass p
+    measuring build p modulo ``rebuilds``.
+
+    Raises:
+        SpecError: fewer passes than builds.
+    """
+
+    timing: TimingSettings = field(default_factory=TimingSettings)
+    passes: int = 5
+    budget_s: float | None = None
+    group: int = 12
+    sentinels: int = 3
+    seed: int = 0
+    rebuilds: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rebuilds <= self.passes:
+            raise SpecError(
+                f"{self.passes} passes cannot measure {self.rebuilds} builds: a pass measures one "
+                f"build; with --rebuilds {self.rebuilds} use --passes {2 * self.rebuilds} or more"
+            )
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-able."""
+        return asdict(self)
+
+
+def identity_of(engine: Engine, target: str, *, statistic: str, mode: str = STANDALONE) -> Identity:
+    """The identity of what ``engine`` measures here."""
+    # Only a device with a UUID is a GPU; a Jetson's power mode is as much a part of it as a clock.
+    return Identity(
+        target=target,
+        device_model=engine.device.model,
+        engine=engine.name,
+        engine_version=engine.version,
+        precision=engine.precision,
+        threads=engine.threads,
+        mode=mode,
+        statistic=statistic,
+        power_mode=power_mode() if engine.device.uuid else "",
+        driver=engine.device.driver,
+        engine_options=engine.options_text,
+    )
+
+
+def check_rebuilds(engine: Engine, rebuilds: int) -> None:
+    """Refuse, with EngineError, several builds of an engine that always builds the same."""
+    if rebuilds > 1 and not engine.chooses_tactics:
+        raise EngineError(
+            f"--rebuilds {rebuilds} makes no sense with {engine.title}: it builds the same each "
+            "time; leave --rebuilds out"
+        )
+
+
+def check_mode(engine: Engine, mode: str) -> None:
+    """Refuse a mode that there is not (SpecError), or that the engine cannot measure in.
+
+    Raises:
+        EngineError: in-context entries of an engine whose sessions cannot take turns.
+    """
+    if mode not in MODES:
+        raise SpecError(f"the mode is one of {', '.join(MODES)}, received {mode!r}")
+    if mode == IN_CONTEXT and not engine.supports_in_context:
+        raise EngineError(
+            f"{engine.title} cannot measure operators in context: that takes two sessions that "
+            "are open side by side, and it has one at a time; use --mode standalone"
+        )
+
+
+class Sweep:
+    """One run over a plan, in the table's mode.
+
+    Args:
+        table: writable, of the engine's identity.
+        plan: what to measure.
+        engine: measures it.
+        settings: passes, budget, timing.
+        roofline: the target's peak figures.
+        cache: of exported graphs.
+        listener: called with a ``Progress`` after each measurement.
+        environment: of the run, collected before the process was pinned; now if not given.
+        monitor: of the engine's GPU; if not given, and the engine's device is a GPU, its driver.
+        part: the share of the plan that this process measures; all of it if not given.
+        sweep_id: what the runs of all parts have in common.
+    """
+
+    def __init__(
+        self,
+        table: LatencyTable,
+        plan: Plan,
+        engine: Engine,
+        settings: SweepSettings,
+        *,
+        roofline: Roofline | None = None,
+        cache: GraphCache | None = None,
+        listener: Callable[[Progress], None] | None = None,
+        environment: Mapping[str, object] | None = None,
+        monitor: Monitor | None = None,
+        part: Part | None = None,
+        sweep_id: str | None = None,
+    ) -> None:
+        self.environment = collect_environment() if environment is None else environment
+        self.table, self.plan, self.engine, self.settings = table, plan, engine, settings
+        self.roofline = roofline or Roofline()
+        self.cache = cache or GraphCache()
+        self.listener = listener or (lambda progress: None)
+        self.monitor = monitor
+        self.part = part or Part(0, 1)
+        self.sweep_id = sweep_id
+        self.summary = SweepSummary()
+        self._watch = Stopwatch()
+        self._uuid = engine.device.uuid
+
+    def run(self) -> SweepSummary:
+        """Measure what the table lacks.
+
+        Returns:
+            The summary; ``status`` is ``done`` or ``out of budget``. Ctrl-C stores what was
+            measured, marks the run ``stopped`` and is raised again.
+
+        Raises:
+            LatlutError: an op spec of an unknown operator (before anything is timed), or a
+                table that cannot be written.
+            EngineError: several builds are asked for of an engine that always builds the same,
+                or differences of one that cannot take them.
+            DeviceLostError: the device went away; what was measured before is in the table.
+        """
+        for spec in self.plan.specs:
+            operators.check(spec)
+        check_rebuilds(self.engine, self.settings.rebuilds)
+        check_mode(self.engine, self.table.identity.mode)
+        settings, part = self.settings, self.part
+        work = work_of(
+            self.table, self.plan, part, settings.passes, settings.rebuilds, settings.seed
+        )
+        self._todo, self._total, self.summary.reused = work.missing, work.total, work.reused
+        self._done = 0
+        if not self._total:
+            summarise(self.table)  # a killed run may have left entries to be computed
+            self.summary.status = "done"
+            self.summary.seconds = {"total": 0.0}
+            return self.summary
+        with ExitStack() as stack:
+            if self.monitor is None and self._uuid:
+                self.monitor = stack.enter_context(GpuMonitor(self._uuid))
+            self._run_all()
+        return self.summary
+
+    def _run_all(self) -> None:
+        self._prepare()
+        status = "failed"
+        try:
+            self._note_gpu("before")
+            status = self._all_passes()
+        except KeyboardInterrupt:
+            status = "stopped"
+            raise
+        except Exception as error:
+            # Freeing what a lost device held may fail as well, and must not hide the reason.
+            lost = _cause(error, DeviceLostError)
+            if lost is None:
+                raise
+            raise DeviceLostError(
+                f"{lost}\nthe sweep ended with it; {self.summary.measured} new measurements are in "
+                f"{self.table.path}, and the same command goes on from there"
+            ) from error
+        finally:
+            with suppress(DeviceLostError):
+                self._note_gpu("after")
+            self._finish(status)
+
+    def _note_gpu(self, phase: str) -> None:
+        if self.monitor is not None:
+            recording.add_gpu_state(self.table, self._run_id, phase, self.monitor.snapshot())
+
+    def _prepare(self) -> None:
+        with self._watch.measuring("preparing"):
+            self.engine.keep_caches_beside(self.table.path)
+            pending = {spec for specs in self._todo.values() for spec in specs}
+            self.sentinels = table_sentinels(self.table) or choose_sentinels(
+                self.plan.specs, self.settings.sentinels
+            )
+            facts = {}
+            known = {
+                row["key"]
+                for row in self.table.rows("SELECT key FROM op_specs WHERE macs IS NOT NULL")
+            }
+            for spec in pending - {s for s in pending if s.key in known}:
+                cost = operators.cost(spec)
+                facts[spec] = SpecFacts(cost.macs, cost.params, cost.moved_bytes)
+            specs = unique([*self.plan.specs, *self.sentinels])
+            self._ids = recording.add_op_specs(self.table, specs, facts)
+            set_roofline(self.table, self.roofline)
+            floor_ms = self.engine.launch_floor_ms()
+            set_launch_floor(self.table, floor_ms)
+            self._timer = GroupTimer(
+                self.engine,
+                self.settings.timing,
+                self.cache,
+                self._watch,
+                known_parities(self.table),
+                self._fail,
+                self.monitor,
+                self.table.identity.mode,
+            )
+            own = {"part": [self.part.index, self.part.count], "device": self._uuid}
+            self._run_id = recording.start_run(
+                self.table,
+                "profile",
+                settings=self.settings.to_dict() | own | {"sweep": self.sweep_id},
+                environment={
+                    **self.environment,
+                    "engine_facts": self.engine.facts(),
+                    "launch_floor_ms": floor_ms,
+                },
+                plan=self.plan.name,
+                plan_hash=self.plan.hash,
+                space=self.plan.space,
+            )
+
+    def _all_passes(self) -> str:
+        for index, specs in self._todo.items():
+            specs = [spec for spec in specs if spec.key not in self.summary.failed]
+            if not self._one_pass(index, specs):
+                return "out of budget"
+        return "done"
+
+    def _finish(self, status: str) -> None:
+        with self._watch.measuring("storing"):
+            summarise(self.table)
+            self.cache.trim()
+        seconds = self._watch.seconds | {"total": self._watch.elapsed_s}
+        self.summary.status, self.summary.seconds = status, seconds
+        recording.end_run(
+            self.table,
+            self._run_id,
+            status,
+            seconds=seconds,
+            environment=collect_environment(),
+        )
+
+    # ---- one pass --------------------------------------------------------------------------
+
+    def _one_pass(self, index: int, specs: list[OpSpec]) -> bool:
+        """Measure ``specs`` once each, group by group; False when the budget ended it."""
+        pass_id = recording.start_pass(self.table, self._run_id, index, self._uuid)
+        build = index % self.settings.rebuilds
+        queue, requeues = list(specs), dict.fromkeys(specs, 0)
+        with ExitStack() as stack:
+            sentinels = self._open_sentinels(stack)
+            while queue:
+                if self._is_over_budget():
+                    return False
+                group, queue = queue[: self.settings.group], queue[self.settings.group :]
+                number = sentinels.groups
+                timed = self._timer.time(
+                    Group(tuple(group), number, build, requeues), sentinels.samplers
+                )
+                again = []
+                is_throttled = timed.state is not None and bool(timed.state.disturbances)
+                if sentinels.add(timed.readings) or is_throttled:
+                    again = [
+                        item.spec for item in timed.found if requeues[item.spec] < MAX_REQUEUES
+                    ]
+                if timed.state is not None:
+                    recording.add_gpu_state(
+                        self.table, self._run_id, "group", timed.state, pass_id, number
+                    )
+                for spec in again:
+                    requeues[spec] += 1
+                queue += again
+                self.summary.requeued += len(again)
+                kept = [item for item in timed.found if item.spec not in again]
+                self._store(pass_id, index, kept, sentinels.take_new())
+        with self._watch.measuring("storing"):
+            summarise(self.table)
+        return True
+
+    def _open_sentinels(self, stack: ExitStack) -> Sentinels:
+        opened = []
+        for spec in self.sentinels:
+            try:
+                # Always the first build: what is compared over the whole sweep must not change.
+                session = stack.enter_context(self._timer.load(Workload.from_spec(spec)))
+                warm_up(session.sample_ns, self.settings.timing)
+            except DeviceLostError:
+                raise
+            except EngineError:  # it fails as an entry, too, and is reported there
+                continue
+            opened.append((spec, session.sample_ns))
+        return Sentinels(opened, self.table.identity.statistic)
+
+    def _store(
+        self,
+        pass_id: int,
+        index: int,
+        kept: list[Measurement],
+        readings: list[tuple[OpSpec, int, float]],
+    ) -> None:
+        with self._watch.measuring("storing"):
+            recording.add_measurements(self.table, pass_id, self._ids, kept, readings)
+        self.summary.measured += len(kept)
+        for item in kept:
+            self._done += 1
+            reading_ms = item.sampling.interval_ms.value
+            self.listener(Progress(self._done, self._total, index, item.spec.key, reading_ms))
+
+    def _is_over_budget(self) -> bool:
+        budget = self.settings.budget_s
+        return budget is not None and self._watch.elapsed_s >= budget
+
+    def _fail(self, spec: OpSpec, error: Exception) -> None:
+        """Record a failure; the op spec is not tried again in this run."""
+        message = str(error) or type(error).__name__
+        self.summary.failed[spec.key] = message
+        recording.add_failure(self.table, self._run_id, self._ids[spec.key], message)
+        self._done += sum(spec in specs for specs in self._todo.values())
+
+
+def _cause(error: BaseException | None, kind: type[EngineError]) -> EngineError | None:
+    """The error itself, or the one that it was raised beside, if of that kind."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error

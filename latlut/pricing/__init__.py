@@ -1,0 +1,1 @@
+"""From a table's entries to a network's estimate."""

@@ -1,0 +1,322 @@
+"""A calibration: what a network takes beyond the sum of its entries, as a linear model of them.
+
+    T = b0 + sum_e (1 + a_kind(e) + c_map(e) + d_kind,map(e)) t_e                      (1)
+
+over the executed operators e with entries t_e: an operator costs more or less inside a network
+than alone, by its kind (what the engine fuses with it, what its neighbours leave in the cache), by
+the size of the map that it writes (whether maps fit in a cache) and by both together; b0 is what
+every network costs whatever is in it. The model is linear in the entries, so a search can use it as
+it uses them. ``validation.fitting`` fits it; here it is applied, and kept in the table that it
+belongs to.
+
+Symbols: P effects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+
+from latlut.errors import CalibrationError
+from latlut.opspec import OpSpec
+from latlut.table.table import LatencyTable, now_text
+from latlut.version import __version__
+
+#: Raised whenever the model changes so much that a stored one can no longer be applied.
+CALIBRATION_VERSION = 1
+
+#: The effect that is no operator's: b0.
+NETWORK = "network"
+
+
+def kind_effect(spec: OpSpec) -> str:
+    """Name of the effect of the op spec's kind."""
+    return f"kind {spec.kind}"
+
+
+def map_size(spec: OpSpec) -> str:
+    """Size of the map that the op spec writes, ``16x32``."""
+    _, height, width = spec.output
+    return f"{height}x{width}"
+
+
+def spec_effects(spec: OpSpec) -> tuple[str, str, str]:
+    """Names of the effects that an op spec's entry has in a network: a, c and d of (1)."""
+    size = map_size(spec)
+    return kind_effect(spec), f"map {size}", f"{spec.kind} at {size}"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Equation (1) with what is known of its error. Lists are of length P, in one order.
+
+    Attributes:
+        effects: names: ``kind conv``, ``map 16x32`` and ``conv at 16x32`` are fractions of an
+            entry, ``network`` is in milliseconds.
+        values: a, c, d and b0.
+        covariance: (P, P) of ``values``, posterior.
+        prior_sd: of ``values`` before any network was seen.
+        low_ms, high_ms: range of each effect's sum of entries over the fitted networks; 1 for
+            ``network``.
+        residual_sd: relative standard deviation of a measured network around the model.
+        entries_sd: relative standard deviation that the entries' own errors gave to the fitted
+            networks, root mean square; ``residual_sd`` contains it.
+        dof: degrees of freedom of ``residual_sd``.
+        networks: how many networks it was fitted on.
+        entries_digest: of the entries that it was fitted with.
+    """
+
+    effects: tuple[str, ...]
+    values: tuple[float, ...]
+    covariance: tuple[tuple[float, ...], ...]
+    prior_sd: tuple[float, ...]
+    low_ms: tuple[float, ...]
+    high_ms: tuple[float, ...]
+    residual_sd: float
+    entries_sd: float
+    dof: float
+    networks: int
+    entries_digest: str = ""
+
+    @cached_property
+    def _values(self) -> dict[str, float]:
+        return dict(zip(self.effects, self.values, strict=True))
+
+    @property
+    def constant_ms(self) -> float:
+        """b0, milliseconds."""
+        return self._values.get(NETWORK, 0.0)
+
+    def covers(self, spec: OpSpec) -> bool:
+        """Whether the fitted networks say anything of this op spec's kind."""
+        return kind_effect(spec) in self._values
+
+    def factor(self, spec: OpSpec) -> float:
+        """What the op spec's entry is multiplied by: 1 where nothing is known of its kind."""
+        if not self.covers(spec):
+            return 1.0
+        return 1.0 + sum(self._values.get(name, 0.0) for name in spec_effects(spec))
+
+    def factor_half_width(self, spec: OpSpec) -> float:
+        """Half-width of the factor's 95% interval; 0 where nothing is known of the kind."""
+        if not self.covers(spec):
+            return 0.0
+        own = spec_effects(spec)
+        chosen = np.array([float(name in own) for name in self.effects])
+        return 1.96 * float(np.sqrt(chosen @ np.array(self.covariance) @ chosen))
+
+    def features_ms(self, terms: Iterable[tuple[OpSpec, float]]) -> np.ndarray:
+        """Sums of entries by effect.
+
+        Args:
+            terms: (op spec, milliseconds of all its executions).
+
+        Returns:
+            (P,) milliseconds; 1 for ``network``.
+        """
+        return features_ms(self.effects, terms)
+
+    def outside(self, features: np.ndarray) -> dict[str, tuple[float, float, float]]:
+        """Effects whose sum is not within the fitted range: name -> (sum, low, high), ms."""
+        return {
+            name: (float(value), low, high)
+            for name, value, low, high in zip(
+                self.effects, features, self.low_ms, self.high_ms, strict=True
+            )
+            if not low * (1 - 1e-9) <= value <= high * (1 + 1e-9)
+        }
+
+    def half_width_ms(self, features: np.ndarray, plain_ms: float, entries_sd_ms: float) -> float:
+        """Half-width of the 95% interval of a network's measured latency, milliseconds.
+
+            variance = (residual_sd * plain)^2 + x' covariance x + x_out' prior x_out + excess^2
+
+        where x are the features and x_out what of them lies outside the fitted range: there the
+        effects may go on otherwise, and no more is known of them than before the fit. The
+        residuals of the fitted networks contain the errors of their entries; excess^2 is what
+        this network's entries add to that, where they are known less well.
+
+        Args:
+            features: (P,) as ``features_ms`` gives.
+            plain_ms: the plain sum of the network's entries.
+            entries_sd_ms: standard deviation that the entries' own errors give to the network.
+        """
+        low, high = np.array(self.low_ms), np.array(self.high_ms)
+        out = np.maximum(0.0, features - high) + np.maximum(0.0, low - features)
+        variance = (
+            (self.residual_sd * plain_ms) ** 2
+            + float(features @ np.array(self.covariance) @ features)
+            + float(((out * np.array(self.prior_sd)) ** 2).sum())
+            + max(0.0, entries_sd_ms**2 - (self.entries_sd * plain_ms) ** 2)
+        )
+        return student_95(self.dof) * float(np.sqrt(variance))
+
+    def widened(self, factor: float) -> Calibration:
+        """The same with all standard deviations multiplied by ``factor``."""
+        return replace(
+            self,
+            covariance=tuple(tuple(v * factor**2 for v in row) for row in self.covariance),
+            residual_sd=self.residual_sd * factor,
+        )
+
+
+def student_95(dof: float) -> float:
+    """Half-width of Student's 95% interval in standard deviations."""
+    from scipy.stats import t as student
+
+    return float(student.ppf(0.975, dof))
+
+
+def features_ms(effects: Sequence[str], terms: Iterable[tuple[OpSpec, float]]) -> np.ndarray:
+    """Sums of entries by effect; an op spec whose kind has no effect is in none.
+
+    Args:
+        effects: P names.
+        terms: (op spec, milliseconds of all its executions).
+
+    Returns:
+        (P,) milliseconds; 1 for ``network``.
+    """
+    column = {name: index for index, name in enumerate(effects)}
+    found = np.zeros(len(effects))
+    if NETWORK in column:
+        found[column[NETWORK]] = 1.0
+    for spec, ms in terms:
+        if kind_effect(spec) in column:
+            for name in spec_effects(spec):
+                if name in column:
+                    found[column[name]] += ms
+    return found
+
+
+@dataclass(frozen=True)
+class UsedNetwork:
+    """A network behind a calibration: its architecture as JSON, and which validation measured it.
+
+    ``source`` is the file of the validation, ``is_fitted`` tells the fitted from those that judge.
+    """
+
+    architecture: str
+    source: str
+    validation_id: int
+    position: int
+    is_fitted: bool
+
+
+def entries_digest(table: LatencyTable) -> str:
+    """A hash of all entries' latencies."""
+    lines = sorted(f"{entry.key} {entry.latency_ms:.9g}" for entry in table)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def store(
+    table: LatencyTable,
+    calibration: Calibration,
+    scores: dict[str, object],
+    seed: int,
+    used: Iterable[UsedNetwork],
+) -> int:
+    """Keep a calibration in the table's file, in force from now on; its id.
+
+    Args:
+        table: writable.
+        calibration: what to keep.
+        scores: JSON-able, how well it does.
+        seed: of the choice of networks.
+        used: the networks that it was fitted on, and those that judged it.
+    """
+    with table.writing() as db:
+        cursor = db.execute(
+            "INSERT INTO calibrations (at, version, networks, seed, model, scores, latlut_version)"
+            " VALUES (?,?,?,?,?,?,?)",
+            [
+                now_text(),
+                CALIBRATION_VERSION,
+                calibration.networks,
+                seed,
+                json.dumps(asdict(calibration)),
+                json.dumps(scores),
+                __version__,
+            ],
+        )
+        calibration_id = int(cursor.lastrowid or 0)
+        for number, item in enumerate(used):
+            db.execute(
+                "INSERT INTO calibration_networks VALUES (?,?,?,?,?,?,?)",
+                [
+                    calibration_id,
+                    number,
+                    item.architecture,
+                    item.source,
+                    item.validation_id,
+                    item.position,
+                    int(item.is_fitted),
+                ],
+            )
+    return calibration_id
+
+
+def forget(table: LatencyTable) -> int:
+    """Delete all calibrations of a table; how many there were."""
+    with table.writing() as db:
+        count = int(db.execute("SELECT count(*) FROM calibrations").fetchone()[0])
+        db.execute("DELETE FROM calibration_networks")
+        db.execute("DELETE FROM calibrations")
+    return count
+
+
+def stored(table: LatencyTable) -> Calibration | None:
+    """The table's calibration, the latest one; None where it has none.
+
+    Raises:
+        CalibrationError: it was made by a version whose model this one cannot apply.
+    """
+    if not table.has("calibrations"):  # a file that was last written by an older version
+        return None
+    rows = table.rows(
+        "SELECT version, model, latlut_version FROM calibrations ORDER BY id DESC LIMIT 1"
+    )
+    if not rows:
+        return None
+    (row,) = rows
+    if row["version"] != CALIBRATION_VERSION:
+        raise CalibrationError(
+            f"{table.path} has a calibration of version {row['version']}, made by latlut "
+            f"{row['latlut_version']}; this one applies version {CALIBRATION_VERSION}\n"
+            f"fit it again with: latlut calibrate --table {table.path}\n"
+            f"or delete it with: latlut calibrate --table {table.path} --forget"
+        )
+    try:
+        return _from_json(row["model"])
+    except (TypeError, ValueError, KeyError) as error:
+        raise CalibrationError(f"{table.path}: its calibration cannot be read: {error}") from error
+
+
+@lru_cache(maxsize=8)
+def _from_json(text: str) -> Calibration:
+    """What ``asdict`` made of a calibration, after JSON.
+
+    Kept by its text, which is read from the file each time: parsing takes longer than summing a
+    network's entries, and a search asks for thousands of networks.
+    """
+    values: dict[str, Any] = json.loads(text)
+    lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
+    lists["covariance"] = tuple(tuple(row) for row in values["covariance"])
+    return Calibration(**{**values, **lists})
+
+
+def fitted_networks(table: LatencyTable) -> set[str]:
+    """The architectures, as JSON, that the calibration in force was fitted on."""
+    if not table.has("calibrations"):
+        return set()
+    rows = table.rows(
+        "SELECT architecture FROM calibration_networks WHERE is_fitted"
+        " AND calibration_id = (SELECT max(id) FROM calibrations)"
+    )
+    return {row["architecture"] for row in rows}

@@ -1,0 +1,209 @@
+"""From entries to a network: the sum of its op specs' latencies, with an interval.
+
+    T = sum over executed operators of their entries
+
+Each cell that branches share is executed, and counted, once. Where the table has a calibration
+(``pricing.calibration``) each entry counts with its factor, and a constant is added. Nothing is
+added for what the table does not hold: it is named in ``unpriced``, and the sum is then a part of
+the network only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from latlut.opspec import HasOpSpecs, OpSpec
+from latlut.pricing import calibration as calibrations
+from latlut.pricing.calibration import Calibration
+from latlut.pricing.variants import alternatives
+from latlut.table.table import Entry, LatencyTable
+
+
+@dataclass(frozen=True)
+class Term:
+    """One op spec's part of a network's latency.
+
+    ``latency_ms`` is of one execution; ``count`` how often the network executes it. ``priced_as``
+    names the entries used: the op spec itself, or what stands for it, and then ``reason`` why.
+    ``factor`` is what the entry counts with inside a network, 1 without a calibration.
+    """
+
+    spec: OpSpec
+    count: int
+    latency_ms: float
+    priced_as: tuple[str, ...]
+    reason: str = ""
+    factor: float = 1.0
+
+    @property
+    def price_ms(self) -> float:
+        """What one execution adds to a network, in milliseconds."""
+        return self.factor * self.latency_ms
+
+    @property
+    def total_ms(self) -> float:
+        """What all executions add to the network, in milliseconds."""
+        return self.count * self.price_ms
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A network's latency from a table, in milliseconds.
+
+    Without a calibration ``ci_low_ms`` and ``ci_high_ms`` bound the sum of the entries (95%), None
+    where an entry has no interval; they say nothing of what happens between operators. With one
+    they bound what ``latlut validate`` would measure. ``unpriced`` are op specs that the table
+    cannot price; the sum is without them. ``plain_ms`` is the sum of the entries as they are,
+    ``entries_sd_ms`` the standard deviation that their own errors give it, None if unknown;
+    ``constant_ms`` what the calibration adds to every network; ``notes`` where the calibration is
+    used beyond what it was fitted on.
+    """
+
+    ms: float
+    ci_low_ms: float | None
+    ci_high_ms: float | None
+    terms: tuple[Term, ...]
+    unpriced: tuple[OpSpec, ...]
+    plain_ms: float
+    entries_sd_ms: float | None
+    constant_ms: float = 0.0
+    calibration: Calibration | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every op spec was priced."""
+        return not self.unpriced
+
+    @property
+    def substituted(self) -> tuple[Term, ...]:
+        """Terms that are priced by something else than their own entry."""
+        return tuple(term for term in self.terms if term.reason)
+
+
+@dataclass(frozen=True)
+class _Price:
+    entries: tuple[Entry, ...]
+    reason: str
+    lacking: tuple[OpSpec, ...]
+
+
+#: Of a normal distribution: a 95% half-width over a standard deviation.
+_NORMAL_95 = 1.96
+
+
+def estimate(
+    network: HasOpSpecs | Iterable[OpSpec], table: LatencyTable, *, is_calibrated: bool = True
+) -> Estimate:
+    """Latency of a network from a table's entries, and by its calibration where it has one.
+
+    Args:
+        network: anything with ``op_specs()``, or the op specs themselves, one per execution.
+        table: where the entries come from.
+        is_calibrated: use the table's calibration; without it the plain sum of the entries.
+
+    Returns:
+        The sum with its interval, term by term in order of first execution. Op specs without an
+        entry are priced by the variants that the table holds (``pricing.variants``), which the
+        term names; what cannot be priced at all is in ``unpriced``.
+
+    Raises:
+        CalibrationError: the table's calibration is of a version that cannot be applied.
+
+    Interval of a plain sum: the entries' own errors are independent, the one they share adds up:
+        half-width^2 = sum_i (n_i t_i own_i)^2 + (shared * T)^2;
+    of a calibrated one see ``Calibration.half_width_ms``.
+    """
+    plain = _plain(network, table)
+    found = calibrations.stored(table) if is_calibrated else None
+    return plain if found is None else calibrated(plain, found)
+
+
+def calibrated(plain: Estimate, calibration: Calibration) -> Estimate:
+    """A plain estimate by a calibration."""
+    terms = tuple(replace(term, factor=calibration.factor(term.spec)) for term in plain.terms)
+    features = calibration.features_ms(
+        (term.spec, term.count * term.latency_ms) for term in plain.terms
+    )
+    total = calibration.constant_ms + sum(term.total_ms for term in terms)
+    half = None
+    if plain.entries_sd_ms is not None:
+        half = calibration.half_width_ms(features, plain.plain_ms, plain.entries_sd_ms)
+    notes = [
+        f"{name}: {value:.4g} ms, the calibration saw {low:.4g} to {high:.4g} ms"
+        for name, (value, low, high) in calibration.outside(features).items()
+    ]
+    return replace(
+        plain,
+        ms=total,
+        ci_low_ms=None if half is None else max(0.0, total - half),
+        ci_high_ms=None if half is None else total + half,
+        terms=terms,
+        constant_ms=calibration.constant_ms,
+        calibration=calibration,
+        notes=tuple(notes),
+    )
+
+
+def _plain(network: HasOpSpecs | Iterable[OpSpec], table: LatencyTable) -> Estimate:
+    specs = list(network.op_specs() if isinstance(network, HasOpSpecs) else network)
+    terms: list[Term] = []
+    unpriced: list[OpSpec] = []
+    used: Counter[str] = Counter()
+    errors: dict[str, float | None] = {}
+    for spec, count in Counter(specs).items():
+        price = _price(spec, table, frozenset())
+        if price is None:
+            unpriced.append(spec)
+            continue
+        unpriced.extend(price.lacking)
+        for entry in price.entries:
+            used[entry.key] += count
+            errors[entry.key] = entry.own_error_ms
+        latency_ms = sum(entry.latency_ms for entry in price.entries)
+        keys = tuple(entry.key for entry in price.entries)
+        terms.append(Term(spec, count, latency_ms, keys, price.reason))
+    total = sum(term.total_ms for term in terms)
+    half = own_half = None
+    if errors and all(error is not None for error in errors.values()):
+        own_half = float(np.linalg.norm([used[key] * (errors[key] or 0.0) for key in used]))
+        half = float(np.hypot(own_half, table.shared_error * total))
+    # A difference may be negative, and so may the sum of a few.
+    least_ms = -np.inf if table.identity.is_in_context else 0.0
+    return Estimate(
+        ms=total,
+        ci_low_ms=None if half is None else max(least_ms, total - half),
+        ci_high_ms=None if half is None else total + half,
+        terms=tuple(terms),
+        unpriced=tuple(dict.fromkeys(unpriced)),
+        plain_ms=total,
+        entries_sd_ms=None if own_half is None else own_half / _NORMAL_95,
+    )
+
+
+def _price(spec: OpSpec, table: LatencyTable, seen: frozenset[OpSpec]) -> _Price | None:
+    """The entries that price ``spec``: its own, else the first alternative that the table holds."""
+    if spec in table:
+        return _Price((table.lookup(spec),), "", ())
+    seen = seen | {spec}
+    for option in alternatives(spec):
+        entries: list[Entry] = []
+        lacking: list[OpSpec] = []
+        reasons = [option.reason]
+        for part in option.specs:
+            found = None if part in seen else _price(part, table, seen)
+            if found is not None:
+                entries.extend(found.entries)
+                lacking.extend(found.lacking)
+                reasons += [found.reason] if found.reason else []
+            elif part in option.may_lack:
+                lacking.append(part)
+            else:
+                break
+        else:
+            return _Price(tuple(entries), "; ".join(reasons), tuple(lacking))
+    return None

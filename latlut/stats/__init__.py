@@ -1,0 +1,1 @@
+"""Numbers without input or output: quantiles, intervals, passes, builds, differences, agreement."""

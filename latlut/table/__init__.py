@@ -1,0 +1,1 @@
+"""Latency tables: one identity, one SQLite file. No other room speaks SQL."""

@@ -1,0 +1,287 @@
+"""Read and write latency entries as CSV and Parquet files, and other projects' tables.
+
+A file of entries has one row per op spec: ``op_spec`` (the canonical text) and ``latency_ms``,
+and may have ``ci_low_ms``, ``ci_high_ms``, ``n``, ``passes`` and ``warnings``. Whose latencies
+they are travels in the same file: in CSV as a first line ``# identity: {json}``, in Parquet as the
+file metadata ``latlut_identity``. Nothing is guessed: a row that cannot be an entry is refused
+with its number, its column and what was found.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latlut.errors import ImportFileError
+from latlut.opspec import OpSpec
+from latlut.table.authors_npy import FasterSegTable, ImportedRow, read_fasterseg_npy
+from latlut.table.entry_rows import Cells, EntryRow
+from latlut.table.identity import IN_CONTEXT
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "EntriesFile",
+    "EntryRow",
+    "FasterSegTable",
+    "ImportedRow",
+    "read_entries",
+    "read_fasterseg_npy",
+    "replaced_atomically",
+    "write_entries",
+]
+
+REQUIRED_COLUMNS = ("op_spec", "latency_ms")
+OPTIONAL_COLUMNS = ("ci_low_ms", "ci_high_ms", "n", "passes", "warnings")
+SUFFIXES = (".csv", ".parquet")
+MAX_FILE_BYTES = 256 << 20
+
+_IDENTITY_PREFIX = "# identity:"
+_IDENTITY_KEY = b"latlut_identity"
+
+
+@dataclass(frozen=True)
+class EntriesFile:
+    """What a file of entries holds.
+
+    Attributes:
+        identity: whose latencies they are, None where the file does not say.
+        rows: one per op spec, in the file's order.
+        ignored_columns: columns that are not part of an entry.
+    """
+
+    identity: dict[str, Any] | None
+    rows: tuple[EntryRow, ...]
+    ignored_columns: tuple[str, ...] = ()
+
+
+def read_entries(path: str | Path, mode: str | None = None) -> EntriesFile:
+    """The entries of a CSV or Parquet file, told apart by its suffix.
+
+    Args:
+        path: the file.
+        mode: how its operators were isolated, where that is not for its own identity to say;
+            latencies in context are differences, and may be zero or negative.
+
+    Raises:
+        ImportFileError: no such file, a folder, another suffix, content that is not of that kind,
+            no rows, a missing or repeated column, an op spec that cannot be read or occurs twice,
+            a latency that is not finite, or not positive unless it is a difference, an interval
+            that is half given, inverted or without the latency, a count that is not a positive
+            whole number.
+    """
+    path = Path(path)
+    suffix = _checked_suffix(path)
+    if path.is_dir():
+        raise ImportFileError(f"{path}: is a folder, expected a {suffix} file of entries")
+    if not path.exists():
+        raise ImportFileError(f"{path}: no such file")
+    try:
+        size_bytes = path.stat().st_size
+        if not path.is_file() or size_bytes > MAX_FILE_BYTES:
+            limit = f"{MAX_FILE_BYTES >> 20} MiB"
+            raise ImportFileError(f"{path}: not a regular file of at most {limit}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImportFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not data:
+        raise ImportFileError(f"{path}: the file is empty")
+    identity, columns, rows = (_read_csv if suffix == ".csv" else _read_parquet)(path, data)
+    own_mode = mode or (identity or {}).get("mode")
+    entries: list[EntryRow] = []
+    first_seen: dict[OpSpec, int] = {}
+    for row, values in rows:
+        entry = Cells(path, row, values, may_be_negative=own_mode == IN_CONTEXT).entry()
+        if entry.spec in first_seen:
+            raise ImportFileError(
+                f"{path}: row {row}, column op_spec: {entry.spec} stands in row "
+                f"{first_seen[entry.spec]} already; keep one of the two"
+            )
+        first_seen[entry.spec] = row
+        entries.append(entry)
+    if not entries:
+        raise ImportFileError(f"{path}: has no rows, expected one per op spec")
+    known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
+    ignored = tuple(name for name in columns if name not in known)
+    return EntriesFile(identity, tuple(entries), ignored)
+
+
+def write_entries(
+    frame: pd.DataFrame, path: str | Path, *, identity: Mapping[str, Any] | None = None
+) -> None:
+    """Write a frame of entries as CSV or Parquet, by suffix, whole or not at all.
+
+    Args:
+        frame: one row per entry, with at least ``op_spec`` and ``latency_ms``; all its columns
+            are written, ``warnings`` that are lists of texts joined by "; ".
+        path: the file, replaced if it exists.
+        identity: whose latencies they are; ``frame.attrs["identity"]`` if not given.
+
+    Raises:
+        ImportFileError: another suffix, a missing column, or a file that cannot be written.
+    """
+    path = Path(path)
+    suffix = _checked_suffix(path)
+    _check_columns(path, [str(name) for name in frame.columns])
+    chosen = identity if identity is not None else frame.attrs.get("identity")
+    text = None if chosen is None else json.dumps(dict(chosen), sort_keys=True, ensure_ascii=False)
+    plain = frame.assign(op_spec=[str(spec) for spec in frame["op_spec"]])
+    if "warnings" in plain.columns:
+        plain = plain.assign(warnings=[_joined(value) for value in frame["warnings"]])
+    with replaced_atomically(path) as temporary:
+        if suffix == ".csv":
+            with temporary.open("w", encoding="utf-8", newline="") as file:
+                if text is not None:
+                    file.write(f"{_IDENTITY_PREFIX} {text}\n")
+                plain.to_csv(file, index=False, lineterminator="\n")
+        else:
+            arrow, parquet = _pyarrow()
+            plain.attrs = {}
+            table = arrow.Table.from_pandas(plain, preserve_index=False)
+            metadata = dict(table.schema.metadata or {})
+            if text is not None:
+                metadata[_IDENTITY_KEY] = text.encode()
+            parquet.write_table(table.replace_schema_metadata(metadata), temporary)
+
+
+@contextmanager
+def replaced_atomically(path: Path) -> Iterator[Path]:
+    """A temporary file's path beside ``path`` that takes its place when the block succeeds.
+
+    Raises:
+        ImportFileError: the folder is missing or the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ImportFileError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _joined(value: object) -> str:
+    if value is None or value != value:  # NaN, pandas' missing text
+        return ""
+    return value if isinstance(value, str) else "; ".join(map(str, value))  # type: ignore[call-overload]
+
+
+def _checked_suffix(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ImportFileError(
+            f"{path}: a file of entries ends in {' or '.join(SUFFIXES)}, received {suffix!r}"
+        )
+    return suffix
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    missing = [name for name in REQUIRED_COLUMNS if name not in columns]
+    if missing:
+        found = ", ".join(columns)[:200]
+        raise ImportFileError(f"{path}: no column {', '.join(missing)}; the columns are: {found}")
+    repeated = sorted({name for name in columns if columns.count(name) > 1})
+    if repeated:
+        raise ImportFileError(f"{path}: column {', '.join(repeated)[:200]} occurs more than once")
+
+
+_Rows = Iterator[tuple[int, Mapping[str, object]]]
+
+
+def _read_csv(path: Path, data: bytes) -> tuple[dict[str, Any] | None, list[str], _Rows]:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ImportFileError(f"{path}: not a text file (byte {error.start})") from error
+    if "\0" in text:
+        raise ImportFileError(f"{path}: not a text file (byte {text.index(chr(0))} is zero)")
+    stream = io.StringIO(text, newline="")
+    identity, skipped = None, 0
+    while True:
+        place = stream.tell()
+        line = stream.readline()
+        if line.startswith(_IDENTITY_PREFIX):
+            identity = _parsed_identity(path, line.removeprefix(_IDENTITY_PREFIX))
+        elif not line or not line.startswith("#"):
+            break
+        skipped += 1
+    stream.seek(place)
+    lines = _csv_lines(path, stream, skipped)
+    _, columns = next(lines, (0, []))
+    _check_columns(path, columns)
+    return identity, columns, _csv_rows(path, columns, lines)
+
+
+def _csv_lines(path: Path, stream: io.StringIO, skipped: int) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of each line that is not blank."""
+    reader = csv.reader(stream, strict=True)
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            row = skipped + reader.line_num
+            raise ImportFileError(f"{path}: row {row}: not CSV: {error}") from error
+        if any(cell.strip() for cell in cells):
+            yield skipped + reader.line_num, [cell.strip() for cell in cells]
+
+
+def _csv_rows(path: Path, columns: list[str], lines: Iterator[tuple[int, list[str]]]) -> _Rows:
+    for row, cells in lines:
+        if len(cells) != len(columns):
+            raise ImportFileError(
+                f"{path}: row {row} has {len(cells)} cells, the header has {len(columns)}"
+            )
+        yield row, {name: cell or None for name, cell in zip(columns, cells, strict=True)}
+
+
+def _read_parquet(path: Path, data: bytes) -> tuple[dict[str, Any] | None, list[str], _Rows]:
+    if len(data) < 12 or data[:4] != b"PAR1" or data[-4:] != b"PAR1":
+        raise ImportFileError(f"{path}: not a Parquet file, it begins with {data[:8]!r}")
+    arrow, parquet = _pyarrow()
+    try:
+        file = parquet.ParquetFile(io.BytesIO(data))
+        columns = [str(name) for name in file.schema_arrow.names]
+        _check_columns(path, columns)
+        wanted = [n for n in columns if n in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)]
+        stored = (file.schema_arrow.metadata or {}).get(_IDENTITY_KEY)
+        rows = file.read(columns=wanted).to_pylist()
+    except (arrow.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
+        raise ImportFileError(f"{path}: damaged Parquet file: {str(error)[:200]}") from error
+    identity = None
+    if stored is not None:
+        identity = _parsed_identity(path, stored.decode("utf-8", errors="replace"))
+    return identity, columns, iter(enumerate(rows, start=1))
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportFileError(
+            f"Parquet files need pyarrow, which cannot be imported ({error}); "
+            "type: pip install pyarrow, or use a .csv file"
+        ) from error
+    return pyarrow, pyarrow.parquet
+
+
+def _parsed_identity(path: Path, text: str) -> dict[str, Any]:
+    try:
+        identity = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ImportFileError(f"{path}: the identity is not JSON: {text.strip()[:120]}") from error
+    if not isinstance(identity, dict):
+        raise ImportFileError(f"{path}: the identity is not a JSON object: {text.strip()[:120]}")
+    return identity

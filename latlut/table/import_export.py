@@ -1,0 +1,225 @@
+"""Tables from files and to files: CSV and Parquet both ways, the FasterSeg authors' .npy in.
+
+An import is one transaction: a file that is refused at its last row leaves the table as it was.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from latlut.errors import IdentityError, ImportFileError, TableError
+from latlut.opspec import OpSpec
+from latlut.table import recording
+from latlut.table.entries_file import (
+    EntryRow,
+    ImportedRow,
+    read_entries,
+    read_fasterseg_npy,
+    write_entries,
+)
+from latlut.table.identity import STANDALONE, Identity
+from latlut.table.summary import summarise
+from latlut.table.table import LatencyTable, now_text
+
+#: What the authors' table was measured with; their file does not say.
+#: Source: FasterSeg, Sec. 4.1 (TensorRT 5.1.5, CUDA 10.0, cuDNN 7, FP32, batch 1) and their code,
+#: which times by doubling the number of runs until they last 6 s and takes the mean.
+FASTERSEG_IDENTITY = Identity(
+    target="1080ti",
+    device_model="NVIDIA GeForce GTX 1080 Ti",
+    engine="tensorrt",
+    engine_version="5.1.5",
+    precision="fp32",
+    statistic="mean",
+    driver="CUDA 10.0, cuDNN 7",
+    protocol_version="fasterseg-release",
+)
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import read: ``rows`` of the file, distinct ``op_specs``, and remarks on them."""
+
+    path: Path
+    table: Path
+    rows: int
+    op_specs: int
+    repeats: int
+    remarks: tuple[str, ...] = ()
+
+
+def import_file(
+    path: Path, table_path: Path, identity_overrides: dict[str, str | int] | None = None
+) -> ImportReport:
+    """Read a file of latencies into a table of the identity that it names.
+
+    Args:
+        path: ``.npy`` of the FasterSeg authors, ``.csv`` or ``.parquet`` of entries.
+        table_path: the table; made if it does not exist.
+        identity_overrides: fields of the identity, for files that do not carry one.
+
+    Raises:
+        ImportFileError: the file cannot be used as it is.
+        IdentityError: the table holds another identity, or the file has none and none is given.
+    """
+    overrides = identity_overrides or {}
+    is_new = not table_path.exists()
+    if path.suffix.lower() == ".npy":
+        if overrides.get("mode", STANDALONE) != STANDALONE:
+            raise IdentityError(
+                f"{path}: its operators were timed standalone, received mode={overrides['mode']}: "
+                "leave the mode out"
+            )
+        source = read_fasterseg_npy(path)
+        values: dict[str, str | int] = FASTERSEG_IDENTITY.to_dict()
+        repeats = source.latencies_ms()
+        specs, count = list(repeats), len(source.rows)
+        several = sum(len(readings) > 1 for readings in repeats.values())
+        remarks = [
+            f"{several} op specs were measured more than once; the spread between these repeats "
+            "gives every entry its interval",
+            *_notes(source.rows),
+        ]
+
+        def write(table: LatencyTable) -> None:
+            _write_readings(table, repeats, path)
+
+    else:
+        mode = overrides.get("mode")
+        entries = read_entries(path, None if mode is None else str(mode))
+        values = dict(entries.identity or {})
+        shared = _shared_error(values.pop("shared_error", 0.0), path)
+        specs, count = [row.spec for row in entries.rows], len(entries.rows)
+        remarks = [f"column {name} is not part of an entry" for name in entries.ignored_columns]
+
+        def write(table: LatencyTable) -> None:
+            _write_entries(table, entries.rows, shared, path)
+
+    identity = Identity.from_dict(values | overrides)
+    try:
+        with LatencyTable.create(table_path, identity) as table:
+            _refuse_measured(table, specs, path)
+            write(table)
+    except BaseException:
+        if is_new:
+            for ending in ("", "-wal", "-shm"):
+                Path(f"{table_path}{ending}").unlink(missing_ok=True)
+        raise
+    return ImportReport(path, table_path, count, len(specs), count - len(specs), tuple(remarks))
+
+
+def _notes(rows: Iterable[ImportedRow]) -> list[str]:
+    counts = Counter(row.note for row in rows if row.note)
+    return [f"{count} rows: {note}" for note, count in counts.items()]
+
+
+def _refuse_measured(table: LatencyTable, specs: Sequence[OpSpec], path: Path) -> None:
+    measured = {
+        row["key"]
+        for row in table.rows(
+            "SELECT DISTINCT key FROM measurements JOIN op_specs ON op_specs.id = op_spec_id"
+        )
+    }
+    if clash := [spec.key for spec in specs if spec.key in measured]:
+        raise TableError(
+            f"{table.path} holds measurements of {len(clash)} of the op specs in {path}, such as "
+            f"{clash[0]}: an import never replaces measurements; import into another table"
+        )
+
+
+def _start(table: LatencyTable, path: Path, count: int) -> int:
+    settings = {"file": path.name, "rows": count}
+    return recording.start_run(table, "import", settings=settings, environment={})
+
+
+def _write_readings(
+    table: LatencyTable, repeats: Mapping[OpSpec, Sequence[float]], path: Path
+) -> None:
+    """Each repeat of an op spec as a pass of its own; entries follow as from any measurement."""
+    ids = recording.add_op_specs(table, repeats)
+    run_id = _start(table, path, sum(len(readings) for readings in repeats.values()))
+    for index in range(max(len(readings) for readings in repeats.values())):
+        pass_id = recording.start_pass(table, run_id, index)
+        recording.add_readings(
+            table,
+            pass_id,
+            {
+                ids[spec.key]: values[index]
+                for spec, values in repeats.items()
+                if index < len(values)
+            },
+        )
+    recording.end_run(table, run_id, "imported")
+    summarise(table)
+
+
+def _shared_error(value: object, path: Path) -> float:
+    if not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ImportFileError(f"{path}: shared_error is a fraction from 0 to 1, received {value!r}")
+    return float(value)
+
+
+def _write_entries(
+    table: LatencyTable, rows: Sequence[EntryRow], shared: float, path: Path
+) -> None:
+    ids = recording.add_op_specs(table, [row.spec for row in rows])
+    run_id = _start(table, path, len(rows))
+    with table.writing() as db:
+        for row in rows:
+            own, own_ms = _own_errors(row, shared, table.identity)
+            db.execute(
+                "INSERT OR REPLACE INTO entries (op_spec_id, latency_ms, ci_low_ms, ci_high_ms,"
+                " own_error, own_error_ms, passes, n, warnings, updated_at)"
+                " VALUES (?,?,?,?,?,?,?,?,?,?)",
+                [
+                    ids[row.spec.key],
+                    row.latency_ms,
+                    row.ci_low_ms,
+                    row.ci_high_ms,
+                    own,
+                    own_ms,
+                    row.passes or 1,
+                    row.n or 1,
+                    row.warnings,
+                    now_text(),
+                ],
+            )
+        db.execute(
+            "INSERT OR REPLACE INTO facts (name, value) VALUES ('shared_error', ?)", [repr(shared)]
+        )
+    recording.end_run(table, run_id, "imported")
+
+
+def _own_errors(
+    row: EntryRow, shared: float, identity: Identity
+) -> tuple[float | None, float | None]:
+    """What of a row's interval other entries do not share: relative, and in milliseconds."""
+    if row.ci_low_ms is None or row.ci_high_ms is None:
+        return None, None
+    size_ms = abs(row.latency_ms)
+    if identity.is_in_context:
+        half_ms = (row.ci_high_ms - row.ci_low_ms) / 2
+        own_ms = max(0.0, half_ms**2 - (shared * size_ms) ** 2) ** 0.5
+        return (own_ms / size_ms if size_ms else None), own_ms
+    total = float(np.log(row.ci_high_ms / row.ci_low_ms)) / 2
+    own = max(0.0, total**2 - shared**2) ** 0.5
+    return own, own * size_ms
+
+
+def export_file(table: LatencyTable, path: Path) -> int:
+    """Write all entries with the table's identity to a CSV or Parquet file; how many."""
+    frame = table.frame()
+    if frame.empty:
+        raise TableError(f"{table.path} has no entries to export")
+    rounded = {entry.key: entry for entry in table}
+    for column in ("latency_ms", "ci_low_ms", "ci_high_ms"):  # the view rounds, a file must not
+        frame[column] = [getattr(rounded[key], column) for key in frame["op_spec"]]
+    # The part of the intervals that all entries share travels beside the identity.
+    identity = table.identity.to_dict() | {"shared_error": table.shared_error}
+    write_entries(frame, path, identity=identity)
+    return len(frame)

@@ -1,0 +1,133 @@
+"""Merging: the measurements of one identity from two files in one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sqlite_utils import Database
+
+from latlut.errors import IdentityError, TableError
+from latlut.opspec import OpSpec
+from latlut.table import recording
+from latlut.table.recording import SpecFacts
+from latlut.table.summary import summarise
+from latlut.table.table import LatencyTable
+
+
+@dataclass
+class MergeReport:
+    """What a merge added; ``skipped_runs`` were in the table already."""
+
+    runs: int = 0
+    measurements: int = 0
+    entries: int = 0
+    skipped_runs: int = 0
+    conflicts: list[str] = field(default_factory=list)
+
+
+def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
+    """Add another table's runs and entries, all or nothing; a run that is there is skipped.
+
+    Args:
+        into: writable.
+        source: of the same identity.
+
+    Raises:
+        IdentityError: names the fields that differ.
+        TableError: an imported entry of the source contradicts one that is there.
+    """
+    if into.path.resolve() == source.path.resolve():
+        raise TableError(f"{into.path} cannot be merged into itself")
+    if differences := into.identity.differences(source.identity):
+        raise IdentityError(
+            f"{source.path} is of another identity than {into.path} (here: {into.path}):\n  "
+            + "\n  ".join(differences)
+        )
+    report = MergeReport()
+    measured = {
+        row["key"]: row["n"]
+        for row in source.rows(
+            "SELECT key, count(*) AS n FROM measurements JOIN op_specs ON op_specs.id = op_spec_id"
+            " GROUP BY key"
+        )
+    }
+    for entry in source:
+        known = into.lookup(entry.spec) if entry.spec in into else None
+        if entry.key not in measured and known and known.latency_ms != entry.latency_ms:
+            report.conflicts.append(entry.key)
+    if report.conflicts:
+        raise TableError(
+            f"{source.path} and {into.path} hold different latencies without measurements for "
+            f"{len(report.conflicts)} op specs, such as {report.conflicts[0]}: compare them with "
+            f"latlut table diff"
+        )
+    facts = {
+        OpSpec.parse(row["key"]): SpecFacts(row["macs"], row["params"], row["moved_bytes"])
+        for row in source.rows("SELECT key, macs, params, moved_bytes FROM op_specs")
+    }
+    ids = recording.add_op_specs(into, facts, facts)
+    with into.writing() as db:
+        _copy_runs(source, ids, report, db)
+        for entry in source:
+            if entry.key not in measured and entry.spec not in into:
+                db.execute(
+                    "INSERT INTO entries (op_spec_id, latency_ms, ci_low_ms, ci_high_ms, own_error,"
+                    " passes, n, roofline_ms, warnings, builds, build_error, build_sd, pass_sd,"
+                    " own_error_ms, updated_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,datetime())",
+                    [
+                        ids[entry.key],
+                        entry.latency_ms,
+                        entry.ci_low_ms,
+                        entry.ci_high_ms,
+                        entry.own_error,
+                        entry.passes,
+                        entry.n,
+                        entry.roofline_ms,
+                        entry.warnings,
+                        entry.builds,
+                        entry.build_error,
+                        entry.build_sd,
+                        entry.pass_sd,
+                        entry.own_error_ms,
+                    ],
+                )
+                report.entries += 1
+    summarise(into)
+    return report
+
+
+def _copy_runs(
+    source: LatencyTable, ids: Mapping[str, int], report: MergeReport, db: Database
+) -> None:
+    """Copy runs with their passes, readings and measurements under new row ids."""
+    spec_of = {row["id"]: ids[row["key"]] for row in source.rows("SELECT id, key FROM op_specs")}
+    for run in source.rows("SELECT * FROM runs ORDER BY id"):
+        same = db.execute(
+            "SELECT 1 FROM runs WHERE started_at = ? AND environment = ? AND settings = ?",
+            [run["started_at"], run["environment"], run["settings"]],
+        ).fetchone()
+        if same:
+            report.skipped_runs += 1
+            continue
+        run_id = _insert(db, "runs", run, id=None)
+        report.runs += 1
+        passes: dict[int | None, int | None] = {None: None}
+        for row in source.rows("SELECT * FROM passes WHERE run_id = ?", [run["id"]]):
+            pass_id = passes[row["id"]] = _insert(db, "passes", row, id=None, run_id=run_id)
+            for name in ("sentinel_readings", "measurements"):
+                for item in source.rows(f"SELECT * FROM {name} WHERE pass_id = ?", [row["id"]]):
+                    spec_id = spec_of[item["op_spec_id"]]
+                    _insert(db, name, item, id=None, pass_id=pass_id, op_spec_id=spec_id)
+                    report.measurements += name == "measurements"
+        for state in source.rows("SELECT * FROM gpu_states WHERE run_id = ?", [run["id"]]):
+            of_pass = passes[state["pass_id"]]
+            _insert(db, "gpu_states", state, id=None, run_id=run_id, pass_id=of_pass)
+
+
+def _insert(db: Database, name: str, row: Mapping[str, object], **changes: object) -> int:
+    values = {**row, **changes}
+    columns = ", ".join(values)
+    marks = ", ".join("?" for _ in values)
+    cursor = db.execute(f"INSERT INTO {name} ({columns}) VALUES ({marks})", list(values.values()))
+    return int(cursor.lastrowid or 0)

@@ -1,0 +1,53 @@
+"""The search space that a table covers: read from the plan of the run that swept it.
+
+A run keeps its plan's space, input size and batch. Whoever samples networks to measure, or prices
+a whole space for a search, reads them here, so that the size is the table's own and not that of
+whatever images happen to be at hand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from latlut.errors import TableError
+from latlut.spaces import FasterSegSpace
+from latlut.table.table import LatencyTable
+
+
+@dataclass(frozen=True)
+class TableSpace:
+    """The search space that a table covers, and at which input size and batch."""
+
+    space: FasterSegSpace
+    input_size: tuple[int, int]
+    batch: int
+
+
+def space_from_plan(values: Mapping[str, object]) -> TableSpace:
+    """The space that a plan's or a run's ``space`` describes."""
+    own = {k: v for k, v in values.items() if k not in ("name", "input_size", "batch")}
+    height, width = (int(side) for side in values["input_size"])  # type: ignore[attr-defined]
+    batches = values.get("batch") or [1]
+    return TableSpace(
+        FasterSegSpace.from_dict({"name": values["name"], **own}),
+        (height, width),
+        int(batches[0]),  # type: ignore[index]
+    )
+
+
+def space_of(table: LatencyTable) -> TableSpace:
+    """The space of the table's latest run that swept one.
+
+    Raises:
+        TableError: no run of this table swept a search space.
+    """
+    rows = table.rows("SELECT space FROM runs WHERE space IS NOT NULL ORDER BY id DESC LIMIT 1")
+    if not rows:
+        raise TableError(
+            f"{table.path}: no run of this table swept a search space, so it does not say which "
+            "networks and which input size it is for\nsweep one with: latlut profile --plan "
+            "fasterseg, or name it with --plan"
+        )
+    return space_from_plan(json.loads(rows[0]["space"]))

@@ -1,0 +1,319 @@
+"""From measurements to entries: what a table believes, computed from what it has measured.
+
+Entries are the summary of the measurements and can be computed again from them at any time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from latlut.stats.builds import CombinedBuilds, combine_builds
+from latlut.stats.differences import combine_differences
+from latlut.stats.entry_intervals import EntryError, error_of_difference, error_of_latency
+from latlut.stats.quantiles import (
+    CONFIDENCE,
+    STATISTICS,
+    combine_passes,
+    quantile_interval,
+    shared_half_width,
+)
+from latlut.table.recording import unpack_samples
+from latlut.table.table import LatencyTable, now_text
+
+#: An entry below this multiple of what an empty kernel takes is mostly the launch.
+LAUNCH_FLOOR_SLACK = 2.0
+#: An interval wider than this is worth a warning, as a relative half-width.
+WIDE_INTERVAL = 0.10
+#: Warnings that say what an entry is, or who else was there; not that it was disturbed.
+NEAR_LAUNCH_FLOOR = "near the launch floor"
+OTHER_PROCESSES = "other processes on the GPU"
+NEAR_ZERO = "not distinguishable from zero"
+#: Measured faster than the roofline by this factor: a measurement error, not a clever kernel.
+ROOFLINE_SLACK = 4.0
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """Peak figures of the target: FLOP/s, and bytes/s of memory and of the last-level cache."""
+
+    flops_per_s: float | None = None
+    memory_bytes_per_s: float | None = None
+    cache_bytes_per_s: float | None = None
+
+    def least_ms(self, macs: int | None, moved_bytes: int | None) -> float | None:
+        """The least latency that compute and memory allow, None where neither is known."""
+        bounds = []
+        if macs and self.flops_per_s:
+            bounds.append(2e3 * macs / self.flops_per_s)
+        if moved_bytes and self.memory_bytes_per_s:
+            bounds.append(1e3 * moved_bytes / self.memory_bytes_per_s)
+        return max(bounds) if bounds else None
+
+    def is_impossible(self, ms: float, macs: int | None, moved_bytes: int | None) -> bool:
+        """Beyond 4x the compute peak or the last-level cache's bandwidth."""
+        compute = macs and self.flops_per_s and ms * ROOFLINE_SLACK < 2e3 * macs / self.flops_per_s
+        cache = (
+            moved_bytes
+            and self.cache_bytes_per_s
+            and ms < 1e3 * moved_bytes / self.cache_bytes_per_s
+        )
+        return bool(compute or cache)
+
+
+def group_speeds(table: LatencyTable) -> dict[tuple[int, int], float]:
+    """How slow the machine was in each group of each pass, from its sentinels; 1 is usual.
+
+    A sentinel's usual reading is its median over the whole table; a group's speed is the
+    geometric mean of its sentinels' readings over their usual ones. Keys: (pass id, group index).
+    """
+    rows = table.rows("SELECT pass_id, group_index, op_spec_id, reading_ms FROM sentinel_readings")
+    by_spec: dict[int, list[float]] = {}
+    for row in rows:
+        by_spec.setdefault(row["op_spec_id"], []).append(row["reading_ms"])
+    usual = {spec_id: float(np.median(readings)) for spec_id, readings in by_spec.items()}
+    logs: dict[tuple[int, int], list[float]] = {}
+    for row in rows:
+        ratio = row["reading_ms"] / usual[row["op_spec_id"]]
+        logs.setdefault((row["pass_id"], row["group_index"]), []).append(np.log(ratio))
+    return {group: float(np.exp(np.mean(values))) for group, values in logs.items()}
+
+
+def _store_pass_speeds(table: LatencyTable, speeds: Mapping[tuple[int, int], float]) -> float:
+    """Write each pass's mean speed; the relative error that all entries share, 0 if unknown."""
+    by_pass: dict[int, list[float]] = {}
+    for (pass_id, _), speed in speeds.items():
+        by_pass.setdefault(pass_id, []).append(float(np.log(speed)))
+    with table.writing() as db:
+        for pass_id, logs in by_pass.items():
+            error = float(np.std(logs, ddof=1)) / len(logs) ** 0.5 if len(logs) > 1 else None
+            db.execute(
+                "UPDATE passes SET speed_factor = ?, speed_error = ? WHERE id = ?",
+                [float(np.exp(np.mean(logs))), error, pass_id],
+            )
+    longest = max((len(logs) for logs in by_pass.values()), default=0)
+    # A pass that was cut short says little about the level.
+    whole = [np.exp(np.mean(logs)) for logs in by_pass.values() if len(logs) > 0.2 * longest]
+    shared = shared_half_width(np.array(whole))
+    return shared if np.isfinite(shared) else 0.0
+
+
+def set_roofline(table: LatencyTable, roofline: Roofline) -> None:
+    """Keep the target's peak figures in the table, for every summary to come."""
+    with table.writing() as db:
+        db.execute(
+            "INSERT OR REPLACE INTO facts (name, value) VALUES ('roofline', ?)",
+            [json.dumps(asdict(roofline))],
+        )
+
+
+def set_launch_floor(table: LatencyTable, floor_ms: float | None) -> None:
+    """Keep what an empty kernel takes on this engine; None leaves what is there."""
+    if floor_ms is not None:
+        with table.writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO facts (name, value) VALUES ('launch_floor_ms', ?)",
+                [repr(float(floor_ms))],
+            )
+
+
+def _group_troubles(table: LatencyTable) -> dict[tuple[int, int], tuple[str, ...]]:
+    """What the GPU's state beside a group is to be warned of. Keys: (pass id, group index)."""
+    found: dict[tuple[int, int], tuple[str, ...]] = {}
+    for row in table.rows(
+        "SELECT pass_id, group_index, is_disturbed, other_processes FROM gpu_states"
+        " WHERE phase = 'group'"
+    ):
+        others = json.loads(row["other_processes"] or "[]")
+        troubles = [
+            *(["throttled"] if row["is_disturbed"] else []),
+            *([OTHER_PROCESSES] if others else []),
+        ]
+        if troubles:
+            found[row["pass_id"], row["group_index"]] = tuple(troubles)
+    return found
+
+
+@dataclass(frozen=True)
+class _Readings:
+    """What was measured, (E, P): entries in rows, passes in columns; NaN where there is nothing.
+
+    ``with_ms`` and ``without_ms`` of differences, ``speeds`` None where there is no sentinel.
+    """
+
+    reading_ms: np.ndarray
+    with_ms: np.ndarray
+    without_ms: np.ndarray
+    builds: np.ndarray
+    speeds: np.ndarray | None
+
+
+def _arranged(
+    groups: Mapping[int, Sequence[Mapping]],
+    columns: Mapping[int, int],
+    speeds: Mapping[tuple[int, int], float],
+) -> _Readings:
+    shape = (len(groups), len(columns))
+    reading, with_, without, beside = (np.full(shape, np.nan) for _ in range(4))
+    builds = np.zeros(shape, dtype=int)
+    for line, spec_id in enumerate(sorted(groups)):
+        for row in groups[spec_id]:
+            column = columns[row["pass_id"]]
+            ms = row["reading_ms"]
+            reading[line, column] = ms
+            # Where nothing comes before an operator the reading is all of the graph with it.
+            with_[line, column] = ms if row["with_ms"] is None else row["with_ms"]
+            without[line, column] = row["without_ms"] or 0.0
+            builds[line, column] = row["build_index"]
+            beside[line, column] = speeds.get((row["pass_id"], row["group_index"]), np.nan)
+    return _Readings(reading, with_, without, builds, beside if speeds else None)
+
+
+def _combined(
+    readings: np.ndarray, builds: np.ndarray, speeds: np.ndarray | None
+) -> CombinedBuilds:
+    """One value per entry: over passes, and over builds where any entry has several."""
+    if (builds[np.isfinite(readings)] > 0).any():
+        found = combine_builds(readings, builds, speeds)
+        if np.isfinite(found.half_width).any():
+            return found
+    plain = combine_passes(readings, speeds)
+    unknown, ones = np.full(len(plain.value), np.nan), np.ones(len(plain.value), dtype=int)
+    return CombinedBuilds(
+        plain.value, plain.half_width, unknown, unknown, unknown, ones, plain.elasticity
+    )
+
+
+def summarise(table: LatencyTable) -> None:
+    """Compute every measured entry again from its measurements.
+
+    Readings are brought to the machine's usual speed by the sentinels of their group; the entry is
+    the median over passes, with several builds the mean of their medians. Its interval comes from
+    the spread between passes and between builds, is never narrower than the pooled samples' own,
+    and contains the error that all entries share.
+
+    Differences are combined as such (``stats.differences``); their intervals are in milliseconds.
+    """
+    statistic = table.identity.statistic
+    speeds = group_speeds(table)
+    shared = _store_pass_speeds(table, speeds)
+    columns = {r["id"]: i for i, r in enumerate(table.rows("SELECT id FROM passes ORDER BY id"))}
+    rows = table.rows(
+        "SELECT op_spec_id, pass_id, group_index, n, reading_ms, is_steady, requeues, samples,"
+        " build_index, macs, moved_bytes, with_ms, without_ms, ci_low_ms, ci_high_ms"
+        " FROM measurements JOIN op_specs ON op_specs.id = op_spec_id"
+    )
+    if not rows:
+        return
+    groups: dict[int, list[dict]] = {}
+    for row in rows:
+        groups.setdefault(row["op_spec_id"], []).append(row)
+    ids = sorted(groups)
+    found = _arranged(groups, columns, speeds)
+    has_differences = table.identity.is_in_context
+    if has_differences:
+        combined = combine_differences(
+            found.reading_ms, found.with_ms, found.without_ms, found.builds, found.speeds
+        )
+    else:
+        combined = _combined(found.reading_ms, found.builds, found.speeds)
+    roofline = Roofline(**json.loads(table.fact("roofline") or "{}"))
+    floor_ms = float(table.fact("launch_floor_ms") or 0.0)
+    troubles = _group_troubles(table)
+    with table.writing() as db:
+        for line, spec_id in enumerate(ids):
+            mine = groups[spec_id]
+            macs, moved = mine[0]["macs"], mine[0]["moved_bytes"]
+            value, spread = float(combined.value[line]), float(combined.half_width[line])
+            build = float(combined.build_half_width[line])
+            if has_differences:
+                within = _within_half_width_ms(mine)
+                error = error_of_difference(value, spread, within, build, shared)
+                warnings = _warnings(mine, error, _is_impossible_at_most(roofline, error, macs))
+            else:
+                within = _within_half_width(mine, statistic)
+                error = error_of_latency(value, spread, within, build, shared)
+                warnings = _warnings(mine, error, roofline.is_impossible(value, macs, moved))
+                if value < LAUNCH_FLOOR_SLACK * floor_ms:
+                    warnings.append(NEAR_LAUNCH_FLOOR)
+            seen = [troubles.get((row["pass_id"], row["group_index"]), ()) for row in mine]
+            warnings += dict.fromkeys(text for texts in seen for text in texts)
+            db.execute(
+                "INSERT OR REPLACE INTO entries (op_spec_id, latency_ms, ci_low_ms, ci_high_ms,"
+                " own_error, own_error_ms, passes, n, builds, build_error, build_sd, pass_sd,"
+                " roofline_ms, warnings, updated_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                [
+                    spec_id,
+                    value,
+                    error.low_ms,
+                    error.high_ms,
+                    error.own,
+                    error.own_ms,
+                    len(mine),
+                    sum(row["n"] for row in mine),
+                    int(combined.builds[line]),
+                    error.build,
+                    _or_none(combined.build_sd[line]),
+                    _or_none(combined.pass_sd[line]),
+                    roofline.least_ms(macs, moved),
+                    "; ".join(warnings),
+                    now_text(),
+                ],
+            )
+        for name, fact in (("shared_error", shared), ("elasticity", combined.elasticity)):
+            db.execute(
+                "INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", [name, repr(fact)]
+            )
+
+
+def _is_impossible_at_most(roofline: Roofline, error: EntryError, macs: int | None) -> bool:
+    """Whether even the upper end of a difference is beyond what the target can compute.
+
+    What an operator moves says nothing here: in context it may stay in a cache, or in registers.
+    """
+    return error.high_ms is not None and roofline.is_impossible(error.high_ms, macs, None)
+
+
+def _within_half_width_ms(rows: Sequence[Mapping]) -> float:
+    """Half-width of the mean of the passes' own intervals, milliseconds; NaN where none has one."""
+    halves = [
+        (row["ci_high_ms"] - row["ci_low_ms"]) / 2
+        for row in rows
+        if row["ci_low_ms"] is not None and row["ci_high_ms"] is not None
+    ]
+    return float(np.linalg.norm(halves)) / len(halves) if halves else float("nan")
+
+
+def _within_half_width(rows: Sequence[Mapping], statistic: str) -> float:
+    """Relative half-width that the samples of all passes together give, NaN if too few."""
+    parts = [
+        unpack_samples(row["samples"]) / (row["reading_ms"] * 1e6) for row in rows if row["samples"]
+    ]
+    if not parts:
+        return float("nan")
+    interval = quantile_interval(np.concatenate(parts), STATISTICS[statistic], CONFIDENCE)
+    return interval.half_width
+
+
+def _warnings(rows: Sequence[Mapping], error: EntryError, is_impossible: bool) -> list[str]:
+    found, total = [], error.total
+    if is_impossible:
+        found.append("faster than the target's peak figures allow")
+    if total is None:
+        found.append(f"interval unknown after {len(rows)} pass{'es' if len(rows) > 1 else ''}")
+    elif error.is_near_zero:
+        found.append(NEAR_ZERO)
+    elif total > WIDE_INTERVAL:
+        found.append(f"interval of {100 * total:.1f}%")
+    if sum(not row["is_steady"] for row in rows if row["is_steady"] is not None) * 2 > len(rows):
+        found.append("warm-up did not settle")
+    if any(row["requeues"] >= 2 for row in rows):
+        found.append("machine disturbed while measuring")
+    return found
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

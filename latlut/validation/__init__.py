@@ -1,0 +1,1 @@
+"""How far estimates hold: whole networks measured, a calibration fitted, errors explained."""

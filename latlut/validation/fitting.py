@@ -1,0 +1,351 @@
+"""Fitting a calibration on measured networks, and how well it does on others.
+
+The networks are those that ``latlut validate`` measured and the table holds. A Bayesian linear
+regression (scikit-learn's ``BayesianRidge``) of relative residuals on the relative sums of entries,
+
+    measured / plain - 1 = sum_p v_p x_p / plain + error,
+
+with the effects v of ``pricing.calibration``, all of them 0 before any network was seen; how far
+they lie from 0, and how large the error is, is estimated from the networks by the evidence. Kinds
+that every network executes alike cannot be told apart from the constant and belong to it.
+
+Symbols: N networks, P effects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from latlut.errors import CalibrationError
+from latlut.opspec import OpSpec
+from latlut.pricing.calibration import (
+    NETWORK,
+    Calibration,
+    entries_digest,
+    features_ms,
+    kind_effect,
+    spec_effects,
+    student_95,
+)
+from latlut.pricing.estimator import Estimate, calibrated, estimate
+from latlut.spaces import Architecture
+from latlut.table.space import space_of
+from latlut.table.table import LatencyTable
+from latlut.validation.scores import Scores, score
+
+#: Fewer networks than this cannot tell effects from noise.
+MIN_NETWORKS = 10
+#: An effect whose sums differ less than this between networks is one with the constant.
+LEAST_SPREAD = 1e-3
+#: An operator in a network takes at least this part of its entry; a fit below is shrunk further.
+LEAST_FACTOR = 0.2
+FOLDS = 10
+#: Fewer suffice to see whether residuals are larger than they should be.
+WIDENING_FOLDS = 5
+SPLITS = 20
+
+
+@dataclass(frozen=True)
+class MeasuredNetwork:
+    """A network that a validation measured, with its plain estimate.
+
+    ``measured_first_ms`` and ``measured_second_ms`` are of the validation's two passes.
+    """
+
+    validation_id: int
+    position: int
+    architecture: str
+    plain: Estimate
+    measured_first_ms: float
+    measured_second_ms: float
+
+    @property
+    def measured_ms(self) -> float:
+        """Mean of the two passes."""
+        return (self.measured_first_ms + self.measured_second_ms) / 2
+
+    @property
+    def terms(self) -> list[tuple[OpSpec, float]]:
+        """(op spec, plain milliseconds of all its executions)."""
+        return [(term.spec, term.count * term.latency_ms) for term in self.plain.terms]
+
+
+def measured_networks(
+    table: LatencyTable, source: LatencyTable | None = None, validation_id: int | None = None
+) -> list[MeasuredNetwork]:
+    """The networks that validations measured, latest validation first, each network once.
+
+    Args:
+        table: prices them.
+        source: holds the validations; the table itself if not given. It may be of another
+            measuring mode.
+        validation_id: only of this validation.
+
+    Raises:
+        IdentityError: ``source`` is of another identity than ``table``.
+        CalibrationError: no such validation, or it measured networks that ``table`` cannot price.
+    """
+    source = table if source is None else source
+    # A network's latency does not depend on how the table's operators were isolated.
+    table.check_identity(replace(source.identity, mode=table.identity.mode))
+    rows = source.rows(
+        "SELECT validation_id, position, architecture, measured_first_ms, measured_second_ms,"
+        " input_size, batch FROM validation_networks"
+        " JOIN validations ON validations.id = validation_id"
+        " WHERE ? IS NULL OR validation_id = ? ORDER BY validation_id DESC, position",
+        [validation_id, validation_id],
+    )
+    if validation_id is not None and not rows:
+        known = [str(row["id"]) for row in source.rows("SELECT id FROM validations ORDER BY id")]
+        there = f"it has {', '.join(known)}" if known else "it has none"
+        raise CalibrationError(f"{source.path} has no validation {validation_id}: {there}")
+    found: dict[str, MeasuredNetwork] = {}
+    where = None
+    for row in rows:
+        if row["input_size"]:
+            height, width = (int(side) for side in row["input_size"].split("x"))
+            size, batch = (height, width), int(row["batch"])
+        else:  # measured before validations kept their input size
+            where = where or space_of(source)
+            size, batch = where.input_size, where.batch
+        specs = Architecture.from_json(row["architecture"]).op_specs(size, batch)
+        plain = estimate(specs, table, is_calibrated=False)
+        if not plain.is_complete or plain.substituted:
+            lacks = next(spec for spec in specs if spec not in table)
+            raise CalibrationError(
+                f"validation {row['validation_id']} of {source.path} measured networks of other "
+                f"op specs than {table.path} holds, such as {lacks}\n"
+                "name another validation with --validation, or measure networks of this table: "
+                f"latlut validate --table {table.path}"
+            )
+        key = f"{row['architecture']} {size} {batch}"
+        found.setdefault(
+            key,
+            MeasuredNetwork(
+                row["validation_id"], row["position"], row["architecture"], plain,
+                row["measured_first_ms"], row["measured_second_ms"],
+            ),
+        )  # fmt: skip
+    return list(found.values())
+
+
+def fit(networks: Sequence[MeasuredNetwork], digest: str = "") -> Calibration:
+    """Fit the effects on measured networks.
+
+    Args:
+        networks: N of them, at least ``MIN_NETWORKS``.
+        digest: of the table's entries.
+
+    Raises:
+        CalibrationError: too few networks, or networks that are all alike.
+
+    The evidence takes residuals for normal and its own choice of variances for certain. Where
+    cross-validation finds the networks further away than the intervals say, these are widened to
+    fit (never narrowed).
+
+    Source: MacKay, Bayesian Interpolation, 1992; Tipping, Sparse Bayesian Learning, 2001, for
+    the estimates of both variances.
+    """
+    if len(networks) < MIN_NETWORKS:
+        raise CalibrationError(
+            f"a calibration needs {MIN_NETWORKS} measured networks or more, there are "
+            f"{len(networks)}\nmeasure more with: latlut validate --networks 60"
+        )
+    found = _posterior(networks, digest)
+    squares = []
+    for part in np.array_split(np.arange(len(networks)), WIDENING_FOLDS):
+        inside = set(part.tolist())
+        others = _posterior([item for i, item in enumerate(networks) if i not in inside], digest)
+        for index in inside:
+            item = networks[index]
+            half_ms = others.half_width_ms(
+                others.features_ms(item.terms), item.plain.ms, item.plain.entries_sd_ms or 0.0
+            )
+            sd_ms = half_ms / student_95(others.dof)
+            squares.append(((item.measured_ms - calibrated(item.plain, others).ms) / sd_ms) ** 2)
+    return found.widened(max(1.0, float(np.mean(squares)) ** 0.5))
+
+
+def _posterior(networks: Sequence[MeasuredNetwork], digest: str) -> Calibration:
+    """The effects and variances that the evidence gives."""
+    from sklearn.linear_model import BayesianRidge
+
+    plain = np.array([item.plain.ms for item in networks])
+    measured = np.array([item.measured_ms for item in networks])
+    effects, sums = _effects(networks)
+    scales = np.ones(len(effects))
+    scales[-1] = plain.mean()  # the prior of the constant is relative, as that of the others
+    x = sums * scales / plain[:, None]  # (N, P)
+    ridge = BayesianRidge(fit_intercept=False, compute_score=False)
+    ridge.fit(x, measured / plain - 1)
+    noise, prior = 1 / float(ridge.alpha_), 1 / float(ridge.lambda_)
+    gram = x.T @ x / noise
+    while True:
+        covariance = np.linalg.inv(gram + np.eye(len(effects)) / prior)
+        values = covariance @ x.T @ (measured / plain - 1) / noise
+        if _least_factor(effects, values, networks) >= LEAST_FACTOR or prior < 1e-9:
+            break
+        prior /= 2
+    # Degrees of freedom that the effects took from the residuals.
+    taken = float(np.trace(gram @ covariance))
+    entries = np.array([item.plain.entries_sd_ms or 0.0 for item in networks]) / plain
+    return Calibration(
+        effects=tuple(effects),
+        values=tuple((values * scales).tolist()),
+        covariance=tuple(map(tuple, (covariance * np.outer(scales, scales)).tolist())),
+        prior_sd=tuple((np.sqrt(prior) * scales).tolist()),
+        low_ms=tuple(sums.min(axis=0).tolist()),
+        high_ms=tuple(sums.max(axis=0).tolist()),
+        residual_sd=float(np.sqrt(noise)),
+        entries_sd=float(np.sqrt((entries**2).mean())),
+        dof=max(1.0, len(networks) - taken),
+        networks=len(networks),
+        entries_digest=digest,
+    )
+
+
+def _effects(networks: Sequence[MeasuredNetwork]) -> tuple[list[str], np.ndarray]:
+    """Names of the effects that networks differ in, the constant last, and their sums (N, P)."""
+    specs = {term.spec for item in networks for term in item.plain.terms}
+    kinds = _varying(networks, sorted({kind_effect(spec) for spec in specs}))
+    if not kinds:
+        raise CalibrationError("the measured networks are all alike: nothing to fit on them")
+    # The others count over the kinds that vary: what is always there is the constant's.
+    others = {
+        name for spec in specs if kind_effect(spec) in kinds for name in spec_effects(spec)[1:]
+    }
+    effects = [*kinds, *_varying(networks, [*kinds, *sorted(others)])[len(kinds) :], NETWORK]
+    return effects, np.array([features_ms(effects, item.terms) for item in networks])
+
+
+def _varying(networks: Sequence[MeasuredNetwork], names: list[str]) -> list[str]:
+    sums = np.array([features_ms(names, item.terms) for item in networks])
+    mean = np.abs(sums).mean(axis=0)
+    spread = sums.std(axis=0)
+    return [name for name, m, s in zip(names, mean, spread, strict=True) if s > LEAST_SPREAD * m]
+
+
+def _least_factor(
+    effects: Sequence[str], values: np.ndarray, networks: Sequence[MeasuredNetwork]
+) -> float:
+    by_name = dict(zip(effects, values, strict=True))
+    return float(
+        min(
+            1 + sum(by_name.get(name, 0.0) for name in spec_effects(spec))
+            for spec in {term.spec for item in networks for term in item.plain.terms}
+            if kind_effect(spec) in by_name
+        )
+    )
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Errors on networks that were not fitted after fitting on ``networks``, over random splits.
+
+    ``mape_percent`` is the mean over the splits, ``low`` and ``high`` their 10th and 90th
+    percentile.
+    """
+
+    networks: int
+    mape_percent: float
+    low: float
+    high: float
+
+
+def learning_curve(
+    networks: Sequence[MeasuredNetwork], seed: int = 0, splits: int = SPLITS
+) -> list[CurvePoint]:
+    """How the error on other networks falls with the number of fitted ones.
+
+    Every split keeps a third of the networks for judging, the same for all sizes.
+
+    Args:
+        networks: all that were measured.
+        seed: of the splits.
+        splits: how many.
+
+    Returns:
+        One point per size that the networks allow; the first, of 0 networks, is the plain sum.
+    """
+    judged = max(3, len(networks) // 3)
+    sizes = [n for n in (10, 15, 20, 25, 30, 40, 60, 80, 120) if n <= len(networks) - judged]
+    rng = np.random.default_rng(seed)
+    errors: dict[int, list[float]] = {size: [] for size in (0, *sizes)}
+    for _ in range(splits):
+        order = rng.permutation(len(networks))
+        test = [networks[i] for i in order[:judged]]
+        errors[0].append(_mape(test, [item.plain.ms for item in test]))
+        for size in sizes:
+            found = _posterior([networks[i] for i in order[judged : judged + size]], "")
+            errors[size].append(_mape(test, [calibrated(i.plain, found).ms for i in test]))
+    return [
+        CurvePoint(size, float(np.mean(values)), *np.quantile(values, [0.1, 0.9]).tolist())
+        for size, values in errors.items()
+    ]
+
+
+def cross_validated(
+    networks: Sequence[MeasuredNetwork], seed: int = 0, folds: int = FOLDS
+) -> list[Estimate]:
+    """Each network's calibrated estimate by a fit on the other folds, in order."""
+    order = np.random.default_rng(seed).permutation(len(networks))
+    estimates: list[Estimate | None] = [None] * len(networks)
+    for part in np.array_split(order, min(folds, len(networks))):
+        inside = set(part.tolist())
+        found = fit([item for index, item in enumerate(networks) if index not in inside])
+        for index in inside:
+            estimates[index] = calibrated(networks[index].plain, found)
+    return [item for item in estimates if item is not None]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A calibration, the networks it was and was not fitted on, and how it does.
+
+    ``held_out`` is None where fewer than three networks were left; ``cross_validated`` is on the
+    fitted networks, None where they are too few for folds.
+    """
+
+    calibration: Calibration
+    fitted: tuple[MeasuredNetwork, ...]
+    others: tuple[MeasuredNetwork, ...]
+    held_out: Scores | None
+    cross_validated: Scores | None
+
+
+def calibrate(
+    table: LatencyTable, networks: Sequence[MeasuredNetwork], count: int = 30, seed: int = 0
+) -> Fitted:
+    """Fit on ``count`` of the measured networks, and judge it on the others.
+
+    Args:
+        table: that the networks are priced by.
+        networks: as ``measured_networks`` gives.
+        count: how many to fit on; all that there are where there are fewer.
+        seed: of the choice.
+
+    Raises:
+        CalibrationError: too few networks.
+    """
+    order = np.random.default_rng(seed).permutation(len(networks))
+    fitted = tuple(networks[i] for i in order[:count])
+    others = tuple(networks[i] for i in order[count:])
+    found = fit(fitted, entries_digest(table))
+    has_folds = len(fitted) * (FOLDS - 1) // FOLDS >= MIN_NETWORKS
+    return Fitted(
+        found,
+        fitted,
+        others,
+        score(others, [calibrated(item.plain, found) for item in others], seed)
+        if len(others) >= 3
+        else None,
+        score(fitted, cross_validated(fitted, seed), seed) if has_folds else None,
+    )
+
+
+def _mape(networks: Sequence[MeasuredNetwork], estimated_ms: Sequence[float]) -> float:
+    measured = np.array([item.measured_ms for item in networks])
+    return 100 * float(np.mean(np.abs(np.array(estimated_ms) / measured - 1)))

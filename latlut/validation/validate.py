@@ -1,0 +1,267 @@
+"""Whole networks, measured and estimated: how far a table can be trusted.
+
+Networks are sampled from the table's space by a fixed sampler, and each is measured in two
+passes of several rounds (``measure.networks``), so that drift of the machine falls on all of
+them alike; the second pass comes after the first, so that the difference between them is the noise
+an estimate cannot beat.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+
+from latlut.engines.base import Engine
+from latlut.errors import CalibrationError, MissingEntryError
+from latlut.machine.provenance import collect_environment
+from latlut.measure.networks import NetworkReadings, NetworkTimer, usual_sentinels
+from latlut.measure.timing import TimingSettings
+from latlut.operators.workloads import GraphCache, Workload
+from latlut.pricing.calibration import fitted_networks
+from latlut.pricing.calibration import stored as stored_calibration
+from latlut.pricing.estimator import Estimate, calibrated, estimate
+from latlut.progress import Progress
+from latlut.spaces import Architecture
+from latlut.stats.agreement import MIN_NETWORKS, Agreement, agreement
+from latlut.table.space import TableSpace
+from latlut.table.table import LatencyTable, now_text
+from latlut.validation.scores import Scores, score
+from latlut.validation.trends import Trend, trends
+from latlut.version import __version__
+
+
+@dataclass(frozen=True)
+class ValidationSettings:
+    """How networks are measured: ``rounds`` per pass, two passes; ``seed`` of sampler and order.
+
+    ``group`` networks are timed side by side.
+    """
+
+    networks: int = 60
+    rounds: int = 3
+    seed: int = 0
+    group: int = 6
+    timing: TimingSettings = field(
+        default_factory=lambda: TimingSettings(
+            min_samples=8, max_samples=400, min_time_s=0.06, time_cap_s=0.15, warmup_cap_s=0.15,
+            burst_s=0.02,
+        )
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ValidatedNetwork:
+    """A network's estimates and its latency in each of the two passes, milliseconds.
+
+    ``plain`` is the sum of its entries, ``estimate`` what the table says of it: by its
+    calibration where it has one. ``is_fitted``: the calibration was fitted on this network, which
+    therefore says nothing about it.
+    """
+
+    architecture: Architecture
+    plain: Estimate
+    estimate: Estimate
+    measured_first_ms: float
+    measured_second_ms: float
+    is_fitted: bool = False
+
+    @property
+    def measured_ms(self) -> float:
+        """Mean of the two passes."""
+        return (self.measured_first_ms + self.measured_second_ms) / 2
+
+    @property
+    def error_percent(self) -> float:
+        """Percent by which the estimate is too high."""
+        return 100 * (self.estimate.ms / self.measured_ms - 1)
+
+    @property
+    def plain_error_percent(self) -> float:
+        """Percent by which the sum of the entries is too high."""
+        return 100 * (self.plain.ms / self.measured_ms - 1)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The networks, what they say together, and the readings that it rests on.
+
+    ``plain`` is of the sums of entries; ``scores`` of plain and calibrated estimates side by side,
+    None without a calibration. Networks that a calibration was fitted on are in neither.
+    """
+
+    networks: tuple[ValidatedNetwork, ...]
+    plain: Agreement
+    scores: Scores | None
+    sampler: str
+    readings: NetworkReadings
+
+    @property
+    def agreement(self) -> Agreement:
+        """Of what the table says: calibrated where it has a calibration."""
+        return self.plain if self.scores is None else self.scores.calibrated
+
+    @property
+    def judged(self) -> tuple[ValidatedNetwork, ...]:
+        """The networks that no calibration was fitted on."""
+        return tuple(item for item in self.networks if not item.is_fitted)
+
+    def trends(self) -> tuple[Trend, ...]:
+        """How the errors of the judged networks depend on what the networks are."""
+        calibrated_ms = None if self.scores is None else [item.estimate.ms for item in self.judged]
+        return trends(self.judged, calibrated_ms)
+
+    def worst(self, count: int = 3) -> list[ValidatedNetwork]:
+        """The networks whose estimates are furthest off."""
+        return sorted(self.judged, key=lambda item: -abs(item.error_percent))[:count]
+
+
+def estimate_all(
+    networks: Sequence[Architecture], table: LatencyTable, where: TableSpace
+) -> list[Estimate]:
+    """Every network's plain sum of its own entries; nothing may be missing or substituted.
+
+    Raises:
+        MissingEntryError: lists what the table lacks, and the command that adds it.
+    """
+    estimates = []
+    missing: dict[str, None] = {}
+    for network in networks:
+        specs = network.op_specs(where.input_size, where.batch)
+        missing.update({spec.key: None for spec in specs if spec not in table})
+        estimates.append(estimate(specs, table, is_calibrated=False))
+    if missing:
+        listed = "\n  ".join(list(missing)[:5])
+        more = f"\n  and {len(missing) - 5} more" if len(missing) > 5 else ""
+        height, width = where.input_size
+        raise MissingEntryError(
+            f"{table.path} lacks {len(missing)} op specs of these networks:\n  {listed}{more}\n"
+            f"add them with: latlut profile --table {table.path} --plan fasterseg "
+            f"--input {height}x{width}, or the plan the table was made with"
+        )
+    return estimates
+
+
+def validate(
+    table: LatencyTable,
+    engine: Engine,
+    where: TableSpace,
+    settings: ValidationSettings,
+    *,
+    cache: GraphCache | None = None,
+    listener: Callable[[Progress], None] | None = None,
+) -> Validation:
+    """Measure random networks of the space and compare them with their estimates.
+
+    Args:
+        table: prices the networks; of the engine's identity.
+        engine: measures them.
+        where: what to sample, at which input size.
+        settings: how many networks, rounds, seed; the statistic is the table's.
+        cache: of exported graphs.
+        listener: told of each visit.
+
+    Raises:
+        MissingEntryError: the table lacks op specs of the sampled networks (before measuring).
+        CalibrationError: the table's calibration cannot be applied, or was fitted on so many of
+            the sampled networks that too few are left (before measuring).
+        ParityError: the engine computes another network than PyTorch.
+    """
+    networks = where.space.sample_many(settings.networks, settings.seed)
+    plain = estimate_all(networks, table, where)
+    calibration = stored_calibration(table)
+    fitted = fitted_networks(table)
+    is_fitted = [network.to_json() in fitted for network in networks]
+    if calibration is not None and len(networks) - sum(is_fitted) < MIN_NETWORKS:
+        raise CalibrationError(
+            f"{sum(is_fitted)} of these {len(networks)} networks are those that the calibration "
+            "was fitted on: it can only be judged on others\nmeasure others with another --seed, "
+            f"not {settings.seed}, or more with --networks"
+        )
+    workloads = [
+        Workload.from_nodes(network.nodes(where.input_size, where.batch), f"network {index}")
+        for index, network in enumerate(networks)
+    ]
+    timing = replace(settings.timing, statistic=table.identity.statistic)
+    timer = NetworkTimer(engine, timing, usual_sentinels(table), cache, settings.group)
+    readings = timer.passes(workloads, settings.rounds, settings.seed, listener)
+    estimates = plain if calibration is None else [calibrated(p, calibration) for p in plain]
+    results = tuple(
+        ValidatedNetwork(*item)
+        for item in zip(
+            networks, plain, estimates, *(p.tolist() for p in readings.passes_ms()), is_fitted,
+            strict=True,
+        )
+    )  # fmt: skip
+    judged = [item for item in results if not item.is_fitted]
+    found = agreement(
+        [item.plain.ms for item in judged],
+        [item.measured_first_ms for item in judged],
+        [item.measured_second_ms for item in judged],
+        seed=settings.seed,
+    )
+    scores = None
+    if calibration is not None:
+        scores = score(judged, [item.estimate for item in judged], settings.seed)
+    return Validation(results, found, scores, where.space.describe_sampler(), readings)
+
+
+def store(
+    table: LatencyTable, validation: Validation, settings: ValidationSettings, where: TableSpace
+) -> int:
+    """Keep the validation in the table's file; its id."""
+    height, width = where.input_size
+    agreements = validation.agreement.to_dict() | {
+        "speed_factor": _finite(validation.readings.speed_factor)
+    }
+    if validation.scores is not None:
+        agreements |= {"plain": validation.plain.to_dict(), "covered": validation.scores.covered}
+    with table.writing() as db:
+        cursor = db.execute(
+            "INSERT INTO validations (at, networks, seed, sampler, settings, environment,"
+            " agreement, latlut_version, input_size, batch) VALUES (?,?,?,?,?,?,?,?,?,?)",
+            [
+                now_text(),
+                len(validation.networks),
+                settings.seed,
+                validation.sampler,
+                json.dumps(asdict(settings)),
+                json.dumps(collect_environment()),
+                json.dumps(agreements),
+                __version__,
+                f"{height}x{width}",
+                where.batch,
+            ],
+        )
+        validation_id = int(cursor.lastrowid or 0)
+        readings = validation.readings
+        for position, item in enumerate(validation.networks):
+            db.execute(
+                "INSERT INTO validation_networks (validation_id, position, architecture,"
+                " estimated_ms, ci_low_ms, ci_high_ms, measured_first_ms, measured_second_ms,"
+                " plain_ms, readings) VALUES (?,?,?,?,?,?,?,?,?,?)",
+                [
+                    validation_id,
+                    position,
+                    item.architecture.to_json(),
+                    item.estimate.ms,
+                    item.estimate.ci_low_ms,
+                    item.estimate.ci_high_ms,
+                    item.measured_first_ms,
+                    item.measured_second_ms,
+                    item.plain.ms,
+                    json.dumps(
+                        {
+                            "readings_ms": readings.readings_ms[position].tolist(),
+                            "speeds": [_finite(v) for v in readings.speeds[position].tolist()],
+                        }
+                    ),
+                ],
+            )
+    return validation_id
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

@@ -1,0 +1,1 @@
+"""A search run: teacher and student searched in one supernet."""

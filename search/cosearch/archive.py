@@ -1,0 +1,168 @@
+"""The archive: every epoch's derived networks with their latency and score.
+
+Each epoch adds, per set of branches, the student's derived network and the one fitted to the
+target (see ``fitting``), and the teacher's derived network. The result of a search is the
+archived student of largest Target(m) within the tolerance of the target.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from latlut.errors import LatlutError
+from latlut.search.cosearch.problem import SearchProblem
+from latlut.search.cosearch.records import name_of
+from latlut.search.derive.derive import derive, target_score
+from latlut.search.derive.fitting import Fitter
+from latlut.search.supernet.relaxed import RelaxedArchitecture
+from latlut.spaces import Architecture
+
+Scores = Mapping[tuple[int, ...], float]
+
+
+@dataclass(frozen=True)
+class Archived:
+    """A derived network of one epoch.
+
+    ``kind`` is ``derived``, ``fitted`` or ``teacher``; ``accuracy`` the supernet's mIoU for its
+    branches at that epoch; ``score`` its Target(m), for a teacher its accuracy; ``loss`` the log
+    probability given up to fit it, 0 for the others.
+    """
+
+    kind: str
+    epoch: int
+    scales: tuple[int, ...]
+    architecture: Architecture
+    latency_ms: float
+    accuracy: float
+    score: float
+    loss: float = 0.0
+
+
+class EpochNetworks(NamedTuple):
+    """What one epoch adds."""
+
+    derived: list[Archived]
+    fitted: list[Archived]
+    teachers: list[Archived]
+
+
+class Archive:
+    """All derived networks of a run; kept in ``folder`` as JSON files too, if one is given."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self.items: list[Archived] = []
+
+    def add(
+        self,
+        epoch: int,
+        problem: SearchProblem,
+        student: RelaxedArchitecture,
+        teacher: RelaxedArchitecture,
+        miou: Scores,
+        teacher_miou: Scores,
+    ) -> EpochNetworks:
+        """Derive an epoch's networks and keep them."""
+        found = EpochNetworks([], [], [])
+        for scales in problem.branch_sets:
+            accuracy = miou[scales]
+            network = derive(student, scales)
+            latency_ms = problem.price(network)
+            score = target_score(accuracy, latency_ms, problem.target_ms)
+            found.derived.append(
+                Archived("derived", epoch, scales, network, latency_ms, accuracy, score)
+            )
+            fit = Fitter(student, scales, problem.price).fit(problem.target_ms, problem.tolerance)
+            score = target_score(accuracy, fit.latency_ms, problem.target_ms)
+            found.fitted.append(
+                Archived(
+                    "fitted",
+                    epoch,
+                    scales,
+                    fit.architecture,
+                    fit.latency_ms,
+                    accuracy,
+                    score,
+                    fit.loss,
+                )  # fmt: skip
+            )
+            network = derive(teacher, scales, allow_skip=False)
+            accuracy = teacher_miou[scales]
+            found.teachers.append(
+                Archived(
+                    "teacher",
+                    epoch,
+                    scales,
+                    network,
+                    problem.teacher_ms(network),
+                    accuracy,
+                    accuracy,
+                )  # fmt: skip
+            )
+        self.items += [*found.derived, *found.fitted, *found.teachers]
+        return found
+
+    def write(self) -> None:
+        """Write every network that is not there yet, ``epoch-03-fitted-16+32.json``."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for item in self.items:
+            path = self.folder / f"epoch-{item.epoch:02d}-{item.kind}-{name_of(item.scales)}.json"
+            if not path.exists():
+                item.architecture.save(path)
+
+    def student(self, target_ms: float, tolerance: float) -> Archived:
+        """The student of largest Target(m) within the tolerance of the target; of equal ones the
+        later, and of one epoch the derived one before the fitted one.
+
+        Raises:
+            LatlutError: no student is within the tolerance; names the nearest.
+        """
+        students = [item for item in self.items if item.kind != "teacher"]
+        if not students:
+            raise LatlutError("the archive is empty: the search phase had no epoch")
+        near = [s for s in students if abs(s.latency_ms / target_ms - 1) <= tolerance]
+        if not near:
+            nearest = min(students, key=lambda item: abs(item.latency_ms / target_ms - 1))
+            raise LatlutError(
+                f"no student came within {100 * tolerance:.3g}% of {target_ms:.4g} ms; the nearest "
+                f"has {nearest.latency_ms:.4g} ms: search longer, or with another target"
+            )
+        return max(near, key=lambda item: (item.score, item.epoch, item.kind == "derived"))
+
+    def teacher(self) -> Archived:
+        """The last epoch's teacher of largest mIoU.
+
+        Raises:
+            LatlutError: the search phase had no epoch.
+        """
+        teachers = [item for item in self.items if item.kind == "teacher"]
+        if not teachers:
+            raise LatlutError("the archive is empty: the search phase had no epoch")
+        last = max(item.epoch for item in teachers)
+        return max((i for i in teachers if i.epoch == last), key=lambda item: item.score)
+
+    def to_json(self) -> str:
+        """All items as one text."""
+        return json.dumps(
+            [asdict(item) | {"architecture": item.architecture.to_json()} for item in self.items]
+        )
+
+    def restore(self, text: str) -> None:
+        """Be the archive that ``to_json`` wrote."""
+        self.items = [
+            Archived(
+                **{
+                    **values,
+                    "scales": tuple(values["scales"]),
+                    "architecture": Architecture.from_json(values["architecture"]),
+                }
+            )
+            for values in json.loads(text)
+        ]

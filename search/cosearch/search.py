@@ -1,0 +1,464 @@
+"""The search: a supernet is pretrained, then teacher and student are searched in it together.
+
+Phase "pretrain" trains the supernet's weights while all choices stay uniform; phase "search" takes
+turns between a step on the weights (first half of the training images) and a step on alpha, beta
+and gamma of teacher and student (second half), first order. The student's loss has the decoupled
+latency of the chosen table in it, weighed by lambda, which a controller moves so that the derived
+student comes to the target; the teacher stays widest and has no penalty.
+
+Each pass through the supernet is followed by its own backward pass, so that peak memory is that of
+one pass. All randomness (order, augmentation, widths) comes from the seed and the step's number: a
+run that was killed goes on from its last checkpoint and ends, on a CPU, in the same bits.
+
+Source: FasterSeg, Sec. 3.3 to 3.5 and Appendix D. Unlike the authors' code, the step on the
+architecture leaves no gradient in the weights, pretraining trains the student's stem and heads
+too, and lambda follows the derived network (see ``controller``).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from latlut.errors import DataError, SpecError
+from latlut.search.cosearch.archive import Archive
+from latlut.search.cosearch.problem import SearchProblem
+from latlut.search.cosearch.records import EpochRecord, name_of
+from latlut.search.cosearch.scores import supernet_scores
+from latlut.search.cosearch.settings import PhaseSettings, SearchSettings
+from latlut.search.data.augment import Augmentation
+from latlut.search.data.dataset import SegmentationData
+from latlut.search.data.loading import Batch, TrainBatches, train_halves
+from latlut.search.runs.checkpoints import (
+    CheckpointError,
+    last_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from latlut.search.runs.divergence import finite_loss
+from latlut.search.runs.processes import mean_gradients, mean_of, share_buffers
+from latlut.search.supernet.mixing import Mixing
+from latlut.search.supernet.relaxed import RelaxedArchitecture
+from latlut.search.supernet.widths import (
+    Widths,
+    gumbel_widths,
+    likeliest_widths,
+    random_widths,
+    same_width,
+)
+from latlut.search.train.losses import ohem_loss
+
+PHASES = ("pretrain", "search")
+
+
+#: Told after each step: phase, epoch, step, steps in the epoch, loss of the weights' step.
+StepListener = Callable[[str, int, int, int, float], None]
+#: Passes a loss on, or raises DivergedError.
+LossCheck = Callable[[float], float]
+#: Told after each epoch, with the search as it stands.
+EpochListener = Callable[[EpochRecord, "Search"], None]
+
+
+class Search:
+    """One search, from the supernet's first step to the archive of derived networks.
+
+    Args:
+        problem: space, latency and target, from a table.
+        data: images to search on.
+        settings: everything else.
+        folder: of the run; holds ``checkpoints/`` and ``archive/``.
+        fabric: devices, precision and processes, launched; one CPU process if not given.
+        on_step, on_epoch: listeners.
+    """
+
+    def __init__(
+        self,
+        problem: SearchProblem,
+        data: SegmentationData,
+        settings: SearchSettings,
+        folder: Path,
+        fabric: Fabric | None = None,
+        on_step: StepListener | None = None,
+        on_epoch: EpochListener | None = None,
+    ) -> None:
+        self.problem, self.data, self.settings, self.folder = problem, data, settings, folder
+        self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
+        self.on_step = on_step or (lambda *_: None)
+        self.on_epoch = on_epoch or (lambda *_: None)
+        seed = settings.seed
+        self.supernet = problem.supernet(data.classes.count, seed)
+        self.teacher, self.student = problem.teacher(seed + 1), problem.student(seed + 2)
+        for module in (self.supernet, self.teacher, self.student):
+            self.fabric.to_device(module)  # moves it in place
+        if settings.is_channels_last:
+            self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.controller = problem.controller()
+        self.archive = Archive(folder / "archive")
+        self.records: list[EpochRecord] = []
+        choices = settings.architecture
+        self._architecture_optimizer: Any = self.fabric.setup_optimizers(
+            torch.optim.Adam(
+                [*self.teacher.parameters(), *self.student.parameters()],
+                lr=choices.lr,
+                betas=choices.betas,
+                weight_decay=choices.weight_decay,
+            )
+        )
+
+    # ---- the whole run ---------------------------------------------------------------------
+
+    def run(self) -> Archive:
+        """Run what is left of both phases; the archive of derived networks.
+
+        Raises:
+            DivergedError: a loss that is not finite; the last checkpoint is from before.
+            CheckpointError: the folder's checkpoint is of another search, or cannot be written.
+        """
+        state = self._restore()
+        for phase in PHASES[PHASES.index(state["phase"]) :]:
+            group = self._phase(phase)
+            first = state["epoch"] if phase == state["phase"] else 0
+            optimizer, halves = self._weight_optimizer(group), self.halves(phase)
+            if phase == state["phase"] and state["optimizer"] is not None:
+                optimizer.load_state_dict(state["optimizer"])
+            for epoch in range(first, group.epochs):
+                self._set_rate(optimizer, group.lr * group.lr_decay**epoch)
+                record = self._epoch(phase, epoch, optimizer, halves)
+                self.records.append(record)
+                self._save(phase, epoch + 1, optimizer)
+                self.on_epoch(record, self)
+        return self.archive
+
+    def _phase(self, phase: str) -> PhaseSettings:
+        return self.settings.pretrain if phase == "pretrain" else self.settings.search
+
+    def _weight_optimizer(self, group: PhaseSettings) -> Any:
+        return self.fabric.setup_optimizers(
+            torch.optim.SGD(
+                self.supernet.parameters(),
+                lr=group.lr,
+                momentum=group.momentum,
+                weight_decay=group.weight_decay,
+            )
+        )
+
+    @staticmethod
+    def _set_rate(optimizer: Any, rate: float) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+    def halves(self, phase: str) -> tuple[TrainBatches, TrainBatches]:
+        """The phase's batches for the weights and for the architecture, labels at 1/8.
+
+        Raises:
+            DataError: a half of the training images is smaller than one batch of all processes.
+            SpecError: crops so small that a norm would see a single value.
+        """
+        group, data = self._phase(phase), self.settings.data
+        looks = Augmentation(
+            group.crop, scales=data.crop_scales, image_scale=data.image_scale, label_stride=8
+        )
+        smallest = group.batch * -(-group.crop[0] // 64) * -(-group.crop[1] // 64)
+        if smallest < 2:
+            raise SpecError(
+                f"a batch of {group.batch} crops of {group.crop[0]}x{group.crop[1]} leaves one "
+                "pixel at the coarsest scale, which cannot be normalised: a larger batch or crop"
+            )
+        halves = train_halves(
+            self.data.train,
+            looks,
+            group.batch,
+            seed=self.settings.seed,
+            iterations=None if group.iterations is None else group.iterations * group.accumulate,
+            rank=self.fabric.global_rank,
+            world_size=self.fabric.world_size,
+            workers=data.workers,
+            pin_memory=self.fabric.device.type == "cuda",
+        )
+        if len(halves[0]) < group.accumulate:
+            raise DataError(
+                f"a half of the training images makes {len(halves[0])} batches, fewer than the "
+                f"{group.accumulate} of one step: accumulate fewer, or take more images"
+            )
+        return halves
+
+    # ---- one epoch -------------------------------------------------------------------------
+
+    def _epoch(
+        self, phase: str, epoch: int, optimizer: Any, halves: tuple[TrainBatches, TrainBatches]
+    ) -> EpochRecord:
+        started = time.monotonic()
+        group, is_search = self._phase(phase), phase == "search"
+        steps = len(halves[0]) // group.accumulate
+        # Pretraining and search see other crops in epochs of the same number.
+        number = epoch + (self.settings.pretrain.epochs if is_search else 0)
+        first, second = (half.epoch(number) for half in halves)
+        weight_losses, architecture_losses = [], []
+        for step in range(steps):
+            generator = self._generator(phase, epoch, step)
+            check = partial(self._check, (phase, epoch, step), halves[0], number)
+            weight_losses.append(self._weight_step(phase, first, optimizer, generator, check))
+            if is_search:
+                check = partial(self._check, (phase, epoch, step), halves[1], number)
+                architecture_losses.append(self._architecture_step(second, generator, check))
+            self.on_step(phase, epoch, step + 1, steps, weight_losses[-1])
+        share_buffers(self.fabric, self.supernet)
+        mean_loss = sum(weight_losses) / steps
+        if not is_search:
+            return EpochRecord(phase, epoch, time.monotonic() - started, mean_loss)
+        found = self._judged(epoch)
+        seconds = time.monotonic() - started
+        return EpochRecord(
+            phase, epoch, seconds, mean_loss, sum(architecture_losses) / steps, **found
+        )
+
+    def _judged(self, epoch: int) -> dict[str, Any]:
+        """What the architectures are worth after an epoch; moves lambda and adds to the archive."""
+        lambda_now = self.controller.value
+        miou = self._scores(self.student, self.problem.student_end)
+        teacher_miou = self._scores(self.teacher, self.problem.teacher_end)
+        found = self.archive.add(
+            epoch, self.problem, self.student, self.teacher, miou, teacher_miou
+        )
+        best = max(found.derived, key=lambda item: item.score)
+        self.controller = self.controller.after(best.latency_ms)
+        with torch.no_grad():
+            terms = self.problem.latency(self.student)
+            alpha = self.student.alpha.softmax(-1)
+        likeliest = alpha.argmax(-1)
+        skip = self.problem.skip_column
+        widths = self.student.gamma.argmax(-1)
+        narrowest = self.student.widths.index(min(self.student.widths))
+        return {
+            "lambda_per_ms": lambda_now,
+            "expected_ms": float(terms.expected_ms),
+            "penalty_ms": float(terms.penalty_ms),
+            "terms_ms": tuple(terms.terms_ms.tolist()),
+            "derived_ms": {name_of(item.scales): item.latency_ms for item in found.derived},
+            "fitted_ms": {name_of(item.scales): item.latency_ms for item in found.fitted},
+            "fitted_loss": {name_of(item.scales): item.loss for item in found.fitted},
+            "miou": {name_of(scales): value for scales, value in miou.items()},
+            "teacher_miou": {name_of(scales): value for scales, value in teacher_miou.items()},
+            "scores": {name_of(item.scales): item.score for item in found.derived},
+            "skip_share": None if skip is None else float((likeliest == skip).float().mean()),
+            "narrowest_share": float((widths == narrowest).float().mean()),
+            "largest_alpha": float(alpha.max(-1).values.mean()),
+        }
+
+    def _scores(self, relaxed: RelaxedArchitecture, end: int) -> dict[tuple[int, ...], float]:
+        return supernet_scores(
+            self.fabric,
+            self.supernet,
+            self._mixing(relaxed),
+            likeliest_widths(relaxed).values,
+            end,
+            self.data,
+            self.problem.branch_sets,
+            image_scale=self.settings.data.image_scale,
+            limit=self.settings.data.evaluate_images,
+        )
+
+    # ---- one step --------------------------------------------------------------------------
+
+    def _weight_step(
+        self,
+        phase: str,
+        batches: Iterator[Batch],
+        optimizer: Any,
+        generator: torch.Generator,
+        check: LossCheck,
+    ) -> float:
+        """A step on the supernet's weights; the loss, summed over passes and heads."""
+        group = self._phase(phase)
+        self.supernet.train()
+        optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.fabric.device)
+        for _ in range(group.accumulate):
+            batch = self._on_device(next(batches))
+            for relaxed, end, widths in self._weight_passes(phase, generator):
+                frozen = Mixing(*(part.detach() for part in self._mixing(relaxed)))
+                with self.fabric.autocast():
+                    loss = self._loss(batch, frozen, widths, end)
+                self.fabric.backward(loss / group.accumulate)
+                total += loss.detach() / group.accumulate
+        loss_now = check(float(mean_of(self.fabric, total)))
+        mean_gradients(self.fabric, self.supernet.parameters())
+        if group.clip is not None:
+            # Half precision looks for overflows itself and leaves such a step out.
+            self.fabric.clip_gradients(
+                self.supernet, optimizer, max_norm=group.clip, error_if_nonfinite=False
+            )
+        optimizer.step()
+        return loss_now
+
+    def _weight_passes(
+        self, phase: str, generator: torch.Generator
+    ) -> Iterator[tuple[RelaxedArchitecture, int, Widths]]:
+        """Sandwich rule: the widest, the narrowest, and drawn widths between them.
+
+        Drawn uniformly, twice, while pretraining, where the widest pass goes through the teacher's
+        ends and the others through the student's; from gamma, once, while searching.
+        """
+        student, end = self.student, self.problem.student_end
+        widest, narrowest = max(student.widths), min(student.widths)
+        yield (
+            self.teacher,
+            self.problem.teacher_end,
+            same_width(self.teacher, self.teacher.widths[0]),
+        )
+        if phase == "search":
+            drawn = gumbel_widths(student, generator)
+            yield student, end, Widths(drawn.values)
+            if widest != narrowest:
+                yield student, end, same_width(student, widest)
+                yield student, end, same_width(student, narrowest)
+            return
+        yield student, end, same_width(student, narrowest)
+        if widest != narrowest:
+            for _ in range(2):
+                yield student, end, random_widths(student, generator)
+
+    def _architecture_step(
+        self, batches: Iterator[Batch], generator: torch.Generator, check: LossCheck
+    ) -> float:
+        """A step on alpha, beta and gamma of both; the loss without the penalty."""
+        group = self.settings.search
+        self.supernet.train()
+        self._architecture_optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.fabric.device)
+        with _frozen(self.supernet):
+            for _ in range(group.accumulate):
+                batch = self._on_device(next(batches))
+                for relaxed, end in (
+                    (self.teacher, self.problem.teacher_end),
+                    (self.student, self.problem.student_end),
+                ):
+                    widths = gumbel_widths(relaxed, generator)
+                    with self.fabric.autocast():
+                        loss = self._loss(batch, self._mixing(relaxed), widths, end)
+                    self.fabric.backward(loss / group.accumulate)
+                    total += loss.detach() / group.accumulate
+            if self.controller.value:
+                penalty = self.controller.value * self.problem.latency(self.student).penalty_ms
+                self.fabric.backward(penalty)
+        loss_now = check(float(mean_of(self.fabric, total)))
+        mean_gradients(self.fabric, [*self.teacher.parameters(), *self.student.parameters()])
+        self._architecture_optimizer.step()
+        return loss_now
+
+    def _loss(self, batch: Batch, mixing: Mixing, widths: Widths, end: int) -> Tensor:
+        """The loss of one pass: hard pixels' cross entropy at 1/8, summed over the heads."""
+        outputs = self.supernet(batch.image, mixing, widths.values, end, widths.gates)
+        losses = [ohem_loss(logits.float(), batch.label) for logits in outputs.values()]
+        return torch.stack(losses).sum()
+
+    @staticmethod
+    def _mixing(relaxed: RelaxedArchitecture) -> Mixing:
+        found = relaxed.probabilities()
+        return Mixing(found.alpha, found.beta)
+
+    # ---- data and randomness ---------------------------------------------------------------
+
+    def _on_device(self, batch: Batch) -> Batch:
+        image, label = self.fabric.to_device(batch.image), self.fabric.to_device(batch.label)
+        if self.settings.is_channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
+        return Batch(image, label)
+
+    def _generator(self, phase: str, epoch: int, step: int) -> torch.Generator:
+        """Randomness of one step's widths, the same on every process."""
+        seed = random.Random(f"{self.settings.seed}/{phase}/{epoch}/{step}").getrandbits(63)
+        return torch.Generator().manual_seed(seed)
+
+    def _check(
+        self, place: tuple[str, int, int], half: TrainBatches, number: int, loss: float
+    ) -> float:
+        """The loss, if it is finite; else stop before the step is made, and say where."""
+        phase, epoch, step = place
+        count = self._phase(phase).accumulate
+        names = (
+            name
+            for batch in range(step * count, (step + 1) * count)
+            for name in half.names(number, batch)
+        )
+        where = f"{phase}, epoch {epoch}, step {step}, half {half.part!r}"
+        return finite_loss(loss, where, names, self.folder / "checkpoints")
+
+    # ---- checkpoints -----------------------------------------------------------------------
+
+    def _save(self, phase: str, epoch: int, optimizer: Any) -> None:
+        """Write where the run stands, on the first process."""
+        if self.fabric.is_global_zero:
+            save_checkpoint(
+                self.folder / "checkpoints",
+                "search",
+                {
+                    "space": json.dumps(self.problem.space.to_dict(), sort_keys=True),
+                    "classes": self.data.classes.count,
+                    "phase": phase,
+                    "epoch": epoch,
+                    "supernet": self.supernet.state_dict(),
+                    "teacher": self.teacher.state_dict(),
+                    "student": self.student.state_dict(),
+                    "latency": self.problem.latency.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "architecture_optimizer": self._architecture_optimizer.state_dict(),
+                    "scaler": self.fabric.strategy.precision.state_dict(),  # empty but in 16-mixed
+                    "controller": self.controller.to_dict(),
+                    "records": json.dumps([record.to_dict() for record in self.records]),
+                    "archive": self.archive.to_json(),
+                },
+            )
+        self.fabric.barrier()
+
+    def _restore(self) -> dict[str, Any]:
+        """Go back to the folder's last checkpoint; the phase and epoch to go on with."""
+        path = last_checkpoint(self.folder / "checkpoints")
+        if path is None:
+            return {"phase": PHASES[0], "epoch": 0, "optimizer": None}
+        state = load_checkpoint(path, "search")
+        space = json.dumps(self.problem.space.to_dict(), sort_keys=True)
+        if state["space"] != space:
+            raise CheckpointError(
+                f"{path} is of another space\n  there: {state['space']}\n  here:  {space}\n"
+                "search into another folder with --run"
+            )
+        if state["classes"] != self.data.classes.count:
+            raise CheckpointError(
+                f"{path} is of data with {state['classes']} classes, these have "
+                f"{self.data.classes.count}; search into another folder with --run"
+            )
+        self.supernet.load_state_dict(state["supernet"])
+        self.teacher.load_state_dict(state["teacher"])
+        self.student.load_state_dict(state["student"])
+        self.problem.latency.load_state_dict(state["latency"])
+        self._architecture_optimizer.load_state_dict(state["architecture_optimizer"])
+        if scaler := state.get("scaler"):
+            self.fabric.strategy.precision.load_state_dict(scaler)
+        self.controller = self.controller.restored(state["controller"])
+        self.records = [EpochRecord.from_dict(item) for item in json.loads(state["records"])]
+        self.archive.restore(state["archive"])
+        return state
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """The module's parameters take no gradient inside the block: none is computed, none leaks."""
+    parameters = [item for item in module.parameters() if item.requires_grad]
+    for item in parameters:
+        item.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for item in parameters:
+            item.requires_grad_(True)

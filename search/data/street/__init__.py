@@ -1,0 +1,1 @@
+"""Generated street scenes: a data set without a download."""

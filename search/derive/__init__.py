@@ -1,0 +1,1 @@
+"""From the weights of a search to one discrete network."""

@@ -1,0 +1,115 @@
+"""What a relaxed architecture's logits say, cell by cell, as plain numbers.
+
+Both ways of deriving a network read this: ours (``derive``) and the authors' (``released``).
+
+Symbols: L layers, N cells, K operators, W widths. A cell is a (layer, scale) of
+``FasterSegSpace.cells()``; a branch's path is given by the layers of its down cells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from latlut.errors import SpecError
+from latlut.search.supernet.relaxed import RelaxedArchitecture
+from latlut.spaces import Cell, FasterSegSpace
+from latlut.spaces.architecture import SCALES
+
+#: (layer, scale) of a supernet cell.
+Place = tuple[int, int]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The logits of every choice, and the width that every map chose.
+
+    Attributes:
+        alpha: per cell (K,) float64 logits, in the order of ``space.operators``.
+        beta: per cell with two inputs (2,) float64 logits, from the finer scale first.
+        width: per cell but the first the width of the map that enters it, in twelfths: the
+            argmax of gamma, of equal ones the first in ``relaxed.widths``.
+    """
+
+    space: FasterSegSpace
+    end_width: int
+    alpha: Mapping[Place, Floats]
+    beta: Mapping[Place, Floats]
+    width: Mapping[Place, int]
+
+    def operator(self, place: Place, with_skip: bool) -> str:
+        """The operator of largest alpha; of equal ones the first in ``space.operators``."""
+        logits = self.alpha[place].tolist()
+        names = self.space.operators
+        if not with_skip and "skip" in names:
+            logits[names.index("skip")] = -math.inf
+        return names[logits.index(max(logits))]
+
+    def skip_probability(self, place: Place) -> float:
+        """Softmax of alpha at skip; 0 in a space without it."""
+        if "skip" not in self.space.operators:
+            return 0.0
+        logits = self.alpha[place]
+        shares = np.exp(logits - logits.max())
+        return float(shares[self.space.operators.index("skip")] / shares.sum())
+
+    def branch_cells(self, downs: tuple[int, ...], kept: Mapping[int, str]) -> tuple[Cell, ...]:
+        """The cells of a branch from its path and the operators of the layers that it keeps.
+
+        A kept cell has the width of the map that enters the path's next cell, also where that
+        next cell was left out; the last kept cell has the head's width.
+        """
+        path = path_places(self.space.layers, downs)
+        final = max(kept)
+        return tuple(
+            Cell(
+                operator,
+                self.end_width if layer == final else self.width[path[layer + 1]],
+                layer in downs,
+            )
+            for layer, operator in sorted(kept.items())
+        )
+
+
+def choices_of(relaxed: RelaxedArchitecture) -> Choices:
+    """The choices that a relaxed architecture's logits stand for.
+
+    Raises:
+        SpecError: a logit that is not finite, with its parameter and cell.
+    """
+    cells = relaxed.space.cells()
+    two_way = [cells[row] for row in relaxed.two_way]
+    tables: dict[str, dict[Place, Floats]] = {}
+    for name, places in (("alpha", cells), ("beta", two_way), ("gamma", cells[1:])):
+        values = getattr(relaxed, name).detach().double().cpu().numpy()
+        for row, (layer, scale) in zip(values, places, strict=True):
+            if not np.isfinite(row).all():
+                raise SpecError(
+                    f"{name} of the cell at layer {layer}, 1/{scale} is {row.tolist()}: "
+                    "a network cannot be derived from logits that are not finite"
+                )
+        tables[name] = dict(zip(places, values, strict=True))
+    width = {place: relaxed.widths[int(row.argmax())] for place, row in tables["gamma"].items()}
+    return Choices(relaxed.space, relaxed.end_width, tables["alpha"], tables["beta"], width)
+
+
+@cache
+def path_places(layers: int, downs: tuple[int, ...]) -> tuple[Place, ...]:
+    """The cell of each layer on a path that downsamples in the layers ``downs``."""
+    return tuple((layer, 8 * 2 ** sum(down < layer for down in downs)) for layer in range(layers))
+
+
+def minimum_depth(layers: int, scale: int) -> int:
+    """Cells that a branch down to 1/scale has at least: round(L / 3), and 2 per downsampling.
+
+    Never more than L: a space of 3 or 4 layers keeps every cell of a 1/32 branch.
+
+    Source: the authors' code.
+    """
+    return min(layers, round(layers / 3) + 2 * SCALES.index(scale))

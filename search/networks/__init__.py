@@ -1,0 +1,1 @@
+"""Networks to train, count, compare and deploy; found by name."""

@@ -1,0 +1,203 @@
+"""A trained network on disk: ``model.safetensors`` beside ``model.json``, in one folder.
+
+    model.json    {"format": "latlut model", "version": 1, "kind": "architecture" or "baseline",
+                   "architecture": {...} or the baseline's name, "num_classes", "classes",
+                   "colours", "data", "input_size", "image_scale", "epoch", "mean_iou"}
+
+Weights are written whole under another name, then moved into place: a full disk leaves the file
+that was there before.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from latlut.errors import ImportFileError, LatlutError
+from latlut.search.data.classes import Classes
+from latlut.search.networks.network import SegmentationNetwork
+from latlut.search.runs.checkpoints import CheckpointError
+from latlut.spaces import Architecture
+
+FORMAT = "latlut model"
+VERSION = 1
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a trained network is.
+
+    Attributes:
+        architecture: an Architecture, or the name of a baseline.
+        classes: names and colours of what it tells apart.
+        data: what it was trained on.
+        input_size: (height, width) in pixels of the images that it is meant for, after scaling.
+        image_scale: factor by which images are scaled before they enter it.
+        epoch: whose weights these are, from 0; None if not known.
+        mean_iou: their score on the validation set, a fraction; NaN if not known.
+    """
+
+    architecture: Architecture | str
+    classes: Classes
+    data: str
+    input_size: tuple[int, int]
+    image_scale: float = 1.0
+    epoch: int | None = None
+    mean_iou: float = math.nan
+
+    @property
+    def kind(self) -> str:
+        """``architecture`` or ``baseline``."""
+        return "baseline" if isinstance(self.architecture, str) else "architecture"
+
+    @property
+    def num_classes(self) -> int:
+        """Channels of the logits."""
+        return self.classes.count
+
+    def at(self, epoch: int, mean_iou: float) -> ModelFacts:
+        """The same network as it was after an epoch."""
+        return replace(self, epoch=epoch, mean_iou=mean_iou)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, complete."""
+        own = self.architecture
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "kind": self.kind,
+            "architecture": own if isinstance(own, str) else json.loads(own.to_json()),
+            "num_classes": self.num_classes,
+            "classes": list(self.classes.names),
+            "colours": [list(colour) for colour in self.classes.colours],
+            "data": self.data,
+            "input_size": list(self.input_size),
+            "image_scale": self.image_scale,
+            "epoch": self.epoch,
+            "mean_iou": None if math.isnan(self.mean_iou) else self.mean_iou,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelFacts:
+        """The facts that ``to_dict`` wrote.
+
+        Raises:
+            ImportFileError: something else, or of a newer version.
+        """
+        if values.get("format") != FORMAT or values.get("version") != VERSION:
+            raise ImportFileError(
+                f'expected "format": "{FORMAT}" and "version": {VERSION}, received '
+                f"{values.get('format')!r} and {values.get('version')!r}"
+            )
+        try:
+            own = values["architecture"]
+            score = values["mean_iou"]
+            height, width = values["input_size"]
+            return cls(
+                own if isinstance(own, str) else Architecture.from_json(json.dumps(own)),
+                Classes(
+                    tuple(values["classes"]),
+                    tuple((int(r), int(g), int(b)) for r, g, b in values["colours"]),
+                ),
+                values["data"],
+                (int(height), int(width)),
+                float(values["image_scale"]),
+                values["epoch"],
+                math.nan if score is None else float(score),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ImportFileError(f"not the description of a model: {error}") from error
+
+
+def save_model(folder: Path, network: nn.Module, facts: ModelFacts) -> Path:
+    """Write the network's weights and what it is; the folder.
+
+    Args:
+        folder: made where it is missing.
+        network: on any device; auxiliary heads are written too.
+
+    Raises:
+        CheckpointError: it cannot be written (disk full, read-only); what was there before stays.
+    """
+    state = {
+        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
+    }
+    text = json.dumps(facts.to_dict(), indent=2) + "\n"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(folder / WEIGHTS, lambda part: save_file(state, part))
+        _replace(folder / DESCRIPTION, lambda part: part.write_text(text, encoding="utf-8"))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"cannot write the model {folder}: {error}; the one before it is unharmed"
+        ) from error
+    return folder
+
+
+def load_model(path: str | Path) -> tuple[nn.Module, ModelFacts]:
+    """A trained network in evaluation mode on the CPU, and what it is.
+
+    Args:
+        path: the folder of a training, or its ``model.json`` or ``model.safetensors``.
+
+    Returns:
+        image (B, 3, H, W), ImageNet-normalised, -> logits (B, C, H, W); an Architecture is a
+        ``SegmentationNetwork``.
+
+    Raises:
+        ImportFileError: no trained model there, or one that cannot be read.
+        LatlutError: weights of another network than the description names.
+    """
+    folder = Path(path)
+    folder = folder.parent if folder.name in (WEIGHTS, DESCRIPTION) else folder
+    for name in (DESCRIPTION, WEIGHTS):
+        if not (folder / name).is_file():
+            raise ImportFileError(
+                f"no trained model in {path}: {folder / name} is missing; "
+                f"train one with: latlut train --arch FILE --run {folder}"
+            )
+    try:
+        values = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        facts = ModelFacts.from_dict(values if isinstance(values, dict) else {})
+        state = load_file(folder / WEIGHTS)
+    except (OSError, ValueError, SafetensorError, ImportFileError) as error:
+        raise ImportFileError(f"{folder}: the model cannot be read: {error}") from error
+    network = _network(facts, state)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise LatlutError(
+            f"{folder}: the weights are of another network than {DESCRIPTION} names: "
+            + " ".join(str(error).split())[:300]
+        ) from error
+    return network.eval(), facts
+
+
+def _network(facts: ModelFacts, state: Mapping[str, Tensor]) -> nn.Module:
+    if isinstance(facts.architecture, str):
+        from latlut.search.networks.baselines import build_baseline
+
+        return build_baseline(facts.architecture, facts.num_classes)
+    has_auxiliary = any(name.startswith("auxiliary_heads.") for name in state)
+    return SegmentationNetwork(facts.architecture, has_auxiliary=has_auxiliary)
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    part = path.with_name(f"{path.name}.part")
+    try:
+        write(part)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""The supernet's expected latency, differentiable, from a table."""

@@ -1,0 +1,1 @@
+"""What every run shares: its folder, settings, checkpoints, processes."""

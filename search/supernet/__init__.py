@@ -1,0 +1,1 @@
+"""The weight-sharing network that a search trains."""

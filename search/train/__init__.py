@@ -1,0 +1,1 @@
+"""A training run, and how well a network segments."""

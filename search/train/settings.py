@@ -1,0 +1,107 @@
+"""Settings of a training: validated values from a preset's TOML file, overridden by flags.
+
+The shipped presets are ``tiny`` (a CPU, minutes), ``small`` (one GPU, about an hour) and ``paper``
+(FasterSeg's own numbers), in ``profiles/trainings/``. A run folder holds the settings that were in
+force, all of them, as ``settings.json``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from latlut.search.cosearch.settings import (
+    Count,
+    DataSettings,
+    NotNegative,
+    PhaseSettings,
+    Positive,
+    Whole,
+)
+from latlut.search.runs.setting_files import load_preset
+from latlut.search.train.losses import OHEM_THRESHOLD, Direction
+
+
+class TrainDataSettings(DataSettings):
+    """Data set and sizes, as in a search.
+
+    ``corrupt`` says what files mean that cannot be used: the end of the run before it starts
+    (``fatal``), or that they are named and left out (``skip``).
+    """
+
+    corrupt: Literal["fatal", "skip"] = "fatal"
+
+
+class ScheduleSettings(PhaseSettings):
+    """How long, on what crops, and at which rate; the numbers of a search's phase.
+
+    ``decay`` is ``exponential`` (the rate falls by ``lr_decay`` after each epoch) or ``poly``
+    (it falls with each step as (1 - progress) ** ``poly_power``). ``warmup_steps`` first steps
+    raise it linearly. ``ema`` keeps an exponential average of the weights with this decay, which
+    is then what is evaluated and stored as the model. ``evaluate_every`` so many epochs, and after
+    the last one, the network is evaluated.
+    """
+
+    epochs: Count
+    batch: Count = 12
+    crop: tuple[Count, Count] = (512, 1024)
+    lr: Positive = 0.01
+    lr_decay: Annotated[float, Field(gt=0, le=1)] = 0.992
+    clip: Positive | None = None
+    decay: Literal["exponential", "poly"] = "exponential"
+    poly_power: Positive = 0.9
+    warmup_steps: Whole = 0
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    evaluate_every: Count = 1
+
+
+class LossSettings(BaseModel):
+    """The loss: hard pixels' cross entropy of all heads, and the teacher's share.
+
+    ``label_stride`` takes every so many rows and columns of the labels; logits are enlarged to
+    what is left. ``distillation`` and its ``direction`` (see ``losses.distillation_loss``) count
+    where there is a teacher.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ohem_threshold: Annotated[float, Field(gt=0, le=1)] = OHEM_THRESHOLD
+    auxiliary: NotNegative = 0.2
+    distillation: NotNegative = 1.0
+    direction: Direction = "teacher_student"
+    label_stride: Count = 1
+
+
+class TrainSettings(BaseModel):
+    """All settings of a training."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: Whole = 0
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    is_channels_last: bool = False
+    data: TrainDataSettings = TrainDataSettings()
+    schedule: ScheduleSettings
+    loss: LossSettings = LossSettings()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, complete."""
+        return self.model_dump(mode="json")
+
+
+def load_train_settings(
+    name_or_path: str | Path, overrides: Mapping[str, object] | None = None
+) -> TrainSettings:
+    """The settings of a shipped preset or of a TOML file, with overrides.
+
+    Args:
+        name_or_path: ``"tiny"``, or a file.
+        overrides: dotted name -> value, ``{"schedule.epochs": 5}``.
+
+    Raises:
+        UnknownNameError, ImportFileError, SpecError: see ``setting_files.load_preset``.
+    """
+    return load_preset(TrainSettings, "trainings", name_or_path, overrides)

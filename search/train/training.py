@@ -1,0 +1,330 @@
+"""The training of one network from scratch, with a teacher or without.
+
+The loss is the cross entropy of hard pixels at the main head, plus a share of that of the
+auxiliary heads, plus the divergence from the teacher. Each epoch ends with a checkpoint; the
+network is evaluated on whole validation images, and the best and the last one are stored as
+models (``model_files``).
+
+All randomness (order, augmentation, dropout) comes from the seed and the epoch's number: a run
+that was killed goes on from its last checkpoint and ends, on a CPU, in the same bits.
+
+Source: FasterSeg, Sec. 3.3 and the authors' code. Theirs lets ignored pixels count in the
+distillation and averages it over classes; see ``losses``.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from latlut.errors import DataError, SpecError
+from latlut.search.data.augment import Augmentation
+from latlut.search.data.classes import Classes
+from latlut.search.data.dataset import SegmentationData
+from latlut.search.data.loading import Batch, TrainBatches
+from latlut.search.networks.model_files import ModelFacts, save_model
+from latlut.search.networks.network import SegmentationNetwork, main_logits
+from latlut.search.runs.divergence import finite_loss
+from latlut.search.runs.processes import mean_gradients, mean_of, share_buffers
+from latlut.search.train.averaging import MovingAverage
+from latlut.search.train.evaluating import evaluate
+from latlut.search.train.loss import training_loss
+from latlut.search.train.rates import learning_rate
+from latlut.search.train.records import TrainEpoch, best_epoch
+from latlut.search.train.settings import TrainSettings
+from latlut.search.train.state import restore_training, save_training
+from latlut.spaces import Architecture
+
+#: Told after each step: epoch, step, steps in the epoch, loss.
+StepListener = Callable[[int, int, int, float], None]
+#: Told after each epoch, with the training as it stands.
+EpochListener = Callable[[TrainEpoch, "Training"], None]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training came to.
+
+    Attributes:
+        best_epoch: from 0; its model is in the run's folder.
+        best_mean_iou, last_mean_iou: on the validation set, fractions.
+        classes: what was learnt.
+        records: of all epochs.
+    """
+
+    best_epoch: int
+    best_mean_iou: float
+    last_mean_iou: float
+    classes: Classes
+    records: tuple[TrainEpoch, ...]
+
+
+class Training:
+    """One training, from the first step to the stored models.
+
+    Args:
+        network: image (B, 3, H, W) -> in training mode ``TrainOutputs``, in evaluation mode logits
+            of the data's classes at any size.
+        data: images to train on.
+        settings: everything else.
+        folder: of the run; holds ``checkpoints/``, the best model, and the last in ``last/``.
+        teacher: image -> logits in evaluation mode; the student learns from it.
+        name: of a baseline; an architecture's network needs none.
+        fabric: devices, precision and processes, launched; one CPU process if not given.
+        on_step, on_epoch: listeners.
+
+    Raises:
+        SpecError: a network or teacher of another number of classes than the data, a network that
+            is neither an architecture's nor has a name.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        data: SegmentationData,
+        settings: TrainSettings,
+        folder: Path,
+        teacher: nn.Module | None = None,
+        *,
+        name: str | None = None,
+        fabric: Fabric | None = None,
+        on_step: StepListener | None = None,
+        on_epoch: EpochListener | None = None,
+    ) -> None:
+        self.network, self.data, self.settings, self.folder = network, data, settings, folder
+        self.teacher = teacher if settings.loss.distillation else None
+        self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
+        self.on_step = on_step or (lambda *_: None)
+        self.on_epoch = on_epoch or (lambda *_: None)
+        self._check_classes()
+        self.facts = self._facts(name)
+        for module in filter(None, (network, self.teacher)):
+            self.fabric.to_device(module)  # moves it in place
+            if settings.is_channels_last:
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        decay = settings.schedule.ema
+        self.average = None if decay is None else MovingAverage(network, decay)
+        self.records: list[TrainEpoch] = []
+
+    @property
+    def model(self) -> nn.Module:
+        """What is evaluated and stored: the network, or its moving average."""
+        return self.network if self.average is None else self.average.module
+
+    def run(self) -> TrainingResult:
+        """Run what is left of the training.
+
+        Raises:
+            DivergedError: a loss that is not finite; the last checkpoint is from before.
+            CheckpointError: the folder's checkpoint is of another training, or a checkpoint or
+                model cannot be written.
+            DataError: a file that cannot be used, fewer images than a batch.
+        """
+        schedule = self.settings.schedule
+        batches, optimizer = self.batches(), self._optimizer()
+        first = restore_training(self.folder / "checkpoints", self, optimizer)
+        for epoch in range(first, schedule.epochs):
+            record = self._epoch(epoch, optimizer, batches)
+            self.records.append(record)
+            self._store(record, optimizer)
+            self.on_epoch(record, self)
+        best, last = best_epoch(self.records), self.records[-1]
+        assert best is not None and best.mean_iou is not None and last.mean_iou is not None
+        return TrainingResult(
+            best.epoch, best.mean_iou, last.mean_iou, self.data.classes, tuple(self.records)
+        )
+
+    def batches(self) -> TrainBatches:
+        """The training batches of this process.
+
+        Raises:
+            DataError: fewer images than one batch of all processes, or one step of batches.
+        """
+        schedule, data = self.settings.schedule, self.settings.data
+        looks = Augmentation(
+            schedule.crop,
+            scales=data.crop_scales,
+            image_scale=data.image_scale,
+            label_stride=self.settings.loss.label_stride,
+        )
+        iterations = schedule.iterations
+        batches = TrainBatches(
+            self.data.train,
+            looks,
+            schedule.batch,
+            seed=self.settings.seed,
+            iterations=None if iterations is None else iterations * schedule.accumulate,
+            rank=self.fabric.global_rank,
+            world_size=self.fabric.world_size,
+            workers=data.workers,
+            pin_memory=self.fabric.device.type == "cuda",
+        )
+        if len(batches) < schedule.accumulate:
+            raise DataError(
+                f"the training images make {len(batches)} batches, fewer than the "
+                f"{schedule.accumulate} of one step: accumulate fewer, or take more images"
+            )
+        return batches
+
+    def _optimizer(self) -> Any:
+        schedule = self.settings.schedule
+        return self.fabric.setup_optimizers(
+            torch.optim.SGD(
+                self.network.parameters(),
+                lr=schedule.lr,
+                momentum=schedule.momentum,
+                weight_decay=schedule.weight_decay,
+            )
+        )
+
+    def _epoch(self, epoch: int, optimizer: Any, batches: TrainBatches) -> TrainEpoch:
+        started = time.monotonic()
+        schedule = self.settings.schedule
+        steps = len(batches) // schedule.accumulate
+        sums: dict[str, Tensor] = {}
+        total = rate = 0.0
+        self.network.train()
+        if self.teacher is not None:
+            self.teacher.eval()
+        drawn = batches.epoch(epoch)
+        text = f"{self.settings.seed}/train/{epoch}/{self.fabric.global_rank}"
+        with _seeded(random.Random(text).getrandbits(63), self.fabric.device):  # dropout
+            for step in range(steps):
+                rate = learning_rate(schedule, epoch, step, steps)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                loss = self._step(drawn, optimizer, sums, (epoch, step, batches))
+                if self.average is not None:
+                    self.average.update(self.network)
+                total += loss
+                self.on_step(epoch, step + 1, steps, loss)
+        share_buffers(self.fabric, self.network)
+        if self.average is not None:
+            share_buffers(self.fabric, self.average.module)
+        means: dict[str, Any] = {
+            name: float(mean_of(self.fabric, value)) / (steps * schedule.accumulate)
+            for name, value in sums.items()
+        }
+        found = self._judged() if self._is_judged(epoch) else {}
+        seconds = time.monotonic() - started
+        return TrainEpoch(epoch, seconds, total / steps, rate=rate, **means, **found)
+
+    def _step(
+        self,
+        drawn: Iterator[Batch],
+        optimizer: Any,
+        sums: dict[str, Tensor],
+        place: tuple[int, int, TrainBatches],
+    ) -> float:
+        """A step on the weights; its loss. Adds the parts of the loss to ``sums``."""
+        schedule = self.settings.schedule
+        optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.fabric.device)
+        for _ in range(schedule.accumulate):
+            loss = self._loss(self._on_device(next(drawn)), sums)
+            self.fabric.backward(loss / schedule.accumulate)
+            total += loss.detach() / schedule.accumulate
+        epoch, step, batches = place
+        now = finite_loss(
+            float(mean_of(self.fabric, total)),
+            f"epoch {epoch}, step {step}",
+            (
+                name
+                for number in range(step * schedule.accumulate, (step + 1) * schedule.accumulate)
+                for name in batches.names(epoch, number)
+            ),
+            self.folder / "checkpoints",
+        )
+        mean_gradients(self.fabric, self.network.parameters())
+        if schedule.clip is not None:
+            # Half precision looks for overflows itself and leaves such a step out.
+            self.fabric.clip_gradients(
+                self.network, optimizer, max_norm=schedule.clip, error_if_nonfinite=False
+            )
+        optimizer.step()
+        return now
+
+    def _loss(self, batch: Batch, sums: dict[str, Tensor]) -> Tensor:
+        taught = None
+        with self.fabric.autocast():
+            outputs = self.network(batch.image)
+            if self.teacher is not None:
+                with torch.no_grad():
+                    taught = main_logits(self.teacher(batch.image))
+        loss = training_loss(outputs, batch.label, self.settings.loss, taught)
+        for name, value in loss.parts.items():
+            sums[name] = value + sums[name] if name in sums else value
+        return loss.total
+
+    def _is_judged(self, epoch: int) -> bool:
+        schedule = self.settings.schedule
+        return (epoch + 1) % schedule.evaluate_every == 0 or epoch + 1 == schedule.epochs
+
+    def _judged(self) -> dict[str, Any]:
+        data = self.settings.data
+        score = evaluate(
+            self.model,
+            self.data.val,
+            self.data.classes,
+            fabric=self.fabric,
+            image_scale=data.image_scale,
+            limit=data.evaluate_images,
+            workers=data.workers,
+        )
+        return {
+            "mean_iou": score.mean_iou,
+            "pixel_accuracy": score.pixel_accuracy,
+            "class_iou": score.class_iou,
+        }
+
+    def _store(self, record: TrainEpoch, optimizer: Any) -> None:
+        """Write the models of a judged epoch, then where the run stands, on the first process."""
+        if self.fabric.is_global_zero:
+            if record.mean_iou is not None:
+                facts = self.facts.at(record.epoch, record.mean_iou)
+                if best_epoch(self.records) is record:
+                    save_model(self.folder, self.model, facts)
+                save_model(self.folder / "last", self.model, facts)
+            save_training(self.folder / "checkpoints", self, optimizer)
+        self.fabric.barrier()
+
+    def _on_device(self, batch: Batch) -> Batch:
+        image, label = self.fabric.to_device(batch.image), self.fabric.to_device(batch.label)
+        if self.settings.is_channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
+        return Batch(image, label)
+
+    def _check_classes(self) -> None:
+        for role, module in (("network", self.network), ("teacher", self.teacher)):
+            own = getattr(module, "architecture", None)
+            if isinstance(own, Architecture) and own.num_classes != self.data.classes.count:
+                raise SpecError(
+                    f"the {role} has {own.num_classes} classes, {self.data.name} "
+                    f"{self.data.classes.count}: take one that was trained on this data"
+                )
+
+    def _facts(self, name: str | None) -> ModelFacts:
+        own = self.network.architecture if isinstance(self.network, SegmentationNetwork) else name
+        if own is None:
+            raise SpecError("a network that is no architecture's needs the name of its baseline")
+        height, width = self.data.val[0].label.shape
+        scale = self.settings.data.image_scale
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        return ModelFacts(own, self.data.classes, self.data.name, size, scale)
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """PyTorch's global generators, seeded inside the block and put back after it."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

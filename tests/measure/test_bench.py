@@ -1,0 +1,285 @@
+"""Benchmarks of whole networks: with a scripted engine the latency is known."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from fake_engine import FakeEngine, work_ns
+from onnx_models import segmenter
+from torch import nn
+
+from latlut.cli import main
+from latlut.engines import engine_class
+from latlut.errors import ParityError, SpecError
+from latlut.machine.lock import device_lock
+from latlut.measure.bench import (
+    BenchSettings,
+    bench_module,
+    bench_onnx,
+    bench_workload,
+    bench_workloads,
+    paper_reading,
+)
+from latlut.measure.bench_result import BenchResult
+from latlut.measure.timing import TimingSettings
+from latlut.operators.workloads import GraphCache, ModuleWorkload, Workload
+from latlut.spaces import Architecture, FasterSegSpace
+
+SIZE = (64, 96)
+QUICK = BenchSettings(
+    passes=2,
+    timing=TimingSettings(min_samples=3, max_samples=20, min_time_s=0.0, time_cap_s=0.01),
+)
+
+
+@pytest.fixture
+def network() -> Architecture:
+    return FasterSegSpace(layers=4, widths=(4,), stem_head_widths=(4,)).sample(3)
+
+
+@pytest.fixture
+def workload(network: Architecture) -> Workload:
+    return Workload.from_nodes(network.nodes(SIZE), "a network")
+
+
+def test_the_latency_is_the_scripted_one_inside_its_interval(workload: Workload) -> None:
+    truth_ms = work_ns(workload) * np.exp(-1.2816 * 0.01) / 1e6  # p10 of a lognormal
+    hits = 0
+    for seed in range(20):
+        found = bench_workload(FakeEngine(noise=0.01, seed=seed), workload)
+        assert found.latency_ms == pytest.approx(truth_ms, rel=0.01)
+        hits += found.ci_low_ms <= truth_ms <= found.ci_high_ms
+    assert hits >= 17  # 95% of them, less what 20 draws can differ by
+
+
+def test_speed_is_images_per_second(network: Architecture) -> None:
+    workload = Workload.from_nodes(network.nodes(SIZE, batch=4), "four images")
+    found = bench_workload(FakeEngine(), workload)
+    assert found.batch == 4
+    assert found.fps == pytest.approx(4e3 / found.latency_ms)
+    assert found.fps_interval == pytest.approx((4e3 / found.ci_high_ms, 4e3 / found.ci_low_ms))
+
+
+def test_percentiles_rise_and_enclose_the_mean(workload: Workload) -> None:
+    found = bench_workload(FakeEngine(noise=0.1), workload)
+    values = list(found.percentiles_ms.values())
+    assert values == sorted(values)
+    assert values[0] < found.mean_ms < values[-1]
+    truth_ms = work_ns(workload) / 1e6
+    assert found.percentiles_ms[50] == pytest.approx(truth_ms, rel=0.05)
+    assert found.samples >= 5 * 10
+
+
+def test_passes_that_differ_widen_the_interval(workload: Workload) -> None:
+    engine = FakeEngine(noise=0.001)
+    engine.speed = lambda runs: 1.0 + 0.2 * (len(engine.opened) % 2)  # every second pass is slow
+    found = bench_workload(engine, workload)
+    assert len(found.readings_ms) == 5
+    assert max(found.readings_ms) / min(found.readings_ms) == pytest.approx(1.2, rel=0.02)
+    assert found.ci_high_ms / found.ci_low_ms > 1.2
+    assert any(warning.startswith("interval of") for warning in found.warnings)
+
+
+def test_one_pass_has_no_interval(workload: Workload) -> None:
+    found = bench_workload(FakeEngine(), workload, BenchSettings(passes=1))
+    assert math.isnan(found.ci_low_ms) and math.isnan(found.fps_interval[1])
+    assert "interval unknown after one pass" in found.warnings
+    with pytest.raises(SpecError, match="passes"):
+        BenchSettings(passes=0)
+
+
+def test_networks_take_turns_in_every_pass_with_fresh_sessions(network: Architecture) -> None:
+    engine = FakeEngine()
+    workloads = [
+        Workload.from_nodes(network.nodes(size), f"at {size[0]}") for size in (SIZE, (96, 96))
+    ]
+    found = bench_workloads(engine, workloads, BenchSettings(passes=6))
+    assert [item.name for item in found] == ["at 64", "at 96"]
+    assert found[0].latency_ms < found[1].latency_ms
+    passes = [tuple(engine.opened[start : start + 2]) for start in range(0, 12, 2)]
+    assert all(set(item) == {"at 64", "at 96"} for item in passes)
+    assert len(Counter(passes)) == 2  # in both orders
+    assert engine.closed == len(engine.opened) == 12
+
+
+def test_an_engine_that_computes_something_else_is_not_timed(workload: Workload) -> None:
+    engine = FakeEngine()
+    engine.wrong.add(workload.name)
+    with pytest.raises(ParityError, match="nothing was timed"):
+        bench_workload(engine, workload)
+    assert engine.runs == 0
+    found = bench_workload(engine, workload, BenchSettings(passes=2, is_checked=False))
+    assert found.difference is None
+
+
+class TestPaperProtocol:
+    def test_the_mean_of_six_seconds(self, workload: Workload) -> None:
+        engine = FakeEngine(noise=0.05, seed=1)
+        settings = BenchSettings(passes=3, has_paper_protocol=True)
+        found = bench_workload(engine, workload, settings)
+        assert found.paper is not None
+        mean_ms = work_ns(workload) * np.exp(0.05**2 / 2) / 1e6
+        assert found.paper.mean_ms == pytest.approx(mean_ms, rel=0.005)
+        assert found.paper.seconds == pytest.approx(6.0, rel=0.02)
+        assert found.paper.fps == pytest.approx(1e3 / found.paper.mean_ms)
+        assert len(found.readings_ms) == 3
+        assert engine.closed == 4  # a session of its own
+
+    def test_a_network_slower_than_the_protocol_is_run_once(self, workload: Workload) -> None:
+        engine = FakeEngine(noise=0.0)
+        engine.speed = lambda runs: 1e10 / work_ns(workload)  # ten seconds a run
+        with engine.load(workload) as session:
+            found = paper_reading(session)
+        assert (found.runs, found.mean_ms) == (1, pytest.approx(10e3))
+
+    def test_only_with_batch_one(self, network: Architecture) -> None:
+        two = Workload.from_nodes(network.nodes(SIZE, batch=2), "two images")
+        engine = FakeEngine()
+        with pytest.raises(SpecError, match="batch 1, received 2"):
+            bench_workload(engine, two, BenchSettings(has_paper_protocol=True))
+        assert engine.opened == []
+
+
+class TestInsideTheClock:
+    @pytest.mark.parametrize("has_upsample", [False, True])
+    @pytest.mark.parametrize("has_argmax", [False, True])
+    def test_of_an_onnx_file(self, has_upsample: bool, has_argmax: bool) -> None:
+        content = segmenter(has_upsample=has_upsample, has_argmax=has_argmax)
+        found = bench_onnx(engine_class("onnxruntime")(), content, settings=QUICK)
+        contents = found.contents
+        assert (contents.has_upsample, contents.has_argmax) == (has_upsample, has_argmax)
+        inside = contents.describe().partition("inside the clock:")[2].partition("; outside:")
+        assert ("enlarging" in inside[0]) == has_upsample
+        assert ("best class" in inside[0]) == has_argmax
+        assert "copies" in inside[2]
+        assert found.to_dict()["inside_the_clock"]["argmax"] == has_argmax  # type: ignore[index]
+
+    @pytest.mark.parametrize("has_upsample", [False, True])
+    def test_of_an_architecture(self, network: Architecture, has_upsample: bool) -> None:
+        nodes = network.nodes(SIZE)
+        kept = nodes if has_upsample else nodes[:-1]
+        found = bench_workload(FakeEngine(), Workload.from_nodes(kept, "a network"))
+        assert found.contents.has_upsample == has_upsample
+        assert not found.contents.has_argmax
+        assert found.contents.output_shapes == ((1, 19, *(SIZE if has_upsample else (8, 12))),)
+
+
+class ClassMap(nn.Module):
+    """The best of four channels that a convolution gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.conv(image).argmax(dim=1)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "pytorch"])
+def test_a_module_with_its_own_weights(name: str) -> None:
+    if not engine_class(name).availability().is_available:
+        pytest.skip(engine_class(name).availability().reason)
+    engine = engine_class(name)()
+    found = bench_module(engine, ClassMap().eval(), (16, 24), batch=2, settings=QUICK)
+    assert found.name == "ClassMap"
+    assert found.contents.output_shapes == ((2, 16, 24),)
+    assert found.contents.has_upsample and found.contents.has_argmax
+    assert found.difference is not None and found.difference < 0.01
+    assert found.engine["name"] == name and found.engine["threads"] == 1
+
+
+def test_a_module_s_weights_are_never_taken_from_the_cache(tmp_path: Path) -> None:
+    cache = GraphCache(tmp_path)
+    first, second = (Workload.from_module(ClassMap().eval(), [(1, 3, 8, 8)], "same") for _ in "ab")
+    assert cache.onnx_bytes(first) != cache.onnx_bytes(second)
+    assert cache.size_bytes() == 0
+
+
+def test_a_module_in_training_mode_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"call \.eval\(\) first"):
+        ModuleWorkload("a network", ((1, 3, 8, 8),), ClassMap())
+
+
+# ---- the command ----
+
+
+def call(*words: str):
+    return CliRunner().invoke(main, ["bench", *words])
+
+
+def json_of(*words: str) -> dict:
+    result = call(*words, "--passes", "2", "--json", "--quiet")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+class TestCommand:
+    @pytest.fixture
+    def model(self, tmp_path: Path) -> str:
+        path = tmp_path / "model.onnx"
+        path.write_bytes(segmenter(("n", 3, "h", "w"), has_argmax=True))
+        return str(path)
+
+    def test_an_onnx_file_with_open_sides(self, model: str) -> None:
+        found = json_of(model, "--cpu", "--input", "32x48", "--batch", "2")
+        assert found["inside_the_clock"]["input_shapes"] == [[2, 3, 32, 48]]
+        assert found["inside_the_clock"]["argmax"] is True
+        assert found["fps"] == pytest.approx(2e3 / found["latency_ms"])
+        assert found["paper_protocol"] is None
+
+    def test_an_architecture_with_and_without_its_parts(
+        self, network: Architecture, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "network.json"
+        network.save(file)
+        base = (str(file), "--cpu", "--input", "64x96")
+        logits = json_of(*base, "--no-upsample", "--classes", "5")
+        assert logits["inside_the_clock"]["output_shapes"] == [[1, 5, 8, 12]]
+        classes = json_of(*base, "--argmax", "--engine", "pytorch", "--statistic", "median")
+        assert classes["inside_the_clock"]["output_shapes"] == [[1, 64, 96]]
+        assert classes["statistic"] == "median"
+
+    def test_what_people_see(self, model: str) -> None:
+        result = call(model, "--cpu", "--input", "32x48", "--passes", "2")
+        assert result.exit_code == 0, result.output
+        for text in ("latency", "FPS", "p50", "inside the clock", "ONNX Runtime", "of the pixels"):
+            assert text in result.stdout
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["MODEL"], "leaves its size open.*--input"),
+            (["MODEL", "--input", "32x48", "--engine", "pytorch"], "does not read"),
+            (["MODEL", "--input", "32x48", "--argmax"], "measured as it is"),
+            (["none.onnx"], "no such file"),
+            ([__file__], "no network that can be read"),
+            (["fasterseg-studnet"], "did you mean 'fasterseg-student'"),
+            (["MODEL", "--input", "32x48", "--batch", "2", "--protocol", "paper"], "batch 1"),
+        ],
+    )
+    def test_refusals(self, model: str, words: list[str], message: str) -> None:
+        result = call(*[model if word == "MODEL" else word for word in words], "--cpu")
+        assert result.exit_code == 2
+        assert re.search(message, result.stderr, re.DOTALL), result.stderr
+
+    def test_a_device_that_is_being_measured_on_is_refused(self, model: str) -> None:
+        with device_lock("cpu"):
+            result = call(model, "--cpu", "--input", "32x48")
+        assert result.exit_code == 2
+        assert "measur" in result.stderr
+
+
+def test_a_result_is_one_json_document(workload: Workload) -> None:
+    found = bench_workload(FakeEngine(), workload, BenchSettings(passes=2))
+    assert isinstance(found, BenchResult)
+    again = json.loads(json.dumps(found.to_dict()))
+    assert again["percentiles_ms"]["p50"] == found.percentiles_ms[50]
+    assert again["inside_the_clock"]["copies"] is False

@@ -1,0 +1,82 @@
+"""Checkpoints survive crashes, full disks and foreign files."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from latlut.search.runs import checkpoints
+from latlut.search.runs.checkpoints import (
+    LAST,
+    PREVIOUS,
+    CheckpointError,
+    last_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+
+
+def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
+    state = {"weights": {"a": torch.randn(3, 4)}, "epoch": 3, "history": [{"loss": 0.5}]}
+    path = save_checkpoint(tmp_path / "run", "search", state)
+    found = load_checkpoint(path, "search")
+    assert torch.equal(found["weights"]["a"], state["weights"]["a"])
+    assert (found["epoch"], found["history"]) == (3, [{"loss": 0.5}])
+
+
+def test_the_one_before_stays_beside_the_last(tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path) is None
+    for epoch in (1, 2, 3):
+        save_checkpoint(tmp_path, "search", {"epoch": epoch})
+    assert load_checkpoint(tmp_path / LAST, "search")["epoch"] == 3
+    assert load_checkpoint(tmp_path / PREVIOUS, "search")["epoch"] == 2
+    (tmp_path / LAST).unlink()  # killed between two renames
+    found = last_checkpoint(tmp_path)
+    assert found is not None and found.name == PREVIOUS
+
+
+def test_a_full_disk_leaves_the_previous_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(tmp_path, "search", {"epoch": 1})
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.os, "fsync", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        save_checkpoint(tmp_path, "search", {"epoch": 2})
+    assert load_checkpoint(tmp_path / LAST, "search")["epoch"] == 1
+    assert sorted(os.listdir(tmp_path)) == [LAST]
+
+
+def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, "search", {"epoch": 1})
+    with pytest.raises(CheckpointError, match="of a search, not of a train"):
+        load_checkpoint(path, "train")
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_checkpoint(path, "search")
+    torch.save({"weights": torch.zeros(2)}, path)
+    with pytest.raises(CheckpointError, match="something else"):
+        load_checkpoint(path, "search")
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        load_checkpoint(tmp_path / "none.pt", "search")
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, ("pwned",)
+
+
+def test_a_file_with_code_in_it_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / LAST
+    path.write_bytes(pickle.dumps(Malicious()))
+    with pytest.raises(CheckpointError):
+        load_checkpoint(path, "search")
+    assert not (tmp_path / "pwned").exists()
