@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latlut.reports.style import INK, MUTED, STYLE, picture_path, save
-from latlut.spaces.architecture import FULL_WIDTH, SCALES, Architecture, Branch, channels
+from latlut.spaces.architecture import Architecture, Branch
+from latlut.spaces.shapes import FULL_WIDTH, SCALES, channels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

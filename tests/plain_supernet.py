@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from latlut.search.supernet.mixing import Mixing
 from latlut.search.supernet.supernet import Supernet
-from latlut.spaces.architecture import SCALES, channels
+from latlut.spaces.shapes import SCALES, channels
 
 
 def _resize(image: Tensor, size: Sequence[int]) -> Tensor:

@@ -13,8 +13,6 @@ from latlut.errors import LatlutError
 if TYPE_CHECKING:
     from latlut.search.penalty.prices import SpacePrices
     from latlut.search.penalty.sensitivity import Sensitivity
-    from latlut.table.space import TableSpace
-    from latlut.table.table import LatencyTable
 
 
 @click.command()
@@ -58,14 +56,17 @@ def sensitivity(
     """
     from dataclasses import replace
 
+    from latlut.measure.space_to_use import space_to_use
     from latlut.search.penalty.prices import SpaceLayout, read_prices
     from latlut.search.penalty.sensitivity import sensitivity as measure
     from latlut.search.penalty.terms import ExpectedTerms
+    from latlut.spaces.fasterseg import fasterseg_space
     from latlut.table.table import LatencyTable
 
     with LatencyTable.open(table_name) as table:
-        where = _space(table, plan, input_size)
-        space = where.space if branches is None else replace(where.space, branches=branches)
+        where = space_to_use(table, plan, input_size)
+        space = fasterseg_space(where.space)
+        space = space if branches is None else replace(space, branches=branches)
         layout = SpaceLayout(
             space,
             space.widths,
@@ -81,22 +82,6 @@ def sensitivity(
         print_json(_as_json(found, prices, path))
     else:
         _print(found, prices, path)
-
-
-def _space(table: LatencyTable, plan: str | None, input_size: tuple[int, int] | None) -> TableSpace:
-    from dataclasses import replace
-
-    from latlut.errors import SpecError
-    from latlut.measure.plans import load_plan
-    from latlut.table.space import space_from_plan, space_of
-
-    if plan is None:
-        where = space_of(table)
-        return where if input_size is None else replace(where, input_size=input_size)
-    values = load_plan(plan, input_size).space
-    if values is None:
-        raise SpecError(f"the plan {plan} is no search space: nothing can be searched in it")
-    return space_from_plan(values)
 
 
 def _weights(found: Sensitivity) -> tuple[tuple[float, ...] | None, str]:

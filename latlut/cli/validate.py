@@ -98,6 +98,7 @@ def validate(
     """
     from latlut.cli.residuals import composition_as_json, print_composition
     from latlut.measure.held_device import measuring_on
+    from latlut.measure.space_to_use import space_to_use
     from latlut.measure.sweep import identity_of
     from latlut.table.table import LatencyTable
     from latlut.validation.validate import ValidationSettings, store
@@ -114,7 +115,7 @@ def validate(
         table.check_identity(
             identity_of(chosen, target.name, mode=own.mode, statistic=own.statistic)
         )
-        where = _space(table, plan, input_size)
+        where = space_to_use(table, plan, input_size)
         remark(
             f"{networks} random networks at {where.input_size[0]}x{where.input_size[1]} on "
             f"{chosen.title} {chosen.version}, 2 passes of {rounds} rounds",
@@ -144,22 +145,6 @@ def _only_table() -> str:
     if not found:
         raise UnknownNameError("no table in ./profiles: make one with latlut profile")
     raise UnknownNameError(f"which table? name one with --table: {', '.join(found)}")
-
-
-def _space(table: LatencyTable, plan: str | None, input_size: tuple[int, int] | None) -> TableSpace:
-    from dataclasses import replace
-
-    from latlut.errors import SpecError
-    from latlut.measure.plans import load_plan
-    from latlut.table.space import space_from_plan, space_of
-
-    if plan is None:
-        where = space_of(table)
-        return where if input_size is None else replace(where, input_size=input_size)
-    values = load_plan(plan, input_size).space
-    if values is None:
-        raise SpecError(f"the plan {plan} is no search space: networks cannot be sampled from it")
-    return space_from_plan(values)
 
 
 def explain(
@@ -216,7 +201,7 @@ def plot(table: LatencyTable, found: Validation, where: TableSpace, path: Path) 
         found.plain,
         "Estimated and measured latency of networks",
         f"{own.engine} {own.engine_version}, {own.precision}, threads: {own.threads}, "
-        f"{own.device_model}; random FasterSeg networks at {height}x{width}",
+        f"{own.device_model}; random {where.space.title} networks at {height}x{width}",
         path,
         ci_low_ms=lows if has_intervals else None,  # type: ignore[arg-type]
         ci_high_ms=highs if has_intervals else None,  # type: ignore[arg-type]

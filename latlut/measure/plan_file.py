@@ -43,10 +43,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from latlut.errors import ImportFileError, SpecError, UnknownNameError, did_you_mean
 from latlut.opspec import OPTION_DEFAULTS, OpSpec, parse_size, unique
-from latlut.spaces import FasterSegSpace
+from latlut.spaces.space import space_class
 
 FORMAT = 1
-SPACES = {"fasterseg": FasterSegSpace}
 
 _EXPECTED = {
     "name": "a text",
@@ -200,16 +199,16 @@ def _space_specs(
     name = options.get("name")
     if not isinstance(name, str):
         raise SpecError(f'{where}: [space] needs a name, for instance name = "fasterseg"')
-    if name not in SPACES:
-        raise UnknownNameError(
-            f"{where}: unknown search space {name!r}; {did_you_mean(name, list(SPACES))}"
-        )
+    try:
+        kind = space_class(name)
+    except UnknownNameError as error:
+        raise UnknownNameError(f"{where}: {error}") from error
     if input_size is None:
         raise SpecError(f'{where}: a space needs an input size: input = "HEIGHTxWIDTH"')
     if not set(options).isdisjoint({"input_size", "batch"}):
         raise SpecError(f"{where}: input and batch stand above [space], not inside it")
     with _Place(f"{where}: [space]"):
-        space = SPACES[name].from_dict(options)
+        space = kind.from_dict(options)
         total = len(space.op_specs(input_size)) * len(batches)
         if total > max_specs:
             raise SpecError(f"the plan has {total} op specs, the limit is {max_specs}")

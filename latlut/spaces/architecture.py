@@ -12,78 +12,32 @@ Source: FasterSeg, Sec. 3.1, 3.4 and Fig. 6; the stem, refinement and head follo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from latlut.errors import ImportFileError, SpecError, did_you_mean
 from latlut.opspec import IMAGE, Node, OpSpec
+from latlut.spaces.shapes import (
+    FULL_WIDTH,
+    SCALES,
+    channels,
+    end_specs,
+    refine_spec,
+    stem_specs,
+    whole_number,
+)
+from latlut.spaces.strict_json import check_keys, checked_list, parse_json
 
-#: Downsample rates at which a branch can end.
-SCALES = (8, 16, 32)
 #: Candidate operators of a cell, in the order of a row of alpha.
 OPERATORS = ("skip", "conv", "conv_2x", "zoomed_conv", "zoomed_conv_2x")
-#: Widths are twelfths of the full number of channels.
-FULL_WIDTH = 12
 
 MAX_CELLS = 1000
 
-Shape = tuple[int, int, int]
-
-
-def whole_number(name: str, value: object, low: int, high: int) -> int:
-    """``value`` as an int between ``low`` and ``high``, both included.
-
-    Raises:
-        SpecError: it is not a whole number (a bool is none) or out of range.
-    """
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise SpecError(f"{name} must be a whole number, received {value!r}")
-    number = int(value)
-    if not low <= number <= high:
-        raise SpecError(f"{name} must be between {low} and {high}, received {number}")
-    return number
-
-
-def image_size(value: object) -> tuple[int, int]:
-    """(height, width) in pixels, checked.
-
-    Raises:
-        SpecError: it is not two whole numbers between 1 and 65536.
-    """
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise SpecError(f"an image size is (height, width), received {value!r}")
-    return whole_number("height", value[0], 1, 1 << 16), whole_number("width", value[1], 1, 1 << 16)
-
-
-def channels(base_width: int, scale: int, width: int) -> int:
-    """Channels of a map at 1/scale: F * scale * width / 12.
-
-    Raises:
-        SpecError: that is not a whole number.
-    """
-    twelfths = base_width * scale * width
-    if twelfths % FULL_WIDTH:
-        raise SpecError(
-            f"width {width}/12 of base width {base_width} at 1/{scale} is "
-            f"{twelfths}/12 channels, which is not a whole number"
-        )
-    return twelfths // FULL_WIDTH
-
-
-def stem_specs(
-    base_width: int, stem_width: int, input_size: tuple[int, int], batch: int = 1
-) -> tuple[OpSpec, OpSpec, OpSpec]:
-    """The stem's three op specs: image -> 4F at 1/2 -> 8F at 1/4 -> 8F at 1/8 (times width / 12).
-
-    Raises:
-        SpecError: channels that are not whole, a size or batch out of range.
-    """
-    half = channels(base_width, 4, stem_width)
-    full = channels(base_width, 8, stem_width)
-    first = OpSpec("conv", (3, *image_size(input_size)), half, stride=2, batch=batch)
-    second = OpSpec("conv_2x", first.output, full, stride=2, batch=batch)
-    return first, second, OpSpec("conv_2x", second.output, full, stride=2, batch=batch)
+FORMAT = "latlut-architecture"
+VERSION = 1
+_FIELDS = ("base_width", "stem_width", "head_width", "num_classes", "branches")
 
 
 @dataclass(frozen=True)
@@ -229,45 +183,48 @@ class Architecture:
         Raises:
             SpecError: a size or batch out of range.
         """
-        graph = _Graph(batch)
-        stem = IMAGE
-        specs = stem_specs(self.base_width, self.stem_width, input_size, batch)
-        for index, spec in enumerate(specs):
-            stem = graph.add_spec(f"stem.{index}", spec, (stem,))
+        nodes: dict[str, Node] = {}
+
+        def add(name: str, spec: OpSpec, inputs: tuple[str, ...]) -> str:
+            nodes[name] = Node(name, spec, inputs)
+            return name
+
+        last = IMAGE
+        stem = stem_specs(self.base_width, self.stem_width, input_size, batch)
+        for index, spec in enumerate(stem):
+            last = add(f"stem.{index}", spec, (last,))
         outputs = []
         for branch in self.branches:
-            maps = self._add_cells(graph, branch, stem)
-            outputs.append(self._add_refinement(graph, branch, maps))
-        fused = len(outputs) * channels(self.base_width, 8, self.head_width)
-        fusion = graph.add("fusion", "fusion", tuple(outputs), fused)
-        head = graph.add("head", "head", (fusion,), self.num_classes)
-        graph.add("upsample", "upsample", (head,), self.num_classes, out_size=tuple(input_size))
-        return tuple(graph.nodes)
-
-    def _add_cells(self, graph: _Graph, branch: Branch, stem: str) -> list[str]:
-        """Add the branch's cells, save those that another branch added; maps[i] feeds cell i."""
-        maps = [stem]
-        shared = self.shared_cells
-        scales = branch.output_scales()
-        for index, (cell, scale) in enumerate(zip(branch.cells, scales, strict=True)):
-            owner = "shared" if index < shared else f"branch{branch.scale}"
-            name = f"{owner}.cell.{index}"
-            if name not in graph:
-                out = channels(self.base_width, scale, cell.width)
-                stride = 2 if cell.is_down else 1
-                graph.add(name, cell.operator, (maps[-1],), out, stride=stride)
-            maps.append(name)
-        return maps
-
-    def _add_refinement(self, graph: _Graph, branch: Branch, maps: list[str]) -> str:
-        """Add the way back up to 1/8: at each scale, with the input of the down cell there."""
-        coarse = maps[-1]
-        downs = [index for index, cell in enumerate(branch.cells) if cell.is_down]
-        for scale, index in reversed(list(zip((8, 16), downs, strict=False))):
-            out = channels(self.base_width, scale, self.head_width)
-            name = f"branch{branch.scale}.refine.s{scale}"
-            coarse = graph.add(name, "refine", (coarse, maps[index]), out)
-        return coarse
+            maps, widths = [last], [self.stem_width]  # the i-th enters cell i
+            for index, (cell, scale) in enumerate(
+                zip(branch.cells, branch.output_scales(), strict=True)
+            ):
+                owner = "shared" if index < self.shared_cells else f"branch{branch.scale}"
+                name = f"{owner}.cell.{index}"
+                if name not in nodes:
+                    out = channels(self.base_width, scale, cell.width)
+                    stride = 2 if cell.is_down else 1
+                    shape = nodes[maps[-1]].spec.output
+                    spec = OpSpec(cell.operator, shape, out, stride=stride, batch=batch)
+                    add(name, spec, (maps[-1],))
+                maps.append(name)
+                widths.append(cell.width)
+            coarse = maps[-1]
+            # Back up to 1/8: at each scale with the map that entered the down cell there.
+            downs = [index for index, cell in enumerate(branch.cells) if cell.is_down]
+            for scale, index in reversed(list(zip((8, 16), downs, strict=False))):
+                spec = refine_spec(
+                    self.base_width, scale, self.head_width, widths[index], input_size, batch
+                )
+                coarse = add(f"branch{branch.scale}.refine.s{scale}", spec, (coarse, maps[index]))
+            outputs.append(coarse)
+        fusion, head, upsample = end_specs(
+            self.base_width, self.head_width, len(outputs), self.num_classes, input_size, batch
+        )
+        add("fusion", fusion, tuple(outputs))
+        add("head", head, ("fusion",))
+        add("upsample", upsample, ("head",))
+        return tuple(nodes.values())
 
     def op_specs(
         self, input_size: tuple[int, int] = (1024, 2048), batch: int = 1
@@ -297,10 +254,23 @@ class Architecture:
         return "\n".join(lines)
 
     def to_json(self) -> str:
-        """The versioned JSON text that ``from_json`` reads; one line per cell."""
-        from latlut.spaces.architecture_file import json_from_architecture
+        """The versioned JSON text that ``from_json`` reads, one line per cell:
 
-        return json_from_architecture(self)
+        {"format": "latlut-architecture", "version": 1, "space": "fasterseg",
+         "base_width": 12, "stem_width": 8, "head_width": 8, "num_classes": 19,
+         "branches": [{"scale": 16,
+                       "cells": [{"operator": "conv", "width": 4, "is_down": false}, ...]}]}
+        """
+        head = {"format": FORMAT, "version": VERSION, "space": "fasterseg"}
+        head |= {name: getattr(self, name) for name in _FIELDS[:-1]}
+        lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
+        branches = []
+        for branch in self.branches:
+            cells = ",\n".join(f"        {json.dumps(vars(cell))}" for cell in branch.cells)
+            opening = f'    {{\n      "scale": {branch.scale},\n      "cells": [\n'
+            branches.append(f"{opening}{cells}\n      ]\n    }}")
+        body = ",\n".join(branches)
+        return "{\n" + "\n".join(lines) + f'\n  "branches": [\n{body}\n  ]\n}}\n'
 
     @classmethod
     def from_json(cls, text: str) -> Architecture:
@@ -310,9 +280,23 @@ class Architecture:
             ImportFileError: not JSON, not this format, a newer version, missing or unknown keys.
             SpecError: values that are no network, with the place where they stand.
         """
-        from latlut.spaces.architecture_file import architecture_from_json
-
-        return architecture_from_json(text)
+        data = parse_json(text, "an architecture")
+        _check_header(data)
+        check_keys(data, ("format", "version", "space", *_FIELDS), "the architecture")
+        if data["space"] != "fasterseg":
+            raise ImportFileError(f'"space" must be "fasterseg", received {data["space"]!r:.80}')
+        branches = []
+        for index, item in enumerate(checked_list(data["branches"], "branches")):
+            where = f"branches[{index}]"
+            check_keys(item, ("scale", "cells"), where)
+            cells = []
+            for position, cell in enumerate(checked_list(item["cells"], f"{where}.cells")):
+                place = f"{where}.cells[{position}]"
+                check_keys(cell, ("operator", "width", "is_down"), place)
+                cells.append(_built(place, Cell, **cell))
+            branches.append(_built(where, Branch, scale=item["scale"], cells=tuple(cells)))
+        values = {name: data[name] for name in _FIELDS} | {"branches": tuple(branches)}
+        return cls(**values)
 
     def save(self, path: str | Path) -> None:
         """Write the JSON text to a file.
@@ -345,31 +329,26 @@ class Architecture:
             raise type(error)(f"{path}: {error}") from error
 
 
-class _Graph:
-    """Nodes under construction; knows the shape that each one puts out."""
+def _check_header(data: object) -> None:
+    found = data.get("format") if isinstance(data, dict) else data
+    if not isinstance(data, dict) or found != FORMAT:
+        raise ImportFileError(
+            f'not an architecture file: expected an object with "format": "{FORMAT}", '
+            f"received {found!r:.80}"
+        )
+    version = data.get("version")
+    if type(version) is int and version > VERSION:
+        raise ImportFileError(
+            f"architecture file of version {version}, this latlut reads version {VERSION}: "
+            "upgrade latlut"
+        )
+    if type(version) is not int or version != VERSION:
+        raise ImportFileError(f'"version" must be {VERSION}, received {version!r:.80}')
 
-    def __init__(self, batch: int) -> None:
-        self.batch = batch
-        self.nodes: list[Node] = []
-        self._shapes: dict[str, Shape] = {}
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._shapes
-
-    def add_spec(self, name: str, spec: OpSpec, inputs: tuple[str, ...]) -> str:
-        self.nodes.append(Node(name, spec, inputs))
-        self._shapes[name] = spec.output
-        return name
-
-    def add(
-        self,
-        name: str,
-        kind: str,
-        inputs: tuple[str, ...],
-        out_channels: int,
-        stride: int = 1,
-        **options: object,
-    ) -> str:
-        shapes: Sequence[Shape] = [self._shapes[source] for source in inputs]
-        spec = OpSpec(kind, shapes, out_channels, stride=stride, batch=self.batch, **options)
-        return self.add_spec(name, spec, inputs)
+def _built(where: str, build: Any, **values: object) -> Any:
+    """What ``build`` makes of the values; a refusal says where they stand."""
+    try:
+        return build(**values)
+    except SpecError as error:
+        raise SpecError(f"{where}: {error}") from error

@@ -18,21 +18,23 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import combinations, product
+from typing import ClassVar
 
 from latlut.errors import SpecError, did_you_mean
 from latlut.opspec import OpSpec, unique
-from latlut.spaces.architecture import (
+from latlut.spaces.architecture import OPERATORS, Architecture, Branch, Cell
+from latlut.spaces.shapes import (
     FULL_WIDTH,
-    OPERATORS,
     SCALES,
-    Architecture,
-    Branch,
-    Cell,
     channels,
-    image_size,
+    end_specs,
+    map_shape,
+    refine_spec,
     stem_specs,
     whole_number,
 )
+from latlut.spaces.space import Space, register_space
+from latlut.spaces.topology import cell_places, down_layers, path_places
 
 _SAMPLER = (
     "FasterSeg sampler, version 1: every supernet cell (layer, scale) draws one operator "
@@ -47,6 +49,7 @@ _SAMPLER = (
 )
 
 
+@register_space
 @dataclass(frozen=True)
 class FasterSegSpace:
     """FasterSeg's search space.
@@ -63,6 +66,9 @@ class FasterSegSpace:
     Raises:
         SpecError: a value out of range, repeated, unknown, or one that gives part of a channel.
     """
+
+    name: ClassVar[str] = "fasterseg"
+    title: ClassVar[str] = "FasterSeg"
 
     layers: int = 16
     base_width: int = 12
@@ -105,9 +111,7 @@ class FasterSegSpace:
 
     def cells(self) -> tuple[tuple[int, int], ...]:
         """All supernet cells as (layer, scale), layer by layer; 45 for 16 layers."""
-        return tuple(
-            (layer, scale) for layer in range(self.layers) for scale in SCALES[: min(layer, 2) + 1]
-        )
+        return cell_places(self.layers)
 
     def branch_scales(self) -> tuple[tuple[int, ...], ...]:
         """The scales at which a network's branches can end, one tuple per choice."""
@@ -115,7 +119,7 @@ class FasterSegSpace:
 
     def positions(self, scale: int) -> tuple[tuple[int, ...], ...]:
         """All ways for a branch to reach ``scale``: the layers of its down cells, increasing."""
-        return tuple(combinations(range(self.layers - 1), SCALES.index(scale)))
+        return down_layers(self.layers, scale)
 
     def paths(self) -> Iterator[tuple[tuple[int, ...], ...]]:
         """Every set of branch paths, each branch given by the layers of its down cells.
@@ -171,12 +175,7 @@ class FasterSegSpace:
         Raises:
             SpecError: channels that are not whole, a size or batch out of range.
         """
-        height, width = image_size(input_size)
-        shape = (
-            channels(self.base_width, scale, in_width),
-            -(-height // scale),
-            -(-width // scale),
-        )
+        shape = map_shape(self.base_width, scale, in_width, input_size)
         out = channels(self.base_width, scale * (2 if is_down else 1), out_width)
         form = {"form": "searched"} if operator == "skip" and not is_down else {}
         return OpSpec(operator, shape, out, stride=2 if is_down else 1, batch=batch, **form)
@@ -204,24 +203,15 @@ class FasterSegSpace:
                 specs.append(
                     self.cell_spec(operator, scale, in_width, out_width, is_down, input_size, batch)
                 )
-        height, width = image_size(input_size)
         for end in ends:
-            maps = {
-                s: (channels(self.base_width, s, end), -(-height // s), -(-width // s))
-                for s in SCALES
-            }
             for scale, fine_widths in ((16, self.widths), (8, into_first)):
-                for fine_width in fine_widths:
-                    fine = (channels(self.base_width, scale, fine_width), *maps[scale][1:])
-                    inputs = (maps[2 * scale], fine)
-                    specs.append(OpSpec("refine", inputs, maps[scale][0], batch=batch))
-            fused = self.branches * maps[8][0]
-            fusion = OpSpec("fusion", (maps[8],) * self.branches, fused, batch=batch)
-            head = OpSpec("head", fusion.output, self.num_classes, batch=batch)
-            upsample = OpSpec(
-                "upsample", head.output, self.num_classes, batch=batch, out_size=(height, width)
+                specs += [
+                    refine_spec(self.base_width, scale, end, width, input_size, batch)
+                    for width in fine_widths
+                ]
+            specs += end_specs(
+                self.base_width, end, self.branches, self.num_classes, input_size, batch
             )
-            specs += [fusion, head, upsample]
         return unique(specs)
 
     def sample(self, seed: int | random.Random) -> Architecture:
@@ -255,7 +245,7 @@ class FasterSegSpace:
         end: int,
     ) -> tuple[Cell, ...]:
         last = self.layers - 1
-        path = [(layer, 8 * 2 ** sum(down < layer for down in downs)) for layer in range(last + 1)]
+        path = path_places(self.layers, downs)
         never_skip = {*(path[down] for down in downs), path[last]}
         for start, stop in zip((0, *(down + 1 for down in downs)), downs, strict=False):
             stretch = path[start:stop]
@@ -289,7 +279,7 @@ class FasterSegSpace:
     def to_dict(self) -> dict[str, object]:
         """The space as JSON-able values, with ``"name": "fasterseg"``."""
         values = asdict(self)
-        return {"name": "fasterseg"} | {
+        return {"name": self.name} | {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
         }
@@ -312,6 +302,25 @@ class FasterSegSpace:
                 hint = did_you_mean(str(name), known)
                 raise SpecError(f"unknown key {name!r} of a FasterSeg space; {hint}")
         return cls(**rest)  # type: ignore[arg-type]
+
+    @classmethod
+    def network_from_json(cls, text: str) -> Architecture:
+        """The architecture that ``Architecture.to_json`` wrote; see ``Architecture.from_json``."""
+        return Architecture.from_json(text)
+
+
+def fasterseg_space(space: Space) -> FasterSegSpace:
+    """``space`` if it is FasterSeg's: the one that has a supernet and a decoupled penalty.
+
+    Raises:
+        SpecError: it is another space.
+    """
+    if not isinstance(space, FasterSegSpace):
+        raise SpecError(
+            f"the supernet and its penalty are of the space 'fasterseg', this table is of "
+            f"{space.name!r}: take latlut.penalty.ExpectedLatency for a search of your own"
+        )
+    return space
 
 
 def _generator(seed: int | random.Random) -> random.Random:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from latlut.errors import TableError
-from latlut.spaces import FasterSegSpace
+from latlut.spaces.space import Space, space_class
 from latlut.table.table import LatencyTable
 
 
@@ -20,7 +20,7 @@ from latlut.table.table import LatencyTable
 class TableSpace:
     """The search space that a table covers, and at which input size and batch."""
 
-    space: FasterSegSpace
+    space: Space
     input_size: tuple[int, int]
     batch: int
 
@@ -31,7 +31,7 @@ def space_from_plan(values: Mapping[str, object]) -> TableSpace:
     height, width = (int(side) for side in values["input_size"])  # type: ignore[attr-defined]
     batches = values.get("batch") or [1]
     return TableSpace(
-        FasterSegSpace.from_dict({"name": values["name"], **own}),
+        space_class(str(values["name"])).from_dict({"name": values["name"], **own}),
         (height, width),
         int(batches[0]),  # type: ignore[index]
     )

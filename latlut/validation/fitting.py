@@ -31,7 +31,7 @@ from latlut.pricing.calibration import (
     student_95,
 )
 from latlut.pricing.estimator import Estimate, calibrated, estimate
-from latlut.spaces import Architecture
+from latlut.spaces.space import network_from_json
 from latlut.table.space import space_of
 from latlut.table.table import LatencyTable
 from latlut.validation.scores import Scores, score
@@ -111,7 +111,7 @@ def measured_networks(
         else:  # measured before validations kept their input size
             where = where or space_of(source)
             size, batch = where.input_size, where.batch
-        specs = Architecture.from_json(row["architecture"]).op_specs(size, batch)
+        specs = network_from_json(row["architecture"]).op_specs(size, batch)
         plain = estimate(specs, table, is_calibrated=False)
         if not plain.is_complete or plain.substituted:
             lacks = next(spec for spec in specs if spec not in table)

@@ -24,7 +24,7 @@ from latlut.pricing.calibration import fitted_networks
 from latlut.pricing.calibration import stored as stored_calibration
 from latlut.pricing.estimator import Estimate, calibrated, estimate
 from latlut.progress import Progress
-from latlut.spaces import Architecture
+from latlut.spaces.space import SpaceNetwork
 from latlut.stats.agreement import MIN_NETWORKS, Agreement, agreement
 from latlut.table.space import TableSpace
 from latlut.table.table import LatencyTable, now_text
@@ -61,7 +61,7 @@ class ValidatedNetwork:
     therefore says nothing about it.
     """
 
-    architecture: Architecture
+    architecture: SpaceNetwork
     plain: Estimate
     estimate: Estimate
     measured_first_ms: float
@@ -119,7 +119,7 @@ class Validation:
 
 
 def estimate_all(
-    networks: Sequence[Architecture], table: LatencyTable, where: TableSpace
+    networks: Sequence[SpaceNetwork], table: LatencyTable, where: TableSpace
 ) -> list[Estimate]:
     """Every network's plain sum of its own entries; nothing may be missing or substituted.
 

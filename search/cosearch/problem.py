@@ -19,6 +19,7 @@ from latlut.search.penalty.decoupled import DecoupledLatency
 from latlut.search.supernet.relaxed import RelaxedArchitecture
 from latlut.search.supernet.supernet import Supernet, outputs_of
 from latlut.spaces import Architecture, FasterSegSpace
+from latlut.spaces.fasterseg import fasterseg_space
 from latlut.table.space import TableSpace, space_of
 from latlut.table.table import LatencyTable
 
@@ -65,7 +66,7 @@ class SearchProblem:
             for name in ("branches", "layers")
             if (value := getattr(space_settings, name)) is not None
         }
-        self.space: FasterSegSpace = replace(found.space, **chosen)
+        self.space: FasterSegSpace = replace(fasterseg_space(found.space), **chosen)
         self.student_widths = tuple(sorted(space_settings.widths or self.space.widths))
         for width in self.student_widths:
             if width not in self.space.widths:

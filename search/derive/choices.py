@@ -19,7 +19,7 @@ import numpy.typing as npt
 from latlut.errors import SpecError
 from latlut.search.supernet.relaxed import RelaxedArchitecture
 from latlut.spaces import Cell, FasterSegSpace
-from latlut.spaces.architecture import SCALES
+from latlut.spaces.shapes import SCALES
 
 #: (layer, scale) of a supernet cell.
 Place = tuple[int, int]

@@ -38,7 +38,7 @@ from latlut.errors import ImportFileError
 from latlut.search.derive.derive import Candidate, Decoding, derive, select
 from latlut.search.supernet.relaxed import RelaxedArchitecture
 from latlut.spaces import Architecture, FasterSegSpace
-from latlut.spaces.architecture import SCALES
+from latlut.spaces.shapes import SCALES
 
 #: The authors' order of alpha's columns.
 COLUMNS = ("skip", "conv", "zoomed_conv", "conv_2x", "zoomed_conv_2x")

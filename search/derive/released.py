@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from latlut.errors import SpecError
 from latlut.search.derive.choices import Choices, Place, minimum_depth, path_places
-from latlut.spaces.architecture import SCALES
+from latlut.spaces.shapes import SCALES
 
 #: Layers below which the authors' code fails for want of a cell to choose.
 FEWEST_LAYERS = 5

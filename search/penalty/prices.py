@@ -26,7 +26,7 @@ from latlut.opspec import OpSpec
 from latlut.penalty import missing_message
 from latlut.pricing.estimator import Term, estimate
 from latlut.spaces import Architecture, FasterSegSpace
-from latlut.spaces.architecture import SCALES, channels, stem_specs
+from latlut.spaces.shapes import SCALES, channels, stem_specs
 from latlut.table.space import space_of
 from latlut.table.table import LatencyTable
 

@@ -33,7 +33,7 @@ from latlut.errors import LatlutError
 from latlut.opspec import OpSpec
 from latlut.search.penalty.prices import CellChoice
 from latlut.search.penalty.terms import ExpectedTerms
-from latlut.spaces.architecture import SCALES
+from latlut.spaces.shapes import SCALES
 from latlut.table.table import LatencyTable
 
 FACTORS = ("operator", "downsampling", "width")

@@ -31,7 +31,7 @@ from typing import NamedTuple
 import numpy as np
 
 from latlut.spaces import FasterSegSpace
-from latlut.spaces.architecture import SCALES
+from latlut.spaces.shapes import SCALES
 
 
 class Walk(NamedTuple):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from latlut.operators import ConvNorm, Head, resize
 from latlut.search.supernet.superkernel import MODE, Superkernel
 from latlut.spaces import FasterSegSpace
-from latlut.spaces.architecture import SCALES, channels
+from latlut.spaces.shapes import SCALES, channels
 
 
 class SlicedRefine(nn.Module):

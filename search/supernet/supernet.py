@@ -34,7 +34,7 @@ from latlut.search.supernet.ends import Ends, fine_scales
 from latlut.search.supernet.mixing import Edges, Mixing, weighted_sum
 from latlut.search.supernet.superkernel import MixedOperator, Superkernel, halve
 from latlut.spaces import FasterSegSpace
-from latlut.spaces.architecture import SCALES, channels
+from latlut.spaces.shapes import SCALES, channels
 
 
 def outputs_of(space: FasterSegSpace) -> tuple[tuple[int, ...], ...]:

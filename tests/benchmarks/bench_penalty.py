@@ -25,7 +25,7 @@ from latlut.search.penalty.decoupled import DecoupledLatency
 from latlut.search.penalty.prices import SpacePrices
 from latlut.search.supernet.relaxed import Probabilities, RelaxedArchitecture
 from latlut.spaces import FasterSegSpace
-from latlut.spaces.architecture import SCALES
+from latlut.spaces.shapes import SCALES
 from latlut.table import recording
 from latlut.table.identity import Identity
 from latlut.table.table import LatencyTable, now_text

@@ -36,7 +36,7 @@ from latlut.search.supernet.mixing import Mixing
 from latlut.search.supernet.relaxed import RelaxedArchitecture
 from latlut.search.supernet.supernet import Supernet
 from latlut.spaces import FasterSegSpace
-from latlut.spaces.architecture import SCALES, channels
+from latlut.spaces.shapes import SCALES, channels
 
 TEACHER_END, STUDENT_END = 12, 8
 Pass = tuple[Mixing, list[int], int]
