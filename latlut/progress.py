@@ -1,75 +1,23 @@
-"""What a sweep tells while it runs, and how it ended."""
+"""What a listener is told while something long is measured."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 
 @dataclass
 class Progress:
-    """What a listener is told after each step: steps done of all, and what was just measured."""
+    """What a listener is told after each step.
+
+    Attributes:
+        done, total: steps.
+        pass_index: which pass over everything this is, from 0.
+        label: what was just measured.
+        reading_ms: its latency in milliseconds, None where there is none.
+    """
 
     done: int
     total: int
     pass_index: int
     label: str
     reading_ms: float | None
-
-
-@dataclass
-class SweepSummary:
-    """How a sweep ended. ``seconds`` by what they went into; ``total`` is their wall time."""
-
-    status: str = "running"
-    measured: int = 0
-    reused: int = 0
-    requeued: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def overhead_fraction(self) -> float:
-        """Share of the sweep that is neither timing, warm-up nor engine building."""
-        names = ("timing", "warm-up", "sentinels", "building")
-        useful = sum(self.seconds.get(name, 0.0) for name in names)
-        return 1 - useful / self.seconds["total"] if self.seconds.get("total") else 0.0
-
-
-def joined(summaries: Sequence[SweepSummary]) -> SweepSummary:
-    """Several parts of one sweep as one: counts added up, seconds as the mean over the parts.
-
-    The status is ``done`` only if all parts are; the first other one otherwise.
-    """
-    names = dict.fromkeys(name for summary in summaries for name in summary.seconds)
-    other = [summary.status for summary in summaries if summary.status != "done"]
-    return SweepSummary(
-        status=other[0] if other else "done",
-        measured=sum(summary.measured for summary in summaries),
-        reused=sum(summary.reused for summary in summaries),
-        requeued=sum(summary.requeued for summary in summaries),
-        failed={key: text for summary in summaries for key, text in summary.failed.items()},
-        seconds={"total": 0.0}
-        | {
-            name: sum(summary.seconds.get(name, 0.0) for summary in summaries) / len(summaries)
-            for name in names
-        },
-    )
-
-
-class TotalProgress:
-    """Makes one progress of those of several parts.
-
-    Args:
-        totals: how many readings each part has to take.
-        listener: told of all of them together.
-    """
-
-    def __init__(self, totals: Sequence[int], listener: Callable[[Progress], None]) -> None:
-        self._total = sum(totals)
-        self._done = [0] * len(totals)
-        self._listener = listener
-
-    def __call__(self, part: int, progress: Progress) -> None:
-        self._done[part] = progress.done
-        self._listener(replace(progress, done=sum(self._done), total=self._total))

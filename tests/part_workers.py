@@ -21,8 +21,9 @@ from latlut.machine.provenance import allowed_cpus
 from latlut.measure.parts import Part, run_parts
 from latlut.measure.plans import plan_from_ops
 from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep_report import SweepSummary
 from latlut.measure.timing import TimingSettings
-from latlut.progress import Progress, SweepSummary
+from latlut.progress import Progress
 from latlut.table.table import LatencyTable
 
 OPS = [f"conv 4->4 at 8x{width}" for width in range(4, 13)]

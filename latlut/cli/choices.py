@@ -68,6 +68,21 @@ class FractionType(click.ParamType[float]):
         return number
 
 
+class DeviceListType(click.ParamType[tuple[int, ...]]):
+    """Numbers of GPUs, 0,1,2."""
+
+    name = "N,N,..."
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        """The numbers, in order."""
+        if isinstance(value, tuple):
+            return value
+        words = [word.strip() for word in str(value).split(",")]
+        if not all(word.isdecimal() for word in words):
+            self.fail(f"{value!r} is no list of GPUs, such as 0,1,2,3", param, ctx)
+        return tuple(int(word) for word in words)
+
+
 class OptionType(click.ParamType[tuple[str, str]]):
     """NAME=VALUE."""
 
@@ -121,37 +136,6 @@ def operators_option(command: Command) -> Command:
         metavar="MODULE",
         help="Python file or module that registers operators of your own; may be repeated.",
     )(command)
-
-
-def import_operators(modules: tuple[str, ...]) -> None:
-    """Import files or modules that call ``operators.register``.
-
-    Raises:
-        LatlutError: one that cannot be found or fails while it is imported.
-    """
-    import importlib
-    import importlib.util
-    import sys
-
-    for name in modules:
-        try:
-            if not name.endswith(".py"):
-                importlib.import_module(name)
-                continue
-            path = Path(name)
-            own_name = f"latlut_operators_{path.stem}"
-            spec = importlib.util.spec_from_file_location(own_name, path)
-            if spec is None or spec.loader is None or not path.exists():
-                raise LatlutError(f"--operators {name}: no such file")
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[own_name] = module
-            spec.loader.exec_module(module)
-        except LatlutError:
-            raise
-        except Exception as error:
-            raise LatlutError(
-                f"--operators {name}: cannot be imported: {type(error).__name__}: {error}"
-            ) from error
 
 
 class DeviceChoice(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -11,18 +10,17 @@ import click
 
 from latlut.cli.choices import (
     DeviceChoice,
+    DeviceListType,
     DurationType,
     FractionType,
     SizeType,
     as_in_table,
     choose_engine,
     device_options,
-    import_operators,
     is_left_open,
     mode_option,
     operators_option,
 )
-from latlut.cli.devices import DeviceJob, DeviceListType, sweep_on_devices
 from latlut.cli.output import json_option, print_json, progress_bar, quiet_option, remark
 from latlut.errors import LatlutError
 
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from latlut.machine.gpus import DetectedGpu
     from latlut.machine.targets import Target
     from latlut.measure.plans import Plan
-    from latlut.progress import SweepSummary
+    from latlut.measure.sweep_report import SweepSummary
     from latlut.table.table import LatencyTable
 
 
@@ -123,16 +121,19 @@ def profile(
         choice = as_in_table(choice, own)
         statistic = own.statistic if is_left_open("statistic") else statistic
         mode = mode or own.mode
-    target, chosen, gpus = _choose(choice, devices)
-    import_operators(operator_modules)
+    from latlut.operators.own_modules import import_own_modules
 
-    from latlut.machine.provenance import collect_environment
-    from latlut.measure.held_device import measuring_on
-    from latlut.measure.sweep import Sweep, SweepSettings, check_mode, check_rebuilds, identity_of
+    target, chosen, gpus = _choose(choice, devices)
+    import_own_modules(operator_modules)
+
+    from latlut.measure.many_devices import DeviceJob, sweep_on_devices
+    from latlut.measure.profile import profile as sweep
+    from latlut.measure.profile import roofline_of
+    from latlut.measure.sweep import SweepSettings, check_mode, check_rebuilds, identity_of
     from latlut.measure.timing import TimingSettings
+    from latlut.operators import builtin as operators
     from latlut.stats.quantiles import check_statistic
     from latlut.table.identity import STANDALONE
-    from latlut.table.summary import Roofline
     from latlut.table.table import LatencyTable
 
     wanted = _plan(plan, ops, input_size, batch)
@@ -152,11 +153,6 @@ def profile(
         seed=seed,
         rebuilds=rebuilds,
     )
-    roofline = Roofline(
-        target.peak_flops_per_s(chosen.arithmetic),
-        target.bandwidth_bytes_per_s,
-        target.cache_bandwidth_bytes_per_s,
-    )
     where = chosen.device.model if len(gpus) < 2 else f"{len(gpus)} x {chosen.device.model}"
     remark(
         f"{chosen.title} {chosen.version} on {where}, {chosen.precision}, "
@@ -166,41 +162,32 @@ def profile(
         f"{'' if mode == STANDALONE else f', {mode}'} -> {path}",
         quiet,
     )
-    from latlut import operators
-
     for spec in wanted.specs:
         operators.check(spec)
-    environment = collect_environment()
     failed_parts: list[str] = []
-    with ExitStack() as stack:
-        if len(gpus) < 2:
-            stack.enter_context(measuring_on(chosen))
-        table = stack.enter_context(LatencyTable.create(path, identity))
-        before = _measurements(table)
-        try:
+    before = _measurements(path)
+    try:
+        with progress_bar("profile", quiet) as listener:
             if len(gpus) > 1:
                 job = DeviceJob(
                     gpus, chosen.name, dict(chosen.options), path, identity, wanted, settings,
-                    roofline, operator_modules, uuid4().hex,
+                    roofline_of(target, chosen), operator_modules, uuid4().hex,
                 )  # fmt: skip
-                summary, failed_parts = sweep_on_devices(table, job, quiet)
+                with LatencyTable.create(path, identity) as table:
+                    summary, failed_parts = sweep_on_devices(table, job, listener)
             else:
-                with progress_bar("profile", quiet) as listener:
-                    summary = Sweep(
-                        table,
-                        wanted,
-                        chosen,
-                        settings,
-                        roofline=roofline,
-                        listener=listener,
-                        environment=environment,
-                    ).run()
-        except KeyboardInterrupt:
-            remark(
-                f"stopped: {_measurements(table) - before} new measurements are in {path}; "
-                "the same command goes on from here",
-            )
-            raise
+                summary = sweep(
+                    wanted, chosen, target, path, settings, mode=mode, listener=listener
+                )
+    except KeyboardInterrupt:
+        remark(
+            f"stopped: {_measurements(path) - before} new measurements are in {path}; "
+            "the same command goes on from here",
+        )
+        raise
+    if failed_parts:
+        remark("\n".join([*failed_parts, "the same command goes on with what is missing"]))
+    with LatencyTable.open(path) as table:
         _report(table, wanted, summary, as_json)
     if summary.failed or failed_parts:
         click.get_current_context().exit(1)
@@ -237,8 +224,13 @@ def _builds_in(path: Path) -> int:
     return 1 + (rows[0]["most"] or 0)
 
 
-def _measurements(table: LatencyTable) -> int:
-    return int(table.rows("SELECT count(*) AS n FROM measurements")[0]["n"])
+def _measurements(path: Path) -> int:
+    from latlut.table.table import LatencyTable
+
+    if not path.exists() or not path.stat().st_size:
+        return 0
+    with LatencyTable.open(path) as table:
+        return int(table.rows("SELECT count(*) AS n FROM measurements")[0]["n"])
 
 
 def _plan(

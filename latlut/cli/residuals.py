@@ -11,12 +11,9 @@ from latlut.cli.output import print_table
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from latlut.measure.layers import LayerView
     from latlut.validation.composition import CompositionEffect
+    from latlut.validation.explain import Explained
     from latlut.validation.trends import Slope, Trend
-
-    #: A network's name, its layers, and its effects.
-    Composition = tuple[str, LayerView, Sequence[CompositionEffect]]
 
 #: Effects below this part of the measured network are only printed as one sum.
 LEAST_SHARE = 0.01
@@ -51,7 +48,7 @@ def print_trends(trends: Sequence[Trend]) -> None:
     )
 
 
-def print_composition(worst: Sequence[Composition]) -> None:
+def print_composition(worst: Sequence[Explained]) -> None:
     """Per network what its difference from the sum of entries is made of, with the evidence.
 
     Effects below 1% of the network are one line together.
@@ -60,13 +57,14 @@ def print_composition(worst: Sequence[Composition]) -> None:
 
     if worst:
         click.echo("\nwhat parts the worst networks from their sums, by the engine's layers:")
-    for label, view, effects in worst:
+    for item in worst:
+        view = item.view
         whole, plain = view.whole_ms.value, view.estimate.plain_ms
         click.echo(
-            f"\n{label}: whole {whole:.4g} ms, sum of entries {plain:.4g} ms, "
+            f"\n{item.label}: whole {whole:.4g} ms, sum of entries {plain:.4g} ms, "
             f"difference {whole - plain:+.3g} ms ({100 * (whole - plain) / whole:+.1f}%)"
         )
-        shown, small = _divided(effects, whole)
+        shown, small = _divided(item.effects, whole)
         for effect in shown:
             click.echo(_effect_line(effect.name, effect.ms, whole))
             for part in effect.evidence.split("; "):
@@ -96,23 +94,23 @@ def trends_as_json(trends: Iterable[Trend]) -> list[dict[str, object]]:
     ]
 
 
-def composition_as_json(worst: Iterable[Composition]) -> list[dict[str, object]]:
+def composition_as_json(worst: Iterable[Explained]) -> list[dict[str, object]]:
     """JSON-able, one per network; milliseconds."""
     return [
         {
-            "network": label,
-            "whole_ms": view.whole_ms.value,
-            "whole_ci_low_ms": view.whole_ms.low,
-            "whole_ci_high_ms": view.whole_ms.high,
-            "plain_ms": view.estimate.plain_ms,
-            "layers_ms": view.layers_ms,
-            "cpu_share": view.cpu_share,
+            "network": item.label,
+            "whole_ms": item.view.whole_ms.value,
+            "whole_ci_low_ms": item.view.whole_ms.low,
+            "whole_ci_high_ms": item.view.whole_ms.high,
+            "plain_ms": item.view.estimate.plain_ms,
+            "layers_ms": item.view.layers_ms,
+            "cpu_share": item.view.cpu_share,
             "effects": [
                 {"name": effect.name, "ms": effect.ms, "evidence": effect.evidence}
-                for effect in effects
+                for effect in item.effects
             ],
         }
-        for label, view, effects in worst
+        for item in worst
     ]
 
 

@@ -14,7 +14,6 @@ from latlut.cli.choices import (
     as_in_table,
     choose_engine,
     device_options,
-    import_operators,
     operators_option,
 )
 from latlut.cli.output import (
@@ -27,9 +26,6 @@ from latlut.cli.output import (
 from latlut.errors import UnknownNameError
 
 if TYPE_CHECKING:
-    from latlut.cli.residuals import Composition
-    from latlut.engines.base import Engine
-    from latlut.opspec import OpSpec
     from latlut.table.space import TableSpace
     from latlut.table.table import LatencyTable
     from latlut.validation.validate import Validation
@@ -100,11 +96,13 @@ def validate(
     from latlut.measure.held_device import measuring_on
     from latlut.measure.space_to_use import space_to_use
     from latlut.measure.sweep import identity_of
+    from latlut.operators.own_modules import import_own_modules
     from latlut.table.table import LatencyTable
+    from latlut.validation.explain import explain
     from latlut.validation.validate import ValidationSettings, store
     from latlut.validation.validate import validate as run
 
-    import_operators(operator_modules)
+    import_own_modules(operator_modules)
     name = table_name or _only_table()
     with LatencyTable.open(name) as table:
         own = table.identity
@@ -124,7 +122,9 @@ def validate(
         with measuring_on(chosen), progress_bar("validate", quiet) as listener:
             found = run(table, chosen, where, settings, listener=listener)
             store(table, found, settings, where)
-            worst = explain(table, chosen, found, where, explained, quiet)
+            worst = explain(
+                table, chosen, found, where, explained, lambda text: remark(text, quiet)
+            )
         path = plot_path or table.path.with_name(f"{table.path.stem}-validation.png")
         plot(table, found, where, path)
         if as_json:
@@ -145,41 +145,6 @@ def _only_table() -> str:
     if not found:
         raise UnknownNameError("no table in ./profiles: make one with latlut profile")
     raise UnknownNameError(f"which table? name one with --table: {', '.join(found)}")
-
-
-def explain(
-    table: LatencyTable,
-    engine: Engine,
-    found: Validation,
-    where: TableSpace,
-    count: int,
-    quiet: bool,
-) -> list[Composition]:
-    """The worst estimated networks, layer by layer, and what parts their sums from the whole.
-
-    Up to the first that the engine cannot show layer by layer: that is remarked.
-    """
-    from latlut.errors import EngineError
-    from latlut.measure.layers import layer_view
-    from latlut.validation.composition import Alone, composition_effects, profile_alone
-
-    explained: list[Composition] = []
-    alone: dict[OpSpec, Alone] = {}
-    own = table.identity
-    for item in found.worst(count):
-        nodes = item.architecture.nodes(where.input_size, where.batch)
-        label = f"{item.plain.ms:.4g} ms estimated plainly, {item.measured_ms:.4g} ms measured"
-        try:
-            view = layer_view(engine, nodes, table)
-            if own.mode == "standalone":
-                missing = dict.fromkeys(node.spec for node in nodes if node.spec not in alone)
-                alone |= profile_alone(engine, list(missing), own.statistic)
-        except EngineError as error:
-            remark(f"not shown layer by layer: {error}", quiet)
-            break
-        effects = composition_effects(view, alone or None, own.mode)
-        explained.append((label, view, effects))
-    return explained
 
 
 def plot(table: LatencyTable, found: Validation, where: TableSpace, path: Path) -> None:

@@ -24,6 +24,7 @@ from torch import nn
 from latlut.engines.base import Engine, Session
 from latlut.errors import EngineError, SpecError
 from latlut.measure.bench_result import BenchResult, ClockContents, PaperReading
+from latlut.measure.opening import Opening
 from latlut.measure.timing import Sampling, TimingSettings, garbage_collection_paused, measure
 from latlut.operators.onnx_files import OnnxWorkload, read_onnx
 from latlut.operators.workloads import GraphCache, Workload
@@ -215,11 +216,8 @@ class _Run:
         self, engine: Engine, workload: Workload, cache: GraphCache, settings: BenchSettings
     ) -> None:
         self.engine, self.workload, self.settings = engine, workload, settings
-        self._cache = cache
-        self._module: nn.Module | None = None
-        self._graph: bytes | None = None
+        self._opening = Opening(engine, workload, cache)
         self._samplings: list[Sampling] = []
-        self._difference: float | None = None
         self._contents: ClockContents | None = None
         self._paper: PaperReading | None = None
 
@@ -230,29 +228,19 @@ class _Run:
 
     def visit(self, is_paper: bool) -> float:
         """A fresh session's reading, milliseconds; the first one is checked before it is timed."""
-        engine = self.engine
-        if self._module is None and self._graph is None:  # the same for every pass
-            if engine.reads_onnx:
-                self._graph = self._cache.onnx_bytes(self.workload)
-            else:
-                self._module = self.workload.build()
-        with engine.load(self.workload, module=self._module, graph=self._graph) as session:
-            if self._contents is None:
-                self._check(session)
+        is_first = self._contents is None
+        with self._opening.open(is_checked=is_first and self.settings.is_checked) as session:
+            if is_first:
+                if not self.settings.is_checked:
+                    session.run()
+                shapes = tuple(tuple(array.shape) for array in session.outputs())
+                self._contents = _contents(self.workload, shapes)
             if is_paper:
                 self._paper = paper_reading(session)
                 return self._paper.mean_ms
             sampling = measure(session.sample_ns, self.settings.timing)
         self._samplings.append(sampling)
         return sampling.interval_ms.value
-
-    def _check(self, session: Session) -> None:
-        if self.settings.is_checked:
-            self._difference = self.engine.check_parity(session, self._module)
-        else:
-            session.run()
-        shapes = tuple(tuple(array.shape) for array in session.outputs())
-        self._contents = _contents(self.workload, shapes)
 
     def result(self, latency_ms: float, spread: float) -> BenchResult:
         """The result, from the median over passes and the half-width that their spread gives."""
@@ -275,7 +263,7 @@ class _Run:
             samples=len(samples_ms),
             contents=contents,
             engine=_engine_facts(self.engine),
-            difference=self._difference,
+            difference=self._opening.difference,
             reference=self.workload.reference,
             warnings=self._warnings(half_width),
             paper=self._paper,

@@ -15,40 +15,51 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
-from torch import nn
 
 from latlut.engines.base import Engine, Session
 from latlut.errors import DeviceLostError, EngineError
 from latlut.machine.gpu_state import GpuState, Monitor, merge_states
+from latlut.measure.opening import Opening
 from latlut.measure.stopwatch import Stopwatch
-from latlut.measure.timing import Pair, SampleNs, TimingSettings, measure_side_by_side
+from latlut.measure.timing import (
+    Pair,
+    SampleNs,
+    Sampling,
+    TimingSettings,
+    measure_side_by_side,
+)
 from latlut.operators.in_context import ContextWorkload, context_of
 from latlut.operators.workloads import GraphCache, Workload
 from latlut.opspec import OpSpec
 from latlut.table.identity import IN_CONTEXT, STANDALONE
-from latlut.table.recording import Measurement
 
 
 @dataclass(frozen=True)
-class Group:
-    """Op specs to time side by side: the ``number``-th group of its pass, on build ``build``.
+class TimedSpec:
+    """What came of one op spec.
 
-    ``requeues`` says how often each of them was put back so far.
+    Attributes:
+        spec: what was timed.
+        sampling: its samples.
+        parity: difference from PyTorch, None where nothing was ever compared.
     """
 
-    specs: tuple[OpSpec, ...]
-    number: int
-    build: int
-    requeues: Mapping[OpSpec, int]
+    spec: OpSpec
+    sampling: Sampling
+    parity: float | None
 
 
 @dataclass(frozen=True)
 class TimedGroup:
-    """What came of a group: measurements, the companions' samples, (n,) int64 nanoseconds each,
-    and the GPU's state meanwhile, None where nobody watches one.
+    """What came of a group.
+
+    Attributes:
+        found: what could be measured.
+        readings: the companions' samples, (n,) int64 nanoseconds each.
+        state: the GPU's meanwhile, None where nobody watches one.
     """
 
-    found: tuple[Measurement, ...] = ()
+    found: tuple[TimedSpec, ...] = ()
     readings: tuple[np.ndarray, ...] = ()
     state: GpuState | None = None
 
@@ -85,17 +96,19 @@ class GroupTimer:
         self._parities = dict(parities)
         self._on_failure = on_failure
 
-    def load(self, workload: Workload, module: nn.Module | None = None, build: int = 0) -> Session:
-        """A session of the engine, its graph taken from the cache."""
-        graph = None
-        if self.engine.reads_onnx:
-            with self._watch.measuring("exporting"):
-                graph = self.cache.onnx_bytes(workload, module)
-        with self._watch.measuring("building"):
-            return self.engine.load(workload, module=module, graph=graph, build=build)
+    def opening(self, workload: Workload, build: int = 0) -> Opening:
+        """Opens sessions of a workload, the graph taken from the cache."""
+        return Opening(self.engine, workload, self.cache, self._watch, build)
 
-    def time(self, group: Group, companions: Sequence[SampleNs]) -> TimedGroup:
-        """Measure a group; what cannot be measured is told to ``on_failure``.
+    def time(
+        self, specs: Sequence[OpSpec], build: int, companions: Sequence[SampleNs]
+    ) -> TimedGroup:
+        """Measure op specs side by side; what cannot be measured is told to ``on_failure``.
+
+        Args:
+            specs: the group.
+            build: which of the independent builds.
+            companions: timed in the same turns, the sentinels.
 
         Raises:
             DeviceLostError: the device has gone.
@@ -103,10 +116,10 @@ class GroupTimer:
         states: list[GpuState] = []
         with ExitStack() as stack:
             opened: list[tuple[OpSpec, SampleNs | Pair]] = []
-            for spec in group.specs:
+            for spec in specs:
                 own = stack.enter_context(ExitStack())
                 try:
-                    opened.append((spec, self._open(spec, group.build, own)))
+                    opened.append((spec, self._open(spec, build, own)))
                 except (EngineError, MemoryError) as error:
                     own.close()  # of two sessions the first may be open
                     self._fail(spec, error)
@@ -125,33 +138,23 @@ class GroupTimer:
                 if isinstance(error, DeviceLostError):
                     raise
                 stack.close()
-                return self._one_by_one(group, [spec for spec, _ in opened], companions)
+                return self._one_by_one([spec for spec, _ in opened], build, companions)
         for sampling in samplings:
             self._watch.add("warm-up", sampling.warmup_s)
             self._watch.add("timing", sampling.timing_s)
         for samples in readings:
             self._watch.add("sentinels", float(samples.sum()) / 1e9)
         found = [
-            Measurement(
-                spec,
-                sampling,
-                group.number,
-                group.requeues[spec],
-                self._parities.get((spec.key, group.build)),
-                group.build,
-            )
+            TimedSpec(spec, sampling, self._parities.get((spec.key, build)))
             for (spec, _), sampling in zip(opened, samplings, strict=True)
         ]
         return TimedGroup(tuple(found), tuple(readings), merge_states(states))
 
     def _one_by_one(
-        self, group: Group, specs: list[OpSpec], companions: Sequence[SampleNs]
+        self, specs: Sequence[OpSpec], build: int, companions: Sequence[SampleNs]
     ) -> TimedGroup:
         """A group of which one cannot be run beside the others: each for itself."""
-        timed = [
-            self.time(Group((spec,), group.number, group.build, group.requeues), companions)
-            for spec in specs
-        ]
+        timed = [self.time([spec], build, companions) for spec in specs]
         beside = [part.readings for part in timed if part.readings]
         return TimedGroup(
             tuple(item for part in timed for item in part.found),
@@ -199,11 +202,12 @@ class GroupTimer:
         if self.mode == IN_CONTEXT:
             context = context_of(spec)
             workload, without = context.with_operator, context.without
-        session, difference = self._load_checked(workload, build, is_known)
-        stack.enter_context(session)
+        opening = self.opening(workload, build)
+        session = stack.enter_context(opening.open(is_checked=not is_known))
+        difference = opening.difference or 0.0
         sampler: SampleNs | Pair = session.sample_ns
         if without is not None:
-            beside, of_neighbours = self._load_neighbours(without, build)
+            beside, of_neighbours = self._open_neighbours(without, build)
             stack.enter_context(beside)
             difference = max(difference, of_neighbours)
             sampler = Pair(session.sample_ns, beside.sample_ns)
@@ -211,29 +215,14 @@ class GroupTimer:
             self._parities[spec.key, build] = difference
         return sampler
 
-    def _load_neighbours(self, workload: ContextWorkload, build: int) -> tuple[Session, float]:
+    def _open_neighbours(self, workload: ContextWorkload, build: int) -> tuple[Session, float]:
         """The session without the operator, whose graph op specs of equal inputs have in common."""
         known = self._neighbour_parities.get((workload.digest, build))
-        session, difference = self._load_checked(workload, build, known is not None)
+        opening = self.opening(workload, build)
+        session = opening.open(is_checked=known is None)
         if known is None:
-            self._neighbour_parities[workload.digest, build] = known = difference
+            self._neighbour_parities[workload.digest, build] = known = opening.difference or 0.0
         return session, known
-
-    def _load_checked(
-        self, workload: Workload, build: int, is_known: bool
-    ) -> tuple[Session, float]:
-        """A session and how far its output is from PyTorch's, 0 where that is known already."""
-        if is_known:
-            return self.load(workload, build=build), 0.0
-        with self._watch.measuring("building modules"):
-            module = workload.build()
-        session = self.load(workload, module, build)
-        try:
-            with self._watch.measuring("checking"):
-                return session, self.engine.check_parity(session, module)
-        except BaseException:
-            session.close()
-            raise
 
     def _fail(self, spec: OpSpec, error: Exception) -> None:
         if isinstance(error, DeviceLostError):

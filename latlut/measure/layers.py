@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from latlut.engines.base import Engine, LayerTime
+from latlut.measure.opening import Opening
 from latlut.measure.timing import SampleNs, Sampling, TimingSettings, measure
 from latlut.operators.workloads import GraphCache, Workload
 from latlut.opspec import Node
@@ -121,8 +122,7 @@ def layer_view(
         ParityError: its output differs from PyTorch's.
     """
     workload = Workload.from_nodes(nodes, f"a network of {len(nodes)} operators")
-    module = workload.build()
-    graph = GraphCache().onnx_bytes(workload, module) if engine.reads_onnx else None
+    opening = Opening(engine, workload, GraphCache())
     timing = TimingSettings(
         statistic=table.identity.statistic,
         max_samples=400,
@@ -130,14 +130,13 @@ def layer_view(
         time_cap_s=0.5,
         warmup_cap_s=0.5,
     )
-    with engine.load(workload, module=module, graph=graph) as session:
-        engine.check_parity(session, module)
+    with opening.open() as session:
         # Before and after the layers: a machine that is faster by then has been so for both.
         before, first_share = _measure_with_cpu_share(session.sample_ns, timing)
         layers = session.layers(runs)
         after, second_share = _measure_with_cpu_share(session.sample_ns, timing)
     samples_ns = np.concatenate([before.samples_ns, after.samples_ns])
-    places = {} if graph is None else places_in_graph(graph)
+    places = {} if opening.graph is None else places_in_graph(opening.graph)
     priced = estimate([node.spec for node in nodes], table, is_calibrated=False)
     prices = {term.spec: term.latency_ms for term in priced.terms}
     groups, added = group_layers(len(nodes), layers, places)

@@ -20,6 +20,7 @@ import numpy as np
 
 from latlut import operators
 from latlut.engines.base import Engine, Session
+from latlut.measure.opening import Opening
 from latlut.measure.timing import SampleNs, TimingSettings, measure_side_by_side, warm_up
 from latlut.operators.workloads import GraphCache, Workload
 from latlut.opspec import OpSpec
@@ -171,14 +172,6 @@ class NetworkTimer:
     def _open(self, workload: Workload) -> Session:
         """A fresh session, its output compared with PyTorch's the first time."""
         is_new = workload.name not in self._checked
-        module = workload.build() if is_new or not self.engine.reads_onnx else None
-        graph = self.cache.onnx_bytes(workload, module) if self.engine.reads_onnx else None
-        session = self.engine.load(workload, module=module, graph=graph)
-        if is_new and module is not None:
-            try:
-                self.engine.check_parity(session, module)
-            except BaseException:
-                session.close()
-                raise
-            self._checked.add(workload.name)
+        session = Opening(self.engine, workload, self.cache).open(is_checked=is_new)
+        self._checked.add(workload.name)
         return session

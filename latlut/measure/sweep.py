@@ -18,16 +18,17 @@ from latlut.engines.base import Engine
 from latlut.errors import DeviceLostError, EngineError, SpecError
 from latlut.machine.gpu_state import GpuMonitor, Monitor, power_mode
 from latlut.machine.provenance import collect_environment
-from latlut.measure.groups import Group, GroupTimer
+from latlut.measure.groups import GroupTimer
 from latlut.measure.parts import Part
 from latlut.measure.plans import Plan
 from latlut.measure.sentinels import Sentinels, choose_sentinels
 from latlut.measure.stopwatch import Stopwatch
+from latlut.measure.sweep_report import SweepSummary
 from latlut.measure.timing import TimingSettings, warm_up
 from latlut.measure.worklist import known_parities, table_sentinels, work_of
 from latlut.operators.workloads import GraphCache, Workload
 from latlut.opspec import OpSpec, unique
-from latlut.progress import Progress, SweepSummary
+from latlut.progress import Progress
 from latlut.table import recording
 from latlut.table.identity import IN_CONTEXT, MODES, STANDALONE, Identity
 from latlut.table.recording import Measurement, SpecFacts
@@ -299,11 +300,9 @@ class Sweep:
                     return False
                 group, queue = queue[: self.settings.group], queue[self.settings.group :]
                 number = sentinels.groups
-                timed = self._timer.time(
-                    Group(tuple(group), number, build, requeues), sentinels.samplers
-                )
-                again = []
+                timed = self._timer.time(group, build, sentinels.samplers)
                 is_throttled = timed.state is not None and bool(timed.state.disturbances)
+                again = []
                 if sentinels.add(timed.readings) or is_throttled:
                     again = [
                         item.spec for item in timed.found if requeues[item.spec] < MAX_REQUEUES
@@ -312,11 +311,17 @@ class Sweep:
                     recording.add_gpu_state(
                         self.table, self._run_id, "group", timed.state, pass_id, number
                     )
+                kept = [
+                    Measurement(
+                        item.spec, item.sampling, number, requeues[item.spec], item.parity, build
+                    )
+                    for item in timed.found
+                    if item.spec not in again
+                ]
                 for spec in again:
                     requeues[spec] += 1
                 queue += again
                 self.summary.requeued += len(again)
-                kept = [item for item in timed.found if item.spec not in again]
                 self._store(pass_id, index, kept, sentinels.take_new())
         with self._watch.measuring("storing"):
             summarise(self.table)
@@ -327,7 +332,8 @@ class Sweep:
         for spec in self.sentinels:
             try:
                 # Always the first build: what is compared over the whole sweep must not change.
-                session = stack.enter_context(self._timer.load(Workload.from_spec(spec)))
+                opening = self._timer.opening(Workload.from_spec(spec))
+                session = stack.enter_context(opening.open(is_checked=False))
                 warm_up(session.sample_ns, self.settings.timing)
             except DeviceLostError:
                 raise

@@ -29,6 +29,7 @@ class OnnxWorkload(Workload):
     content: bytes = field(repr=False)
 
     reference: ClassVar[str] = "ONNX Runtime without optimisations"
+    has_module: ClassVar[bool] = False
 
     @property
     def input_names(self) -> tuple[str, ...]:

@@ -43,6 +43,8 @@ class Workload(ABC):
 
     #: What ``expected`` computes with.
     reference: ClassVar[str] = "PyTorch"
+    #: Whether ``build`` gives a module.
+    has_module: ClassVar[bool] = True
 
     @staticmethod
     def from_spec(spec: OpSpec) -> OperatorWorkload:

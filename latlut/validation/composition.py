@@ -5,7 +5,7 @@ to operators that follow each other, with its own layers (``measure.layers``) as
 
     whole - sum of entries = sum of effects
 
-With the operators' profiles alone (``profile_alone``) each entry is taken apart in the same way:
+With the operators' profiles alone (``measure.alone``) each entry is taken apart in the same way:
 its own layers, the conversions at its ends, the call, and what the machine is slower by now than
 while the table was made. What both sides have, such as the cost of profiling, then cancels.
 """
@@ -13,17 +13,13 @@ while the table was made. What both sides have, such as the cost of profiling, t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from latlut.engines.base import Engine, LayerTime
+from latlut.engines.base import LayerTime
+from latlut.measure.alone import Alone, is_conversion, sum_ms
 from latlut.measure.layers import LayerGroup, LayerView
-from latlut.measure.timing import TimingSettings, measure
-from latlut.operators.workloads import GraphCache, Workload
 from latlut.opspec import OpSpec
-from latlut.stats.quantiles import statistic_interval
 
 CONVERSION = "layout conversion"
 COUNTED_CONVERSION = "layout conversion counted in the entry"
@@ -42,13 +38,6 @@ UNPRICED = "without an entry"
 #: Below this part of the time on a CPU, what a network takes outside its layers is others' time.
 LEAST_CPU_SHARE = 0.95
 
-#: Parts of the words by which engines name a layer that only moves data into another layout.
-_CONVERSIONS = (
-    "reorder", "convert", "transpose", "reformat", "permute", "contiguous", "copy", "clone",
-    "aten::to",
-)  # fmt: skip
-#: The prefix of PyTorch's operators. None of them is added: the network's modules call them all.
-_CALLED = "aten::"
 _SHOWN = 3
 
 
@@ -63,76 +52,6 @@ class CompositionEffect:
     name: str
     ms: float
     evidence: str
-
-
-@dataclass(frozen=True)
-class Alone:
-    """An operator by itself, as it runs now.
-
-    Args:
-        layers: as the engine's profiler times them.
-        whole_ms: a run without profiling, by the table's statistic, milliseconds.
-    """
-
-    layers: tuple[LayerTime, ...]
-    whole_ms: float
-
-    @property
-    def added(self) -> tuple[LayerTime, ...]:
-        """Layers that the engine put at its ends."""
-        return tuple(layer for layer in self.layers if _is_added(layer))
-
-    @property
-    def own(self) -> tuple[LayerTime, ...]:
-        """Layers that compute the operator, those that cannot be traced back among them."""
-        return tuple(layer for layer in self.layers if not _is_added(layer))
-
-    @property
-    def time_of_no_layer_ms(self) -> float:
-        """What a run takes beside its layers; below 0 where profiling costs more than that."""
-        return self.whole_ms - _sum_ms(self.layers)
-
-
-def is_conversion(layer: LayerTime) -> bool:
-    """Whether a layer only brings its input into another memory layout or precision."""
-    return any(word in layer.kind.lower() for word in _CONVERSIONS)
-
-
-def profile_alone(
-    engine: Engine,
-    specs: Iterable[OpSpec],
-    statistic: str,
-    runs: int = 20,
-    cache: GraphCache | None = None,
-) -> dict[OpSpec, Alone]:
-    """Run op specs one by one on the engine and profile their layers; about half a second each.
-
-    Args:
-        engine: as the table was measured; the caller holds its device (``measuring_on``).
-        specs: each is run once.
-        statistic: of the table, ``p10`` or ``median``.
-        runs: profiled runs of each.
-        cache: of exported graphs.
-
-    Raises:
-        EngineError: the engine rejects an operator, or has no per-layer view.
-    """
-    cache = cache or GraphCache()
-    timing = TimingSettings(
-        statistic=statistic, max_samples=400, min_time_s=0.06, time_cap_s=0.1, warmup_cap_s=0.1
-    )
-    found: dict[OpSpec, Alone] = {}
-    for spec in dict.fromkeys(specs):
-        workload = Workload.from_spec(spec)
-        module = workload.build()
-        graph = cache.onnx_bytes(workload, module) if engine.reads_onnx else None
-        with engine.load(workload, module=module, graph=graph) as session:
-            before = measure(session.sample_ns, timing).samples_ns
-            layers = session.layers(runs)
-            after = measure(session.sample_ns, timing).samples_ns
-        samples_ms = np.concatenate([before, after]) / 1e6
-        found[spec] = Alone(layers, statistic_interval(samples_ms, statistic).value)
-    return found
 
 
 def composition_effects(
@@ -190,11 +109,11 @@ def composition_effects(
             ledger.add(_name_by_entry(group, difference_ms, mode), difference_ms, label, detail)
         else:
             own = tuple(layer for item in found for layer in item.own)
-            detail = f"{_time(group.layers)}, alone {_sum_ms(own):.3g} ms"
+            detail = f"{_time(group.layers)}, alone {sum_ms(own):.3g} ms"
             name = _name_by_profile(group, own)
             if name != CACHE and group.layers:
                 detail += f": {_kinds(group.layers)} instead of {_kinds(own)}"
-            ledger.add(name, group.layers_ms - _sum_ms(own), label, detail)
+            ledger.add(name, group.layers_ms - sum_ms(own), label, detail)
             for spec, item in zip(specs, found, strict=True):
                 _add_ends(ledger, spec, item, prices[spec])
             profiled += found
@@ -204,7 +123,7 @@ def composition_effects(
 
 def _add_ends(ledger: _Ledger, spec: OpSpec, alone: Alone, entry_ms: float) -> None:
     """What an entry holds beside the operator's own layers, without its time of no layer."""
-    added_ms = _sum_ms(alone.added)
+    added_ms = sum_ms(alone.added)
     ledger.add(COUNTED_CONVERSION, -added_ms, str(spec), f"alone {_time(alone.added)}")
     detail = f"alone {alone.whole_ms:.3g} ms now, entry {entry_ms:.3g} ms"
     ledger.add(SPEED, alone.whole_ms - entry_ms, str(spec), detail)
@@ -257,11 +176,6 @@ class _Ledger:
         return tuple(sorted(found, key=lambda effect: -abs(effect.ms)))
 
 
-def _is_added(layer: LayerTime) -> bool:
-    """Whether the engine put a layer of an operator alone there, PyTorch's modules call theirs."""
-    return not layer.source_nodes and is_conversion(layer) and not layer.kind.startswith(_CALLED)
-
-
 def _is_one_operator(group: LayerGroup) -> bool:
     return len(group.nodes) == 1 and bool(group.layers)
 
@@ -288,12 +202,8 @@ def _kinds(layers: Sequence[LayerTime]) -> str:
     return " + ".join(shown)
 
 
-def _sum_ms(layers: Iterable[LayerTime]) -> float:
-    return sum(layer.time_ms for layer in layers)
-
-
 def _time(layers: Sequence[LayerTime]) -> str:
     """``layers 0.81 ms``, or that there is none."""
     if not layers:
         return "no layer"
-    return f"layer{'s' if len(layers) > 1 else ''} {_sum_ms(layers):.3g} ms"
+    return f"layer{'s' if len(layers) > 1 else ''} {sum_ms(layers):.3g} ms"

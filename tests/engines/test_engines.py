@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from fake_engine import FakeEngine
+from some_specs import SPECS
 
 from latlut.engines import engine_class, engine_names
 from latlut.engines.base import PARITY_TOLERANCE, Engine
@@ -16,24 +17,6 @@ from latlut.machine.gpus import gpu_absence_reason
 from latlut.operators.workloads import GraphCache, Workload
 from latlut.opspec import OpSpec
 from latlut.spaces import FasterSegSpace
-
-SPECS = [
-    "conv 8->16 stride 2 at 15x17",
-    "conv 8->8 stride 1 at 16x16 groups=2",
-    "conv 8->8 stride 1 at 16x16 dilation=2 kernel_size=5",
-    "conv_2x 8->8 stride 1 at 16x16 batch=2",
-    "zoomed_conv 8->16 stride 1 at 15x17",
-    "zoomed_conv_2x 8->16 stride 2 at 16x16",
-    "zoomed_conv 8->8 stride 1 at 16x16 interpolation=nearest",
-    "skip 8->16 stride 2 at 15x16",
-    "skip 8->16 stride 1 at 16x16 form=searched",
-    "skip 8->8 stride 1 at 16x16 form=identity",
-    "refine 16,8->8 at 8x9,15x17",
-    "fusion 8,8->16 at 16x16",
-    "head 16->19 at 16x16",
-    "upsample 4->4 at 8x8 out_size=61x64",
-]
-
 
 #: Precisions and options beside the default ones, per engine and kind of device.
 VARIANTS: dict[tuple[str, str], list[tuple[str, dict[str, str]]]] = {

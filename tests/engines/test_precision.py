@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from test_engines import SPECS
+from some_specs import SPECS
 
 from latlut.engines.base import PARITY_TOLERANCE
 from latlut.engines.precision import half_precision, node_label, opset_of, quantized

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from test_engines import SPECS
+from some_specs import SPECS
 from torch import nn
 
 from latlut import operators

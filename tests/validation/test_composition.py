@@ -15,6 +15,7 @@ from latlut.cli.residuals import composition_as_json, print_composition
 from latlut.engines import engine_class
 from latlut.engines.base import LayerTime
 from latlut.errors import EngineError
+from latlut.measure.alone import Alone, is_conversion, profile_alone
 from latlut.measure.layers import LayerGroup, LayerView, layer_view
 from latlut.measure.plans import plan_from_ops
 from latlut.measure.sweep import Sweep, SweepSettings, identity_of
@@ -37,12 +38,10 @@ from latlut.validation.composition import (
     PROFILING,
     SPEED,
     UNPRICED,
-    Alone,
     CompositionEffect,
     composition_effects,
-    is_conversion,
-    profile_alone,
 )
+from latlut.validation.explain import Explained
 
 #: An operator of the invented network: name, its entry in ms, its layers (kind, ms, detail).
 Part = tuple[str, float | None, Sequence[tuple[str, float, str]]]
@@ -295,7 +294,7 @@ def test_what_is_printed_adds_up_and_leaves_small_effects_together(
         cpu_share=0.5,
     )
     effects = composition_effects(view)
-    print_composition([("network 7", view, effects)])
+    print_composition([Explained("network 7", view, effects)])
     lines = capsys.readouterr().out.splitlines()
     headline = "network 7: whole 10 ms, sum of entries 8.9 ms, difference +1.1 ms"
     assert any(line.startswith(headline) for line in lines)
@@ -308,7 +307,7 @@ def test_what_is_printed_adds_up_and_leaves_small_effects_together(
     assert sum(float(line.split(" ms")[0]) for line in shown) == pytest.approx(1.1)
     assert any(f"a ({spec_of('a')}): layer 9 ms, entry 8 ms" in line for line in lines)
     assert "50%" in lines[-1]
-    items = json.loads(json.dumps(composition_as_json([("network 7", view, effects)])))
+    items = json.loads(json.dumps(composition_as_json([Explained("network 7", view, effects)])))
     assert items[0]["network"] == "network 7"
     total = sum(effect["ms"] for effect in items[0]["effects"])
     assert total == pytest.approx(items[0]["whole_ms"] - items[0]["plain_ms"])

@@ -1,0 +1,41 @@
+"""Operators and spaces of one's own: files or modules that register them when they are imported."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from latlut.errors import LatlutError
+
+
+def import_own_modules(names: Iterable[str]) -> None:
+    """Import files or modules that call ``operators.register`` or ``spaces.space.register_space``.
+
+    Args:
+        names: paths that end in .py, or dotted names.
+
+    Raises:
+        LatlutError: one that cannot be found or fails while it is imported.
+    """
+    for name in names:
+        try:
+            if not name.endswith(".py"):
+                importlib.import_module(name)
+                continue
+            path = Path(name)
+            own_name = f"latlut_operators_{path.stem}"
+            spec = importlib.util.spec_from_file_location(own_name, path)
+            if spec is None or spec.loader is None or not path.exists():
+                raise LatlutError(f"--operators {name}: no such file")
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[own_name] = module
+            spec.loader.exec_module(module)
+        except LatlutError:
+            raise
+        except Exception as error:
+            raise LatlutError(
+                f"--operators {name}: cannot be imported: {type(error).__name__}: {error}"
+            ) from error
