@@ -30,7 +30,7 @@ def doctor(as_json: bool) -> None:
     from latlut.machine.gpus import detect_gpus, gpu_absence_reason
     from latlut.machine.provenance import collect_environment
     from latlut.machine.targets import cpu_target
-    from latlut.operators.workloads import GraphCache
+    from latlut.operators.graph_cache import GraphCache
 
     facts = collect_environment()
     results = try_engines()

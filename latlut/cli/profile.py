@@ -166,10 +166,10 @@ def profile(
         f"{'' if mode == STANDALONE else f', {mode}'} -> {path}",
         quiet,
     )
-    from latlut import operators
+    from latlut.operators.registry import check
 
     for spec in wanted.specs:
-        operators.check(spec)
+        check(spec)
     environment = collect_environment()
     failed_parts: list[str] = []
     with ExitStack() as stack:

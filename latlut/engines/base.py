@@ -31,7 +31,8 @@ from torch import nn
 from latlut.engines.device_errors import engine_error
 from latlut.engines.heap import return_freed_memory
 from latlut.errors import EngineError, LatlutError, ParityError, SpecError
-from latlut.operators.workloads import GraphCache, Workload
+from latlut.operators.graph_cache import GraphCache
+from latlut.operators.workloads import Workload
 
 #: Largest difference from PyTorch that passes, relative to the largest output value.
 PARITY_TOLERANCE = {"fp32": 2e-3, "fp16": 5e-2, "bf16": 2e-1, "int8": 3e-1}

@@ -22,8 +22,9 @@ from latlut.errors import DeviceLostError, EngineError
 from latlut.machine.gpu_state import GpuState, Monitor, merge_states
 from latlut.measure.stopwatch import Stopwatch
 from latlut.measure.timing import Pair, SampleNs, TimingSettings, measure_side_by_side
+from latlut.operators.graph_cache import GraphCache
 from latlut.operators.in_context import ContextWorkload, context_of
-from latlut.operators.workloads import GraphCache, Workload
+from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 from latlut.table.identity import IN_CONTEXT, STANDALONE
 from latlut.table.recording import Measurement

@@ -34,7 +34,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from latlut import operators
+from latlut.operators.building import build
+from latlut.operators.registry import check
 from latlut.operators.workloads import Workload, graph_digest
 from latlut.opspec import OpSpec
 
@@ -65,7 +66,7 @@ def context_of(spec: OpSpec) -> Context:
     Raises:
         UnknownNameError, SpecError: an operator that is not registered, or that has no such spec.
     """
-    operators.check(spec)
+    check(spec)
     sources = tuple(_neighbour(spec, shape) for shape in spec.inputs)
     neighbours = tuple(source for source in sources if isinstance(source, OpSpec))
     without = None
@@ -130,10 +131,10 @@ class InContext(nn.Module):
     def __init__(self, sources: Sequence[OpSpec | Image], operator: OpSpec | None) -> None:
         super().__init__()
         self.neighbours = nn.ModuleList(
-            operators.build(source, seed) if isinstance(source, OpSpec) else nn.Identity()
+            build(source, seed) if isinstance(source, OpSpec) else nn.Identity()
             for seed, source in enumerate(sources, start=1)
         )
-        self.operator = None if operator is None else operators.build(operator)
+        self.operator = None if operator is None else build(operator)
         self.is_last = operator is not None and operator.kind in LAST_KINDS
 
     def forward(self, *images: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ from latlut.errors import CalibrationError, MissingEntryError
 from latlut.machine.provenance import collect_environment
 from latlut.measure.networks import NetworkReadings, NetworkTimer, usual_sentinels
 from latlut.measure.timing import TimingSettings
-from latlut.operators.workloads import GraphCache, Workload
+from latlut.operators.graph_cache import GraphCache
+from latlut.operators.workloads import Workload
 from latlut.pricing.calibration import fitted_networks
 from latlut.pricing.calibration import stored as stored_calibration
 from latlut.pricing.estimator import Estimate, calibrated, estimate

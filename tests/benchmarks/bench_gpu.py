@@ -37,7 +37,8 @@ from latlut.machine.gpus import gpu_absence_reason
 from latlut.measure.held_device import measuring_on
 from latlut.measure.plans import load_plan
 from latlut.measure.timing import TimingSettings, warm_up
-from latlut.operators.workloads import GraphCache, Workload
+from latlut.operators.graph_cache import GraphCache
+from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from latlut.operators.building import build
+from latlut.operators.registry import check
 from latlut.opspec import OpSpec
 from latlut.pricing.variants import INTERPOLATED_KINDS, alternatives
 
@@ -78,15 +80,14 @@ def test_nothing_stands_for_a_plain_operator(text):
 
 
 def test_every_alternative_keeps_the_output_and_is_built_by_the_registry():
-    operators = pytest.importorskip("latlut.operators")
     texts = [f"{kind} 8->8 at 8x16" for kind in sorted(INTERPOLATED_KINDS - {"refine"})]
     texts += ["refine 16,8->8 at 4x8,8x16", "fusion 4,4->8 at 8x16", "skip 8->16 stride 2 at 8x16"]
     for spec in map(parse, texts):
-        operators.check(spec)
+        check(spec)
         for alternative in alternatives(spec):
             assert alternative.reason
             assert set(alternative.may_lack) <= set(alternative.specs)
             assert alternative.specs[-1].output == spec.output
             for part in alternative.specs:
                 assert part.batch == spec.batch
-                operators.build(part)
+                build(part)
