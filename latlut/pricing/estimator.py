@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from latlut.operators.alternatives import alternatives
 from latlut.opspec import HasOpSpecs, OpSpec
 from latlut.pricing import calibration as calibrations
 from latlut.pricing.calibration import Calibration
-from latlut.pricing.variants import alternatives
 from latlut.table.table import Entry, LatencyTable
 
 
@@ -108,7 +108,7 @@ def estimate(
 
     Returns:
         The sum with its interval, term by term in order of first execution. Op specs without an
-        entry are priced by the variants that the table holds (``pricing.variants``), which the
+        entry are priced by the variants that the table holds (``operators.alternatives``), which the
         term names; what cannot be priced at all is in ``unpriced``.
 
     Raises:

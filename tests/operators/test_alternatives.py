@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from latlut.operators.alternatives import INTERPOLATED_KINDS, alternatives
 from latlut.operators.building import build
 from latlut.operators.registry import check
 from latlut.opspec import OpSpec
-from latlut.pricing.variants import INTERPOLATED_KINDS, alternatives
 
 
 def parse(text):
