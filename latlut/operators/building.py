@@ -8,11 +8,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 
 import torch
 from torch import Tensor, nn
 
 from latlut.errors import SpecError
+from latlut.operators.modules import ConvNorm
 from latlut.operators.registry import check
 from latlut.opspec import OpSpec
 
@@ -70,11 +72,18 @@ def initialise(module: nn.Module, seed: int) -> None:
                     part.bias.uniform_(-0.1, 0.1, generator=generator)
 
 
-def source_digest(specs: Sequence[OpSpec]) -> str:
-    """Hash of the source files that define these operators; part of a cached graph's name."""
-    modules = {check(spec).builder.__module__ for spec in specs}
+def source_digest(specs: Sequence[OpSpec], modules: Sequence[str] = ()) -> str:
+    """Hash of the source that shapes these operators' graphs; part of a cached graph's name.
+
+    It covers the files of their builders, of the plain modules, and of what builds and seeds them.
+
+    Args:
+        specs: the operators.
+        modules: names of imported Python modules whose files count, too.
+    """
+    names = {check(spec).builder.__module__ for spec in specs}
     digest = hashlib.sha256()
-    for name in sorted(modules):
+    for name in sorted({*names, *modules, __name__, ConvNorm.__module__}):
         digest.update(_source(name))
     return digest.hexdigest()
 
@@ -97,10 +106,5 @@ def cost(spec: OpSpec) -> Cost:
     """Multiply-accumulates, parameters and least memory traffic of one inference."""
     module, maps, macs = _run_on_meta(spec)
     weights = sum(parameter.numel() for parameter in module.parameters())
-    elements = sum(item.numel() for item in maps) + spec.batch * _elements(spec.output)
+    elements = sum(item.numel() for item in maps) + spec.batch * prod(spec.output)
     return Cost(macs, weights, 4 * (elements + weights))
-
-
-def _elements(shape: tuple[int, int, int]) -> int:
-    channels, height, width = shape
-    return channels * height * width

@@ -1,24 +1,28 @@
-"""The built-in operators: one builder of a plain ``nn.Module`` per kind.
+"""The built-in operators: what each kind is, and a builder of its plain ``nn.Module``.
 
 The same definition is profiled, searched and deployed, so that a table never times another
-operator than the one that is trained.
+operator than the one that is trained. The builders import torch, this file does not: pricing asks
+what a kind is without it.
 """
 
 from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING
 
 from latlut.errors import SpecError
-from latlut.operators.modules import ConvNorm, FactorizedReduce, Head, Refine, Upsample, ZoomedConv
+from latlut.operators.alternatives import (
+    concatenated,
+    other_interpolation,
+    refinement_parts,
+    single_convolution,
+)
 from latlut.operators.registry import Option, register
 from latlut.opspec import OpSpec
 
-_KERNEL = {
-    "kernel_size": Option(),
-    "groups": Option(),
-    "dilation": Option(),
-    "padding": Option(),
-}
+if TYPE_CHECKING:
+    from torch import nn
+
+_KERNEL = dict.fromkeys(("kernel_size", "groups", "dilation", "padding"), Option())
 _INTERPOLATION = {"interpolation": Option(("bilinear", "nearest"))}
 
 
@@ -33,7 +37,9 @@ def _mode(spec: OpSpec) -> str:
     return str(spec.option("interpolation"))
 
 
-def _conv_norm(spec: OpSpec, in_channels: int, stride: int, is_activated: bool = True) -> ConvNorm:
+def _conv_norm(spec: OpSpec, in_channels: int, stride: int, is_activated: bool = True) -> nn.Module:
+    from latlut.operators.modules import ConvNorm
+
     return ConvNorm(
         in_channels,
         spec.out_channels,
@@ -46,7 +52,7 @@ def _conv_norm(spec: OpSpec, in_channels: int, stride: int, is_activated: bool =
     )
 
 
-@register("conv", options=_KERNEL, max_inputs=8)
+@register("conv", options=_KERNEL, max_inputs=8, alternatives=[concatenated])
 def conv(spec: OpSpec) -> nn.Module:
     """Convolution, batch norm, ReLU."""
     return _conv_norm(spec, spec.in_channels, spec.stride)
@@ -55,6 +61,8 @@ def conv(spec: OpSpec) -> nn.Module:
 @register("conv_2x", options=_KERNEL)
 def conv_2x(spec: OpSpec) -> nn.Module:
     """Twice convolution, batch norm, ReLU; the first carries the stride. No residual."""
+    from torch import nn
+
     return nn.Sequential(
         _conv_norm(spec, spec.in_channels, spec.stride),
         _conv_norm(spec, spec.out_channels, 1),
@@ -66,26 +74,34 @@ def _check_zoom(spec: OpSpec) -> None:
         raise SpecError(f"{spec.key}: {spec.kind} has stride 1 or 2")
 
 
-@register("zoomed_conv", options=_KERNEL | _INTERPOLATION)
+@register("zoomed_conv", options=_KERNEL | _INTERPOLATION, alternatives=[other_interpolation])
 def zoomed_conv(spec: OpSpec) -> nn.Module:
     """Halve, convolve, enlarge (stride 1 only), ReLU."""
+    from latlut.operators.modules import ZoomedConv
+
     _check_zoom(spec)
-    inner = nn.Sequential(_conv_norm(spec, spec.in_channels, 1, is_activated=False))
+    inner = [_conv_norm(spec, spec.in_channels, 1, is_activated=False)]
     return ZoomedConv(inner, spec.stride, _mode(spec))
 
 
-@register("zoomed_conv_2x", options=_KERNEL | _INTERPOLATION)
+@register("zoomed_conv_2x", options=_KERNEL | _INTERPOLATION, alternatives=[other_interpolation])
 def zoomed_conv_2x(spec: OpSpec) -> nn.Module:
     """Halve, convolve twice, enlarge (stride 1 only), ReLU."""
+    from latlut.operators.modules import ZoomedConv
+
     _check_zoom(spec)
-    inner = nn.Sequential(
+    inner = [
         _conv_norm(spec, spec.in_channels, 1),
         _conv_norm(spec, spec.out_channels, 1, is_activated=False),
-    )
+    ]
     return ZoomedConv(inner, spec.stride, _mode(spec))
 
 
-@register("skip", options={"form": Option(("derived", "searched", "identity", "single"))})
+@register(
+    "skip",
+    options={"form": Option(("derived", "searched", "identity", "single"))},
+    alternatives=[single_convolution],
+)
 def skip(spec: OpSpec) -> nn.Module:
     """Skip connection, in one of its forms.
 
@@ -93,6 +109,10 @@ def skip(spec: OpSpec) -> nn.Module:
     ``searched``: a 1x1 convolution at stride 1, what trains while searching.
     ``identity``: an identity. ``single``: one 1x1 convolution, what the FasterSeg authors timed.
     """
+    from torch import nn
+
+    from latlut.operators.modules import ConvNorm, FactorizedReduce
+
     form = spec.option("form")
     if spec.stride not in (1, 2):
         raise SpecError(f"{spec.key}: skip has stride 1 or 2")
@@ -110,28 +130,46 @@ def skip(spec: OpSpec) -> nn.Module:
     return ConvNorm(spec.in_channels, spec.out_channels, kernel_size=1, stride=spec.stride)
 
 
-@register("refine", options=_INTERPOLATION, min_inputs=2)
+@register(
+    "refine",
+    options=_INTERPOLATION,
+    min_inputs=2,
+    alternatives=[other_interpolation, refinement_parts],
+)
 def refine(spec: OpSpec) -> nn.Module:
     """Bring a coarse map up to a finer one and merge them."""
+    from latlut.operators.modules import Refine
+
     (coarse, _, _), (fine, _, _) = spec.inputs
     return Refine(coarse, fine, spec.out_channels, _mode(spec))
 
 
-@register("fusion", max_inputs=8)
+@register("fusion", max_inputs=8, alternatives=[concatenated])
 def fusion(spec: OpSpec) -> nn.Module:
     """Concatenate the branches, 1x1 convolution, batch norm, ReLU."""
+    from latlut.operators.modules import ConvNorm
+
     return ConvNorm(spec.in_channels, spec.out_channels, kernel_size=1)
 
 
-@register("head", max_inputs=8)
+@register("head", max_inputs=8, alternatives=[concatenated])
 def head(spec: OpSpec) -> nn.Module:
     """Class logits from the fused map."""
+    from latlut.operators.modules import Head
+
     return Head(spec.in_channels, spec.out_channels)
 
 
-@register("upsample", options={"out_size": Option()} | _INTERPOLATION)
+@register(
+    "upsample",
+    options={"out_size": Option()} | _INTERPOLATION,
+    is_last=True,
+    alternatives=[other_interpolation],
+)
 def upsample(spec: OpSpec) -> nn.Module:
     """Enlarge a map to ``out_size``, the logits to the image's size for instance."""
+    from latlut.operators.modules import Upsample
+
     if spec.in_channels != spec.out_channels:
         raise SpecError(f"{spec.key}: upsample keeps the number of channels")
     return Upsample(spec.out_size, _mode(spec))

@@ -9,6 +9,8 @@ multiples of 64 work.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
@@ -62,9 +64,9 @@ class ZoomedConv(nn.Module):
     between them.
     """
 
-    def __init__(self, convolutions: nn.Sequential, stride: int, mode: str) -> None:
+    def __init__(self, convolutions: Iterable[nn.Module], stride: int, mode: str) -> None:
         super().__init__()
-        self.convolutions = convolutions
+        self.convolutions = nn.Sequential(*convolutions)
         self.stride = stride
         self.mode = mode
 

@@ -1,14 +1,22 @@
-"""The registry that finds operators by name. It is open: anyone can add an operator."""
+"""The registry that finds operators by name, and knows what each kind is.
+
+It is open: anyone can add an operator. Nothing here imports torch; a builder is called only when
+its operator is built (``operators.building``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
-from torch import nn
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 from latlut.errors import SpecError, UnknownNameError, did_you_mean
 from latlut.opspec import OpSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Builder: TypeAlias = "Callable[[OpSpec], nn.Module]"
 
 
 @dataclass(frozen=True)
@@ -23,14 +31,32 @@ class Option:
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """Op specs whose latencies, added up, stand for one that a table does not hold.
+
+    Attributes:
+        specs: what to look up, each once.
+        reason: how this differs from the op spec asked for, as a clause for a message.
+        may_lack: those of ``specs`` that a table may lack without making the others useless;
+            they are small, and the caller names them as unpriced.
+    """
+
+    specs: tuple[OpSpec, ...]
+    reason: str
+    may_lack: tuple[OpSpec, ...] = ()
+
+
+@dataclass(frozen=True)
 class Operator:
-    """A registered operator: how to build it and what its op specs may say."""
+    """A registered operator: how to build it, and what ``register`` was told of its kind."""
 
     kind: str
-    builder: Callable[[OpSpec], nn.Module]
-    options: dict[str, Option] = field(default_factory=dict)
-    min_inputs: int = 1
-    max_inputs: int = 1
+    builder: Builder
+    options: Mapping[str, Option]
+    min_inputs: int
+    max_inputs: int
+    is_last: bool
+    alternatives: tuple[Callable[[OpSpec], Alternative | None], ...]
 
 
 _REGISTRY: dict[str, Operator] = {}
@@ -39,10 +65,12 @@ _REGISTRY: dict[str, Operator] = {}
 def register(
     kind: str,
     *,
-    options: dict[str, Option] | None = None,
+    options: Mapping[str, Option] | None = None,
     min_inputs: int = 1,
     max_inputs: int | None = None,
-) -> Callable[[Callable[[OpSpec], nn.Module]], Callable[[OpSpec], nn.Module]]:
+    is_last: bool = False,
+    alternatives: Sequence[Callable[[OpSpec], Alternative | None]] = (),
+) -> Callable[[Builder], Builder]:
     """Decorator that makes ``builder(spec) -> nn.Module`` known under ``kind``.
 
     The module's ``forward`` takes one (B, C, H, W) float tensor per input of the op spec and
@@ -53,20 +81,24 @@ def register(
         options: the options that change its graph; an op spec with any other is refused.
         min_inputs: fewest input maps.
         max_inputs: most input maps; ``min_inputs`` if not given.
+        is_last: its output is the network's: logits enlarged to the image's size.
+        alternatives: in which other forms a table may hold it, the closest first: functions that
+            give the alternative to an op spec, None where there is none.
 
     Raises:
         SpecError: the name is taken by another builder.
     """
 
-    def add(builder: Callable[[OpSpec], nn.Module]) -> Callable[[OpSpec], nn.Module]:
+    def add(builder: Builder) -> Builder:
         known = _REGISTRY.get(kind)
         source = (builder.__module__, builder.__qualname__)
         if known and (known.builder.__module__, known.builder.__qualname__) != source:
             raise SpecError(
                 f"operator {kind!r} is already registered by {known.builder.__module__}"
             )
+        most = max_inputs or min_inputs
         _REGISTRY[kind] = Operator(
-            kind, builder, dict(options or {}), min_inputs, max_inputs or min_inputs
+            kind, builder, dict(options or {}), min_inputs, most, is_last, tuple(alternatives)
         )
         return builder
 
@@ -76,6 +108,22 @@ def register(
 def operator_kinds() -> list[str]:
     """Names of all registered operators."""
     return sorted(_REGISTRY)
+
+
+def option_names() -> list[str]:
+    """Names of all options that any registered operator understands."""
+    return sorted({name for operator in _REGISTRY.values() for name in operator.options})
+
+
+def alternatives(spec: OpSpec) -> tuple[Alternative, ...]:
+    """What may stand for ``spec`` where a table lacks it, the closest first; empty for nothing.
+
+    They are one step away. Two steps (another interpolation, then the parts) come from asking for
+    the alternatives of the alternatives; interpolation goes both ways, so keep the specs seen.
+    """
+    operator = _REGISTRY.get(spec.kind)
+    found = [alternative(spec) for alternative in operator.alternatives] if operator else []
+    return tuple(item for item in found if item is not None)
 
 
 def check(spec: OpSpec) -> Operator:

@@ -159,7 +159,7 @@ class NetworkWorkload(Workload):
     def digest(self) -> str:
         """See ``Workload``."""
         lines = [f"{node.name}({','.join(node.inputs)}) {node.spec}" for node in self.graph]
-        return graph_digest(self.specs, lines)
+        return graph_digest(self.specs, lines, [Network.__module__])
 
     def build(self) -> nn.Module:
         """The network."""
@@ -184,12 +184,13 @@ class ModuleWorkload(Workload):
         return self.module
 
 
-def graph_digest(specs: Sequence[OpSpec], lines: Sequence[str]) -> str:
+def graph_digest(specs: Sequence[OpSpec], lines: Sequence[str], modules: Sequence[str] = ()) -> str:
     """Name of a graph in the cache.
 
     Args:
         specs: its op specs, for the source of their operators.
         lines: whatever else shapes it.
+        modules: names of the Python modules that put its operators together.
     """
-    parts = [f"opset {OPSET}", torch.__version__, source_digest(specs), *lines]
+    parts = [f"opset {OPSET}", torch.__version__, source_digest(specs, modules), *lines]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
