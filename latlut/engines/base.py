@@ -31,7 +31,6 @@ from torch import nn
 from latlut.engines.device_errors import engine_error
 from latlut.engines.heap import return_freed_memory
 from latlut.errors import EngineError, LatlutError, ParityError, SpecError
-from latlut.operators.graph_cache import GraphCache
 from latlut.operators.workloads import Workload
 
 #: Largest difference from PyTorch that passes, relative to the largest output value.
@@ -377,7 +376,7 @@ class Engine(ABC):
         """
         with self._rejections(workload):
             if self.reads_onnx and graph is None:
-                graph = GraphCache(is_enabled=False).onnx_bytes(workload, module)
+                graph = workload.onnx_bytes(module)
         return self._started(self.session_type(self, workload, build), module, graph)
 
     def _started(self, session: Session, module: nn.Module | None, graph: bytes | None) -> Session:

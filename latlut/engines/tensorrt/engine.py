@@ -20,7 +20,6 @@ from latlut.engines.cuda.driver import compute_capability, driver_cuda_version, 
 from latlut.engines.cuda.memory import NO_MEMORY, memory_type, open_memory
 from latlut.engines.device_errors import engine_error
 from latlut.engines.precision import half_precision, quantized
-from latlut.engines.tensorrt import cache as trt_cache
 from latlut.engines.tensorrt.build import (
     Build,
     BuildSettings,
@@ -31,11 +30,12 @@ from latlut.engines.tensorrt.build import (
     quoted,
     release_of,
 )
-from latlut.engines.tensorrt.cache import CacheFile, EngineCache
+from latlut.engines.tensorrt.cache import CacheFile, EngineCache, digest_of
 from latlut.engines.tensorrt.int8 import calibrator_of
 from latlut.engines.tensorrt.session import PlanSession, TensorRtSession
 from latlut.engines.tensorrt.versions import OLDEST, Release
 from latlut.errors import EngineError
+from latlut.files import cache_folder
 from latlut.machine.gpus import detect_gpus, gpu_absence_reason
 from latlut.operators.workloads import Workload
 
@@ -96,7 +96,7 @@ class TensorRtEngine(Engine):
         self.memory = open_memory(self._index)
         is_cold = self.options["cold_l2"] == "on"
         self.clock = GpuClock(self.memory, 2 * l2_cache_bytes(self._index) if is_cold else 0)
-        folder = trt_cache.default_folder()
+        folder = cache_folder("tensorrt")
         self._made_by = {
             "library": f"{self.module_name} {self.version}",
             "device": f"{self.device.model} {self.capability[0]}.{self.capability[1]}",
@@ -328,7 +328,7 @@ class TensorRtEngine(Engine):
             "network": "strongly typed" if is_strongly_typed(self.module) else "builder flags",
             "compute_capability": f"{self.capability[0]}.{self.capability[1]}",
             "launch_floor_us": "" if floor_ms is None else f"{1000 * floor_ms:.3f}",
-            "timing_cache_sha256": trt_cache.digest_of(timing) if timing else "",
+            "timing_cache_sha256": digest_of(timing) if timing else "",
             "cache_remarks": "; ".join(self.plans.remarks + self._timing_file.remarks),
         }
 
