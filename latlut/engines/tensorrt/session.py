@@ -18,20 +18,19 @@ from latlut.engines.cuda.memory import DeviceBuffer
 from latlut.engines.device_errors import engine_error
 from latlut.engines.tensorrt.build import quoted
 from latlut.engines.tensorrt.layers import layer_times, recorder_of
+from latlut.engines.tensorrt.library import TensorRtLibrary
 from latlut.errors import DeviceLostError, EngineError
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
-    from latlut.engines.tensorrt.engine import TensorRtEngine
-
 _WARMUP_RUNS = 3
 
 
 class TensorRtSession(Session):
-    """One execution context with its buffers; ``engine`` is a ``TensorRtEngine``."""
+    """One execution context with its buffers."""
 
-    engine: TensorRtEngine
+    engine: TensorRtLibrary
 
     def _open(self, module: nn.Module | None, graph: bytes | None) -> None:
         if graph is None:
