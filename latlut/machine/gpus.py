@@ -43,6 +43,11 @@ def gpu_absence_reason() -> str | None:
     return None if gpus else "; ".join(reasons)
 
 
+def driver_of(*uuids: str) -> str | None:
+    """The driver's version of the first GPU that has one of these UUIDs; None for no such GPU."""
+    return next((gpu.driver for gpu in detect_gpus() if gpu.uuid in uuids), None)
+
+
 def target_of(gpu: DetectedGpu) -> Target:
     """The target of a detected GPU: the shipped one, else one that knows its name alone."""
     if gpu.target_name is not None:

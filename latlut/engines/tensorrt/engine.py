@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import ClassVar
 
 from latlut.engines.base import Availability, Device, EngineOption, Session
-from latlut.engines.cuda.devices import cuda_devices
+from latlut.engines.cuda.devices import cuda_devices, cuda_index, device_names, find_device
 from latlut.engines.cuda.driver import compute_capability, driver_cuda_version
 from latlut.engines.cuda.memory import NO_MEMORY, memory_type
 from latlut.engines.tensorrt.build import check_capability, release_of
@@ -15,7 +15,7 @@ from latlut.engines.tensorrt.library import TensorRtLibrary
 from latlut.engines.tensorrt.session import PlanSession, TensorRtSession
 from latlut.engines.tensorrt.versions import OLDEST, Release
 from latlut.errors import EngineError
-from latlut.machine.gpus import detect_gpus, gpu_absence_reason
+from latlut.machine.gpus import gpu_absence_reason
 from latlut.operators.workloads import Workload
 
 _OPTIONS = {
@@ -95,24 +95,20 @@ class TensorRtEngine(TensorRtLibrary):
     @classmethod
     def device_names(cls) -> tuple[str, ...]:
         """Every GPU that CUDA shows to this process."""
-        return tuple(f"cuda:{device.index}" for device in cuda_devices())
+        return device_names()
 
     def _find_device(self, name: str) -> Device:
-        devices = cuda_devices()
         if name == "cpu":
             raise EngineError(f"{self.title} runs on GPUs only: name one with --gpu")
-        for device in devices:
-            # A Jetson's GPU has no UUID in the driver's tools: "integrated".
-            if name in (f"cuda:{device.index}", device.uuid, "integrated"):
-                module = import_module(self.module_name)
-                capability = compute_capability(device.index)
-                release_of(module).check_gpu(device.name, capability)
-                check_capability(module, capability)
-                drivers = [gpu.driver for gpu in detect_gpus() if gpu.uuid in (device.uuid, name)]
-                driver = drivers[0] if drivers else "unknown"
-                return Device(f"cuda:{device.index}", device.name, driver, device.uuid)
-        known = ", ".join(f"cuda:{device.index}" for device in devices)
-        raise EngineError(f"{self.title} has no device {name!r}; it has {known}")
+        device = find_device(name)
+        if device is None:
+            known = ", ".join(device_names())
+            raise EngineError(f"{self.title} has no device {name!r}; it has {known}")
+        module = import_module(self.module_name)
+        capability = compute_capability(cuda_index(device))
+        release_of(module).check_gpu(device.model, capability)
+        check_capability(module, capability)
+        return device
 
     def load_plan(self, workload: Workload, plan: bytes) -> Session:
         """A session that runs a serialised engine, such as ``built(...).serialize()`` gives.

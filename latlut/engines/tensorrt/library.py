@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from latlut.engines.base import Engine
 from latlut.engines.cuda.clock import GpuClock
+from latlut.engines.cuda.devices import cuda_index
 from latlut.engines.cuda.driver import compute_capability, l2_cache_bytes
 from latlut.engines.cuda.memory import open_memory
 from latlut.engines.device_errors import engine_error
@@ -69,7 +70,7 @@ class TensorRtLibrary(Engine):
             int(self.options["optimization_level"]),
         )
         self.logger = log_recorder(self.module)
-        index = int(self.device.name.removeprefix("cuda:"))
+        index = cuda_index(self.device)
         self.capability = compute_capability(index)
         self.memory = open_memory(index)
         is_cold = self.options["cold_l2"] == "on"
