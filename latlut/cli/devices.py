@@ -97,7 +97,7 @@ def sweep_on_devices(
         KeyboardInterrupt: Ctrl-C; every part has stored what it measured.
         LatlutError: more processes than CPUs.
     """
-    from latlut.machine.provenance import allowed_cpus
+    from latlut.machine.cpu import allowed_cpus
     from latlut.measure.parts import Part, run_parts
     from latlut.measure.worklist import work_of
     from latlut.progress import SweepSummary, TotalProgress, joined

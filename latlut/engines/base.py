@@ -460,6 +460,6 @@ def cpu_device(name: str, title: str) -> Device:
     """The CPU as a device, for engines that run there only."""
     if name != "cpu":
         raise EngineError(f"{title} runs on the CPU here, not on {name!r}")
-    from latlut.machine.provenance import cpu_model
+    from latlut.machine.cpu import cpu_model
 
     return Device("cpu", cpu_model())

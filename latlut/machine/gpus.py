@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latlut.errors import TargetError, UnknownNameError
-from latlut.machine.provenance import allowed_cpus, cpu_model
+from latlut.machine.cpu import allowed_cpus, cpu_model
 from latlut.machine.targets import Target, load_target, target_names
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from latlut.errors import SpecError
+from latlut.machine import cpu
 from latlut.machine import pinning as affinity
 from latlut.machine import provenance as environment
+from latlut.machine.cpu import allowed_cpus
 from latlut.machine.pinning import choose_cpus, pin_process, pinned
 from latlut.machine.provenance import (
     FACTS,
-    allowed_cpus,
     collect_environment,
     cpu_steal_fraction,
     environment_changes,
@@ -69,7 +70,7 @@ def test_a_machine_that_shows_nothing_gives_none_and_no_error(
     def unreadable(path: str | Path) -> str:
         raise PermissionError(path)
 
-    monkeypatch.setattr(environment, "_text", unreadable)
+    monkeypatch.setattr(cpu, "kernel_text", unreadable)
     collected = collect_environment()
     assert collected["cpu_governor"] is None
     assert collected["cpu_steal_ticks"] is None
@@ -94,10 +95,10 @@ def test_a_machine_that_shows_nothing_gives_none_and_no_error(
 def test_cpus_of_one_hidden_name_are_told_apart(
     monkeypatch: pytest.MonkeyPatch, fields: str, expected: str
 ) -> None:
-    monkeypatch.setattr(environment, "_text", lambda path: fields)
-    monkeypatch.setattr(environment.platform, "processor", lambda: "")
-    monkeypatch.setattr(environment.platform, "machine", lambda: "aarch64")
-    assert environment.cpu_model() == expected
+    monkeypatch.setattr(cpu, "kernel_text", lambda path: fields)
+    monkeypatch.setattr(cpu.platform, "processor", lambda: "")
+    monkeypatch.setattr(cpu.platform, "machine", lambda: "aarch64")
+    assert cpu.cpu_model() == expected
 
 
 def test_nothing_changed_between_two_moments() -> None:
@@ -181,17 +182,18 @@ def test_the_tightest_control_group_limit_counts(
         except KeyError:
             raise FileNotFoundError(path) from None
 
-    monkeypatch.setattr(environment, "_text", read)
-    assert environment._cgroup_cpus() == expected
+    monkeypatch.setattr(cpu, "kernel_text", read)
+    assert cpu.cgroup_cpus() == expected
 
 
 @pytest.fixture
 def eight_cpus_on_four_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for cpu in range(8):
-        folder = tmp_path / f"cpu{cpu}" / "topology"
+    for number in range(8):
+        folder = tmp_path / f"cpu{number}" / "topology"
         folder.mkdir(parents=True)
-        (folder / "thread_siblings_list").write_text(f"{cpu - cpu % 2}-{cpu - cpu % 2 + 1}\n")
-    monkeypatch.setattr(affinity, "_CPU_DIR", tmp_path)
+        core = number - number % 2
+        (folder / "thread_siblings_list").write_text(f"{core}-{core + 1}\n")
+    monkeypatch.setattr(cpu, "CPU_DIR", tmp_path)
     monkeypatch.setattr(affinity, "allowed_cpus", lambda: tuple(range(8)))
 
 
@@ -204,7 +206,7 @@ def test_the_highest_cpus_are_chosen_one_per_core_first(
     threads: int, expected: tuple[int, ...]
 ) -> None:
     assert choose_cpus(threads) == expected
-    assert affinity.physical_cores(expected) == min(threads, 4)
+    assert cpu.physical_cores(expected) == min(threads, 4)
 
 
 def test_impossible_thread_counts_are_refused() -> None:
