@@ -57,7 +57,7 @@ class DeviceJob:
 def measure_part(job: DeviceJob, index: int, report: Callable[[Progress], None]) -> SweepSummary:
     """One process: its GPU by UUID, that GPU's lock, CPUs of its own, its part of the plan."""
     from latlut.cli.choices import import_operators
-    from latlut.engines import engine_class
+    from latlut.engines import engine_class, engine_packages
     from latlut.machine.provenance import collect_environment
     from latlut.measure.held_device import measuring_on
     from latlut.measure.parts import Part
@@ -66,7 +66,7 @@ def measure_part(job: DeviceJob, index: int, report: Callable[[Progress], None])
 
     import_operators(job.operator_modules)
     own = job.identity
-    environment = collect_environment()
+    environment = collect_environment(engine_packages())
     engine = engine_class(job.engine)(own.threads, own.precision, job.gpus[index].uuid, job.options)
     part = Part(index, len(job.gpus))
     with measuring_on(engine, part), LatencyTable.open(job.path, is_writable=True) as table:

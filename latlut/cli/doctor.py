@@ -25,6 +25,7 @@ def doctor(as_json: bool) -> None:
     """
     from dataclasses import asdict
 
+    from latlut.engines import engine_packages
     from latlut.engines.selftest import never_run, try_engines
     from latlut.machine.gpu_state import advice
     from latlut.machine.gpus import detect_gpus, gpu_absence_reason
@@ -32,7 +33,7 @@ def doctor(as_json: bool) -> None:
     from latlut.machine.targets import cpu_target
     from latlut.operators.graph_cache import GraphCache
 
-    facts = collect_environment()
+    facts = collect_environment(engine_packages())
     results = try_engines()
     cpu = cpu_target()
     gpus = [(gpu, _state_of(gpu)) for gpu in detect_gpus()]

@@ -126,6 +126,7 @@ def profile(
     target, chosen, gpus = _choose(choice, devices)
     import_operators(operator_modules)
 
+    from latlut.engines import engine_packages
     from latlut.machine.provenance import collect_environment
     from latlut.measure.held_device import measuring_on
     from latlut.measure.sweep import Sweep, SweepSettings, check_mode, check_rebuilds, identity_of
@@ -170,7 +171,7 @@ def profile(
 
     for spec in wanted.specs:
         check(spec)
-    environment = collect_environment()
+    environment = collect_environment(engine_packages())
     failed_parts: list[str] = []
     with ExitStack() as stack:
         if len(gpus) < 2:

@@ -7,7 +7,6 @@ anywhere else: a graph that ONNX Runtime would split between GPU and CPU is reje
 
 from __future__ import annotations
 
-import importlib.metadata
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -28,6 +27,7 @@ from latlut.engines.cuda import devices as cuda
 from latlut.engines.cuda.clock import torch_durations_ns
 from latlut.engines.precision import half_precision
 from latlut.errors import EngineError
+from latlut.machine.provenance import installed_version
 
 _CUDA = "CUDAExecutionProvider"
 #: How long threads wait for more work before they sleep, microseconds.
@@ -213,12 +213,7 @@ class OnnxRuntimeEngine(Engine):
             return Availability(
                 False, None, "the package onnxruntime is not installed", "pip install onnxruntime"
             )
-        for package in ("onnxruntime", "onnxruntime-gpu"):
-            try:
-                return Availability(True, importlib.metadata.version(package))
-            except importlib.metadata.PackageNotFoundError:
-                continue
-        return Availability(True, "unknown")
+        return Availability(True, installed_version("onnxruntime", "onnxruntime-gpu") or "unknown")
 
     @classmethod
     def device_names(cls) -> tuple[str, ...]:

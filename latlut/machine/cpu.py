@@ -6,12 +6,14 @@ import os
 import platform
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 CPU_DIR = Path("/sys/devices/system/cpu")
 
 
 def kernel_text(path: str | Path) -> str:
+    """The content of a file of the kernel's, without white space around it."""
     return Path(path).read_text(encoding="utf-8", errors="replace").strip()
 
 
@@ -94,10 +96,16 @@ def cpu_max_mhz() -> float | None:
 
 
 def turbo() -> str:
+    """Whether the frequency may be boosted: on or off."""
     try:
         return "off" if kernel_text(CPU_DIR / "intel_pstate/no_turbo") == "1" else "on"
     except OSError:
         return "on" if kernel_text(CPU_DIR / "cpufreq/boost") == "1" else "off"
+
+
+def smt() -> str:
+    """Whether cores run several threads: on or off."""
+    return "on" if kernel_text(CPU_DIR / "smt/active") == "1" else "off"
 
 
 def cpu_ticks() -> list[int]:
@@ -105,12 +113,14 @@ def cpu_ticks() -> list[int]:
     return [int(field) for field in kernel_text("/proc/stat").splitlines()[0].split()[1:9]]
 
 
-def hypervisor() -> int | None:
+def is_virtual() -> int | None:
+    """1 on a virtual machine, 0 on metal; None where the CPU shows no flags."""
     flags = cpu_info().get("flags")
     return None if flags is None else int("hypervisor" in flags.split())
 
 
 def cpu_temperature_c() -> float | None:
+    """The CPU's temperature, of the first sensor that is one; None without one."""
     for zone in sorted(Path("/sys/class/thermal").glob("thermal_zone*")):
         if re.search("pkg|cpu|soc", kernel_text(zone / "type"), re.IGNORECASE):
             return int(kernel_text(zone / "temp")) / 1000
@@ -121,8 +131,8 @@ def cpu_temperature_c() -> float | None:
 
 
 def cpu_power_limit_w() -> float:
-    rapl = Path("/sys/class/powercap/intel-rapl:0/constraint_0_power_limit_uw")
-    return int(kernel_text(rapl)) / 1e6
+    """The sustained power limit in watts, of Intel's RAPL."""
+    return int(kernel_text("/sys/class/powercap/intel-rapl:0/constraint_0_power_limit_uw")) / 1e6
 
 
 def cgroup_cpus() -> float | None:
@@ -138,13 +148,10 @@ def cgroup_cpus() -> float | None:
             continue
         here = root / path.lstrip("/")
         # Inside a container the path is the host's and may not exist below the mounted root.
+        files = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
         for folder in {root, *(p for p in (here, *here.parents) if p.is_relative_to(root))}:
             try:
-                if not controllers:
-                    quota, period = kernel_text(folder / "cpu.max").split()
-                else:
-                    quota = kernel_text(folder / "cpu.cfs_quota_us")
-                    period = kernel_text(folder / "cpu.cfs_period_us")
+                quota, period = " ".join(kernel_text(folder / file) for file in files).split()
             except (OSError, ValueError):
                 continue
             if quota not in ("max", "-1"):
@@ -158,8 +165,9 @@ def physical_cores(cpus: Iterable[int]) -> int:
 
 
 def core_of(cpu: int) -> str:
+    """What tells the physical core of a CPU: the CPUs on it, or the CPU where Linux names none."""
     try:
-        return (CPU_DIR / f"cpu{cpu}/topology/thread_siblings_list").read_text().strip()
+        return kernel_text(CPU_DIR / f"cpu{cpu}/topology/thread_siblings_list")
     except OSError:
         return str(cpu)
 
@@ -167,11 +175,9 @@ def core_of(cpu: int) -> str:
 def last_level_cache_bytes() -> int | None:
     """Size of CPU 0's highest cache level, in bytes; None where Linux does not show it."""
     sizes: dict[int, int] = {}
-    for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
-        try:
-            level = int((index / "level").read_text())
-            number, unit = re.fullmatch(r"(\d+)([KMG]?)\s*", (index / "size").read_text()).groups()  # type: ignore[union-attr]
-        except (OSError, ValueError, AttributeError):
-            continue
-        sizes[level] = int(number) * {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}[unit]
+    for index in (CPU_DIR / "cpu0/cache").glob("index*"):
+        with suppress(OSError, ValueError):
+            [(number, unit)] = re.findall(r"^(\d+)([KMG]?)$", kernel_text(index / "size"))
+            size = int(number) * {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}[unit]
+            sizes[int(kernel_text(index / "level"))] = size
     return sizes[max(sizes)] if sizes else None

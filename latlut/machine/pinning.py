@@ -86,20 +86,6 @@ def pinned(cpus: Iterable[int]) -> Iterator[tuple[int, ...]]:
                 os.sched_setaffinity(thread, before.get(thread, set(allowed)))
 
 
-@contextmanager
-def pin_process(threads: int) -> Iterator[tuple[int, ...]]:
-    """``pinned(choose_cpus(threads))``: measure with ``threads`` threads, each on its own CPU.
-
-    Yields:
-        The CPUs, ascending; an empty tuple where the operating system cannot pin.
-
-    Raises:
-        SpecError: more threads than CPUs that this process may use.
-    """
-    with pinned(choose_cpus(threads)) as cpus:
-        yield cpus
-
-
 def _own_threads() -> list[int]:
     """Kernel numbers of this process's threads; 0, the calling one, where they are not listed."""
     try:

@@ -1,8 +1,9 @@
 """The machine around a run: what it was while it measured, and what has changed.
 
-Every key is declared once, in ``FACTS``, with its unit and meaning. A fact that cannot be read
-here (no such file, no permission, another operating system) is None; nothing here raises.
-Only the standard library is imported, and no engine: versions come from package metadata.
+Every key is declared once, in ``FACTS``, with its unit and meaning; the versions of the engines'
+packages are added by whoever knows the engines (``latlut.engines.engine_packages``). A fact that
+cannot be read here (no such file, no permission, another operating system) is None; nothing here
+raises. Only the standard library is imported: versions come from package metadata.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import TypeAlias
 
 from latlut.machine import cpu
+from latlut.machine.lock import is_alive
+from latlut.version import __version__
 
 FactValue: TypeAlias = str | int | float | None
 Environment: TypeAlias = dict[str, FactValue]
@@ -26,17 +30,53 @@ class Fact:
 
     Args:
         name: the key.
-        unit: unit of a number, "" for text and counts.
         description: what it means, a noun phrase.
         read: reads it here; an exception means that it cannot be known.
+        unit: unit of a number, "" for text and counts.
         matters: a change between two runs can change latencies.
+        is_optional: None means "not there", so that None is itself worth comparing.
     """
 
     name: str
-    unit: str
     description: str
     read: Callable[[], FactValue]
+    unit: str = ""
     matters: bool = False
+    is_optional: bool = False
+
+
+def installed_version(*distributions: str) -> str | None:
+    """The version of the first of these distributions that is installed; None without one."""
+    for distribution in distributions:
+        try:
+            return version(distribution)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def package(name: str, title: str, *suffixes: str, matters: bool = True) -> Fact:
+    """The version of a package.
+
+    Args:
+        name: of the package and of the fact.
+        title: as sentences call it.
+        suffixes: of the distributions that it comes in, such as ``-gpu``; none if not given.
+        matters: see ``Fact``.
+    """
+    names = [name.replace("_", "-") + suffix for suffix in suffixes or ("",)]
+    return Fact(
+        name,
+        f"version of {title}",
+        lambda: installed_version(*names),
+        matters=matters,
+        is_optional=True,
+    )
+
+
+def _from(path: str, found: str = "(?s)(.*)") -> Callable[[], FactValue]:
+    """Reads a file of the kernel's, or the part of it that a pattern's group matches."""
+    return lambda: re.findall(found, cpu.kernel_text(path))[0]
 
 
 def _operating_system() -> str:
@@ -46,11 +86,9 @@ def _operating_system() -> str:
         return platform.system()
 
 
-def _memory_bytes(field: str) -> int:
-    match = re.search(rf"^{field}:\s+(\d+) kB", cpu.kernel_text("/proc/meminfo"), re.MULTILINE)
-    if match is None:
-        raise LookupError(field)
-    return int(match[1]) * 1024
+def _memory_bytes(field: str) -> Callable[[], FactValue]:
+    pattern = rf"(?m)^{field}:\s+(\d+) kB"
+    return lambda: int(re.findall(pattern, cpu.kernel_text("/proc/meminfo"))[0]) * 1024
 
 
 def _nvidia_driver() -> str | None:
@@ -61,167 +99,72 @@ def _nvidia_driver() -> str | None:
         return match[0] if match else None
 
 
-def _own_version() -> str:
-    from latlut.version import __version__
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage/enabled"
 
-    return __version__
-
-
-def _version(*distributions: str) -> Callable[[], FactValue]:
-    """Reads the version of the first of these distributions that is installed."""
-
-    def read() -> FactValue:
-        from importlib.metadata import PackageNotFoundError, version
-
-        for distribution in distributions:
-            try:
-                return version(distribution)
-            except PackageNotFoundError:
-                continue
-        return None
-
-    return read
-
-
-#: Facts whose None means "not there", so that None is itself worth comparing.
-_PACKAGES = (
-    Fact("latlut", "", "version of latlut", _own_version, matters=True),
-    Fact("numpy", "", "version of NumPy", _version("numpy")),
-    Fact("torch", "", "version of PyTorch", _version("torch"), matters=True),
-    Fact("onnx", "", "version of ONNX", _version("onnx"), matters=True),
-    Fact(
-        "onnxruntime",
-        "",
-        "version of ONNX Runtime",
-        _version("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
-        matters=True,
-    ),
-    Fact("openvino", "", "version of OpenVINO", _version("openvino"), matters=True),
-    Fact(
-        "tensorrt",
-        "",
-        "version of TensorRT",
-        _version("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu11"),
-        matters=True,
-    ),
-    Fact(
-        "tensorrt_rtx",
-        "",
-        "version of TensorRT for RTX",
-        _version("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
-        matters=True,
-    ),
-)
-
-#: Every key of an environment, in the order in which it is shown.
+#: Every key of an environment but the engines' packages, in the order in which it is shown.
+# fmt: off
 FACTS: tuple[Fact, ...] = (
-    Fact("host", "", "host name", platform.node, matters=True),
-    Fact(
-        "machine_model",
-        "",
-        "model of the machine, or of the virtual machine's platform",
-        lambda: cpu.kernel_text("/sys/class/dmi/id/product_name"),
-        matters=True,
-    ),
-    Fact("os", "", "operating system", _operating_system),
-    Fact("kernel", "", "kernel release", platform.release, matters=True),
-    Fact("architecture", "", "instruction set", platform.machine, matters=True),
-    Fact("python", "", "Python version", platform.python_version),
-    Fact("cpu_model", "", "CPU model", cpu.cpu_model, matters=True),
-    Fact("microcode", "", "CPU microcode", lambda: cpu.cpu_info().get("microcode"), matters=True),
-    Fact("logical_cpus", "", "CPUs that the system has online", os.cpu_count, matters=True),
-    Fact("allowed_cpus", "", "CPUs that this process may use", lambda: len(cpu.allowed_cpus())),
-    Fact("allowed_cpu_list", "", "their numbers", lambda: cpu.cpu_ranges(cpu.allowed_cpus())),
-    Fact(
-        "cgroup_cpus",
-        "CPUs",
-        "CPU time that the container or control group grants; None where unlimited",
-        cpu.cgroup_cpus,
-        matters=True,
-    ),
-    Fact(
-        "cpu_governor",
-        "",
-        "frequency governor of the allowed CPUs",
-        lambda: cpu.of_allowed_cpus("scaling_governor"),
-        matters=True,
-    ),
-    Fact(
-        "cpu_scaling_driver",
-        "",
-        "frequency driver of the allowed CPUs",
-        lambda: cpu.of_allowed_cpus("scaling_driver"),
-        matters=True,
-    ),
-    Fact("cpu_mhz", "MHz", "mean CPU frequency shown at the moment of reading", cpu.cpu_mhz),
-    Fact("cpu_max_mhz", "MHz", "highest CPU frequency", cpu.cpu_max_mhz, matters=True),
-    Fact("turbo", "", "frequency boost (on, off)", cpu.turbo, matters=True),
-    Fact(
-        "smt",
-        "",
-        "simultaneous multithreading (on, off)",
-        lambda: "on" if cpu.kernel_text(cpu.CPU_DIR / "smt/active") == "1" else "off",
-        matters=True,
-    ),
-    Fact(
-        "omp_num_threads",
-        "",
-        "OMP_NUM_THREADS of the process",
-        lambda: os.environ.get("OMP_NUM_THREADS"),
-    ),
-    Fact("load_1min", "", "load average of the last minute", lambda: round(os.getloadavg()[0], 2)),
-    Fact("memory_total_bytes", "bytes", "main memory", lambda: _memory_bytes("MemTotal")),
-    Fact(
-        "memory_available_bytes",
-        "bytes",
-        "main memory that was available",
-        lambda: _memory_bytes("MemAvailable"),
-    ),
-    Fact(
-        "transparent_hugepages",
-        "",
-        "policy for transparent huge pages",
-        lambda: re.findall(
-            r"\[(\w+)\]", cpu.kernel_text("/sys/kernel/mm/transparent_hugepage/enabled")
-        )[0],
-        matters=True,
-    ),
-    Fact("is_virtual", "", "1 on a virtual machine, 0 on metal", cpu.hypervisor, matters=True),
-    Fact(
-        "cpu_steal_ticks",
-        "ticks",
-        "CPU time that the hypervisor gave to others, all CPUs, since boot",
-        lambda: cpu.cpu_ticks()[7],
-    ),
-    Fact(
-        "cpu_total_ticks",
-        "ticks",
-        "CPU time of all CPUs in every state since boot",
-        lambda: sum(cpu.cpu_ticks()),
-    ),
-    Fact("cpu_temperature_c", "°C", "CPU temperature", cpu.cpu_temperature_c),
-    Fact(
-        "cpu_power_limit_w", "W", "sustained CPU power limit", cpu.cpu_power_limit_w, matters=True
-    ),
-    Fact("nvidia_driver", "", "NVIDIA driver version", _nvidia_driver, matters=True),
-    Fact(
-        "boot_id",
-        "",
-        "identifier of this boot of the kernel",
-        lambda: cpu.kernel_text("/proc/sys/kernel/random/boot_id"),
-    ),
-    Fact("process_id", "", "number of the process that read these facts", os.getpid),
-    *_PACKAGES,
+    Fact("host", "host name", platform.node, matters=True),
+    Fact("machine_model", "model of the machine, or of the virtual machine's platform",
+         _from("/sys/class/dmi/id/product_name"), matters=True),
+    Fact("os", "operating system", _operating_system),
+    Fact("kernel", "kernel release", platform.release, matters=True),
+    Fact("architecture", "instruction set", platform.machine, matters=True),
+    Fact("python", "Python version", platform.python_version),
+    Fact("cpu_model", "CPU model", cpu.cpu_model, matters=True),
+    Fact("microcode", "CPU microcode", lambda: cpu.cpu_info().get("microcode"), matters=True),
+    Fact("logical_cpus", "CPUs that the system has online", os.cpu_count, matters=True),
+    Fact("allowed_cpus", "CPUs that this process may use", lambda: len(cpu.allowed_cpus())),
+    Fact("allowed_cpu_list", "their numbers", lambda: cpu.cpu_ranges(cpu.allowed_cpus())),
+    Fact("cgroup_cpus",
+         "CPU time that the container or control group grants; None where unlimited",
+         cpu.cgroup_cpus, "CPUs", matters=True),
+    Fact("cpu_governor", "frequency governor of the allowed CPUs",
+         lambda: cpu.of_allowed_cpus("scaling_governor"), matters=True),
+    Fact("cpu_scaling_driver", "frequency driver of the allowed CPUs",
+         lambda: cpu.of_allowed_cpus("scaling_driver"), matters=True),
+    Fact("cpu_mhz", "mean CPU frequency shown at the moment of reading", cpu.cpu_mhz, "MHz"),
+    Fact("cpu_max_mhz", "highest CPU frequency", cpu.cpu_max_mhz, "MHz", matters=True),
+    Fact("turbo", "frequency boost (on, off)", cpu.turbo, matters=True),
+    Fact("smt", "simultaneous multithreading (on, off)", cpu.smt, matters=True),
+    Fact("omp_num_threads", "OMP_NUM_THREADS of the process",
+         lambda: os.environ.get("OMP_NUM_THREADS")),
+    Fact("load_1min", "load average of the last minute", lambda: round(os.getloadavg()[0], 2)),
+    Fact("memory_total_bytes", "main memory", _memory_bytes("MemTotal"), "bytes"),
+    Fact("memory_available_bytes", "main memory that was available",
+         _memory_bytes("MemAvailable"), "bytes"),
+    Fact("transparent_hugepages", "policy for transparent huge pages",
+         _from(_HUGE_PAGES, r"\[(\w+)\]"), matters=True),
+    Fact("is_virtual", "1 on a virtual machine, 0 on metal", cpu.is_virtual, matters=True),
+    Fact("cpu_steal_ticks", "CPU time that the hypervisor gave to others, all CPUs, since boot",
+         lambda: cpu.cpu_ticks()[7], "ticks"),
+    Fact("cpu_total_ticks", "CPU time of all CPUs in every state since boot",
+         lambda: sum(cpu.cpu_ticks()), "ticks"),
+    Fact("cpu_temperature_c", "CPU temperature", cpu.cpu_temperature_c, "°C"),
+    Fact("cpu_power_limit_w", "sustained CPU power limit", cpu.cpu_power_limit_w, "W",
+         matters=True),
+    Fact("nvidia_driver", "NVIDIA driver version", _nvidia_driver, matters=True),
+    Fact("boot_id", "identifier of this boot of the kernel", _from(_BOOT_ID)),
+    Fact("process_id", "number of the process that read these facts", os.getpid),
+    Fact("latlut", "version of latlut", lambda: __version__, matters=True, is_optional=True),
+    package("numpy", "NumPy", matters=False),
+    package("torch", "PyTorch"),
+    package("onnx", "ONNX"),
 )
+# fmt: on
 
 
-def collect_environment() -> Environment:
-    """What this machine is at this moment: one value per fact of ``FACTS``, JSON-able.
+def collect_environment(packages: Iterable[Fact] = ()) -> Environment:
+    """What this machine is at this moment: one value per fact, JSON-able.
 
     A fact that cannot be read is None; nothing raises.
+
+    Args:
+        packages: facts beside ``FACTS``: the versions of the engines' packages.
     """
     environment: Environment = {}
-    for fact in FACTS:
+    for fact in (*FACTS, *packages):
         try:
             environment[fact.name] = fact.read()
         except Exception:
@@ -231,26 +174,28 @@ def collect_environment() -> Environment:
 
 
 def environment_changes(
-    before: Mapping[str, FactValue], after: Mapping[str, FactValue]
+    before: Mapping[str, FactValue],
+    after: Mapping[str, FactValue],
+    packages: Iterable[Fact] = (),
 ) -> list[str]:
     """Sentences on what changed that can change latencies; empty where nothing did.
 
     Args:
         before: an earlier environment, perhaps written by another version of latlut.
         after: a later one.
+        packages: as in ``collect_environment``.
 
     Returns:
-        One sentence per changed fact that matters, in the order of ``FACTS``. A fact that one
+        One sentence per changed fact that matters, in the order of the facts. A fact that one
         side does not have, or could not read, is no change; a package that is only on one side
         is.
     """
-    optional = {fact.name for fact in _PACKAGES}
     sentences = []
-    for fact in FACTS:
+    for fact in (*FACTS, *packages):
         if not fact.matters or fact.name not in before or fact.name not in after:
             continue
         old, new = before[fact.name], after[fact.name]
-        if old == new or (fact.name not in optional and (old is None or new is None)):
+        if old == new or (not fact.is_optional and (old is None or new is None)):
             continue
         old_text, new_text = (_shown(value, fact.unit) for value in (old, new))
         sentences.append(f"{fact.description} was {old_text}, is now {new_text}")
@@ -268,14 +213,9 @@ def is_process_gone(environment: Mapping[str, FactValue]) -> bool:
     if not boot or not isinstance(number, int):
         return False
     try:
-        if boot != cpu.kernel_text("/proc/sys/kernel/random/boot_id"):
-            return True
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # another user's, or no /proc
+        return boot != cpu.kernel_text(_BOOT_ID) or not is_alive(number)
+    except OSError:  # no /proc
         return False
-    return False
 
 
 def _shown(value: FactValue, unit: str) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 
+from latlut.engines import engine_packages
 from latlut.engines.base import Engine
 from latlut.errors import DeviceLostError, EngineError, SpecError
 from latlut.machine.gpu_state import GpuMonitor, Monitor, power_mode
@@ -147,7 +148,9 @@ class Sweep:
         part: Part | None = None,
         sweep_id: str | None = None,
     ) -> None:
-        self.environment = collect_environment() if environment is None else environment
+        self.environment = (
+            collect_environment(engine_packages()) if environment is None else environment
+        )
         self.table, self.plan, self.engine, self.settings = table, plan, engine, settings
         self.roofline = roofline or Roofline()
         self.cache = cache or GraphCache()
@@ -284,7 +287,7 @@ class Sweep:
             self._run_id,
             status,
             seconds=seconds,
-            environment=collect_environment(),
+            environment=collect_environment(engine_packages()),
         )
 
     # ---- one pass --------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
+from latlut.engines import engine_packages
 from latlut.engines.base import Engine
 from latlut.errors import CalibrationError, MissingEntryError
 from latlut.machine.provenance import collect_environment
@@ -229,7 +230,7 @@ def store(
                 settings.seed,
                 validation.sampler,
                 json.dumps(asdict(settings)),
-                json.dumps(collect_environment()),
+                json.dumps(collect_environment(engine_packages())),
                 json.dumps(agreements),
                 __version__,
                 f"{height}x{width}",

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from latlut.engines import engine_packages
 from latlut.errors import SpecError
 from latlut.machine import cpu
 from latlut.machine import pinning as affinity
 from latlut.machine import provenance as environment
 from latlut.machine.cpu import allowed_cpus
-from latlut.machine.pinning import choose_cpus, pin_process, pinned
+from latlut.machine.pinning import choose_cpus, pinned
 from latlut.machine.provenance import (
     FACTS,
     collect_environment,
@@ -110,7 +111,7 @@ def test_nothing_changed_between_two_moments() -> None:
 def test_changes_that_matter_are_sentences() -> None:
     before = {"cpu_governor": "powersave", "onnxruntime": "1.31.0", "cpu_power_limit_w": 65.0}
     after = {"cpu_governor": "performance", "onnxruntime": "1.32.0", "cpu_power_limit_w": 45.0}
-    assert environment_changes(before, after) == [
+    assert environment_changes(before, after, engine_packages()) == [
         "frequency governor of the allowed CPUs was powersave, is now performance",
         "sustained CPU power limit was 65.0 W, is now 45.0 W",
         "version of ONNX Runtime was 1.31.0, is now 1.32.0",
@@ -120,7 +121,7 @@ def test_changes_that_matter_are_sentences() -> None:
 def test_the_unreadable_and_the_undeclared_are_no_change_but_a_missing_package_is() -> None:
     before = {"microcode": "0x1", "tensorrt": "10.0", "removed_key": 1}
     after = {"microcode": None, "tensorrt": None, "host": "a"}
-    assert environment_changes(before, after) == [
+    assert environment_changes(before, after, engine_packages()) == [
         "version of TensorRT was 10.0, is now not installed"
     ]
 
@@ -220,11 +221,11 @@ def test_impossible_thread_counts_are_refused() -> None:
 @needs_pinning
 def test_pinning_holds_inside_and_is_undone() -> None:
     before = os.sched_getaffinity(0)
-    with pin_process(1) as cpus:
+    with pinned(choose_cpus(1)) as cpus:
         assert cpus == (max(before),)
         assert os.sched_getaffinity(0) == set(cpus)
     assert os.sched_getaffinity(0) == before
-    with pytest.raises(ZeroDivisionError), pin_process(1):
+    with pytest.raises(ZeroDivisionError), pinned(choose_cpus(1)):
         _ = 1 / 0
     assert os.sched_getaffinity(0) == before
 
@@ -241,7 +242,7 @@ def test_pinning_moves_threads_that_exist_and_those_that_start() -> None:
 
     older = threading.Thread(target=report, args=("older", True))
     older.start()
-    with pin_process(1) as cpus:
+    with pinned(choose_cpus(1)) as cpus:
         start.set()
         newer = threading.Thread(target=report, args=("newer", False))
         newer.start()
@@ -262,7 +263,7 @@ def test_a_system_without_pinning_measures_unpinned_and_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
-    with pytest.warns(RuntimeWarning, match="unpinned"), pin_process(1) as cpus:
+    with pytest.warns(RuntimeWarning, match="unpinned"), pinned(choose_cpus(1)) as cpus:
         assert cpus == ()
 
 

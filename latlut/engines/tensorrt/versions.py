@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from latlut.errors import EngineError
+from latlut.machine.provenance import installed_version
 
 T = TypeVar("T")
 
@@ -78,11 +78,8 @@ class Release:
         stem = self.package.replace("_", "-")
         for major in (11, 12, 13, 14):
             for name in (f"{stem}-cu{major}", f"{stem}-cu{major}-bindings"):
-                try:
-                    if importlib.metadata.version(name) == self.version:
-                        return major
-                except importlib.metadata.PackageNotFoundError:
-                    continue
+                if installed_version(name) == self.version:
+                    return major
         return None
 
     def check_opset(self, opset: int) -> None:
