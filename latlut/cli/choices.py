@@ -155,19 +155,8 @@ def import_operators(modules: tuple[str, ...]) -> None:
 
 def as_in_table(choice: DeviceChoice, own: Identity) -> DeviceChoice:
     """The choice with what was left open on the command line taken from a table's identity."""
-    from latlut.engines.choosing import DeviceChoice
-
-    gpu, cpu = choice.gpu, choice.cpu
-    if not (gpu or cpu):
-        gpu, cpu = (None, True) if own.target == "cpu" else (own.target, False)
-    return DeviceChoice(
-        gpu,
-        cpu,
-        choice.engine or own.engine,
-        own.precision if is_left_open("precision") else choice.precision,
-        own.threads if is_left_open("threads") else choice.threads,
-        own.options if is_left_open("engine_options") else choice.engine_options,
-    )
+    names = ("precision", "threads", "engine_options")
+    return choice.completed(own, filter(is_left_open, names))
 
 
 def is_left_open(parameter: str) -> bool:

@@ -32,16 +32,7 @@ def measure_layers(table: LatencyTable, nodes: Sequence[Node]) -> LayerView:
     from latlut.measure.sweep import identity_of
 
     own = table.identity
-    is_cpu = own.target == "cpu"
-    choice = DeviceChoice(
-        None if is_cpu else own.target,
-        is_cpu,
-        own.engine,
-        own.precision,
-        own.threads,
-        own.options,
-    )
-    target, engine = choose_engine(choice)
+    target, engine = choose_engine(DeviceChoice.of_identity(own))
     table.check_identity(identity_of(engine, target.name, mode=own.mode, statistic=own.statistic))
     with measuring_on(engine):
         return layer_view(engine, nodes, table)
