@@ -31,6 +31,7 @@ from torch import nn
 from latlut.engines.device_errors import engine_error
 from latlut.engines.heap import return_freed_memory
 from latlut.errors import EngineError, LatlutError, ParityError, SpecError
+from latlut.machine.cpu import cpu_model
 from latlut.operators.workloads import Workload
 
 #: Largest difference from PyTorch that passes, relative to the largest output value.
@@ -460,6 +461,4 @@ def cpu_device(name: str, title: str) -> Device:
     """The CPU as a device, for engines that run there only."""
     if name != "cpu":
         raise EngineError(f"{title} runs on the CPU here, not on {name!r}")
-    from latlut.machine.cpu import cpu_model
-
     return Device("cpu", cpu_model())

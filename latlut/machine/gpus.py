@@ -9,6 +9,7 @@ from pathlib import Path
 
 from latlut.errors import TargetError, UnknownNameError
 from latlut.machine.cpu import allowed_cpus, cpu_model
+from latlut.machine.nvml import open_nvml
 from latlut.machine.targets import Target, load_target, target_names
 
 
@@ -166,14 +167,9 @@ def _detected(
 
 
 def _from_nvml() -> tuple[list[DetectedGpu], str]:
-    try:
-        import pynvml
-    except ImportError:
-        return [], "nvidia-ml-py is not installed"
-    try:
-        pynvml.nvmlInit()
-    except (pynvml.NVMLError, OSError) as error:
-        return [], f"the NVIDIA driver's library does not answer: {error}"
+    pynvml, reason = open_nvml()
+    if pynvml is None:
+        return [], reason
     try:
         driver = _as_text(pynvml.nvmlSystemGetDriverVersion())
         gpus = []

@@ -25,7 +25,6 @@ from latlut.engines.tensorrt.build import (
     build_engine,
     is_strongly_typed,
     log_recorder,
-    quoted,
 )
 from latlut.engines.tensorrt.cache import CacheFile, EngineCache, digest_of
 from latlut.engines.tensorrt.int8 import calibrator_of
@@ -130,8 +129,7 @@ class TensorRtLibrary(Engine):
         """
         engine = self.runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            said = quoted(self.logger.take(1), "no reason given")
-            raise engine_error(f"the engine cannot be loaded onto the GPU: {said}")
+            raise engine_error(f"the engine cannot be loaded onto the GPU: {self.logger.said()}")
         return engine
 
     def _recipe(self, build: int) -> str:
@@ -183,8 +181,7 @@ class TensorRtLibrary(Engine):
         else:
             context = engine.create_execution_context()
         if context is None:
-            said = quoted(self.logger.take(1), "no reason given")
-            raise engine_error(f"no execution context: {said}")
+            raise engine_error(f"no execution context: {self.logger.said()}")
         # Detailed as the engine is for its inspector, its marks for a tracer would cost time.
         context.nvtx_verbosity = self.module.ProfilingVerbosity.NONE
         return context

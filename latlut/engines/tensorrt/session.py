@@ -16,7 +16,6 @@ from latlut.engines.base import LayerTime, Session
 from latlut.engines.cuda.driver import CapturedGraph
 from latlut.engines.cuda.memory import DeviceBuffer
 from latlut.engines.device_errors import engine_error
-from latlut.engines.tensorrt.build import quoted
 from latlut.engines.tensorrt.layers import layer_times, recorder_of
 from latlut.engines.tensorrt.library import TensorRtLibrary
 from latlut.errors import DeviceLostError, EngineError
@@ -90,7 +89,7 @@ class TensorRtSession(Session):
     def _enqueue(self) -> None:
         """One inference on the stream, through the context."""
         if not self._context.execute_async_v3(self._memory.stream):
-            said = quoted(self.engine.logger.take(1), "no reason given")
+            said = self.engine.logger.said()
             raise engine_error(f"{self.workload.name} could not be enqueued: {said}")
 
     def _launch(self) -> None:
