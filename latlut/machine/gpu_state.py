@@ -197,6 +197,15 @@ class GpuMonitor:
         return other_processes(found, own)
 
 
+def state_of(uuid: str) -> GpuState:
+    """The GPU's state now; empty where the driver does not answer, or the GPU has gone."""
+    try:
+        with GpuMonitor(uuid) as monitor:
+            return monitor.snapshot()
+    except DeviceLostError:
+        return GpuState(uuid=uuid)
+
+
 def other_processes(
     found: set[int], own: set[int], is_visible: Callable[[int], bool] | None = None
 ) -> tuple[int, ...] | None:
