@@ -1,15 +1,16 @@
-"""Files that are there whole or not at all: made in a folder beside their place, then moved there.
+"""Files that are there whole or not at all, and folders of them that stay within a size.
 
-Until they are moved nothing is where they belong, and what was there before stays; so whatever
-makes them can also look at them again, and refuse.
+Files are made in a folder beside their place, then moved there. Until they are moved nothing is
+where they belong, and what was there before stays; so whatever makes them can also look at them
+again, and refuse.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from latlut.errors import LatlutError
@@ -20,17 +21,28 @@ class WriteError(LatlutError):
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(
+    path: Path,
+    *,
+    refusal: Callable[[OSError], LatlutError] | None = None,
+    makes_folder: bool = True,
+) -> Iterator[Path]:
     """Gives the path to write ``path`` to for now; files beside it there become its neighbours.
 
     When the block ends the file and its neighbours are flushed and moved into place, ``path``
-    last. When it raises, they are gone. The folder of ``path`` is made where it is missing.
+    last. When it raises, they are gone.
+
+    Args:
+        path: where the file belongs.
+        refusal: makes the error that is raised in place of a WriteError.
+        makes_folder: make the folder of ``path`` where it is missing, rather than refuse.
 
     Raises:
         WriteError: they cannot be written or moved.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if makes_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             temporary = Path(folder) / path.name
             yield temporary
@@ -41,4 +53,74 @@ def written_whole(path: Path) -> Iterator[Path]:
             for file in files:
                 os.replace(file, path.with_name(file.name))
     except OSError as error:
+        if refusal is not None:
+            raise refusal(error) from error
         raise WriteError(f"cannot write {path}: {error}; what was there before stays") from error
+
+
+def cache_folder(name: str) -> Path:
+    """The folder of that name in the user's cache folder, or in ``LATLUT_CACHE``."""
+    from platformdirs import user_cache_path
+
+    return Path(os.environ.get("LATLUT_CACHE") or user_cache_path("latlut")) / name
+
+
+def read_cached(path: Path) -> bytes | None:
+    """A cached file's content, which counts as a use of it; None where it cannot be read."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    with suppress(OSError):  # a cache that is read-only is still good to read
+        os.utime(path)
+    return content
+
+
+def write_cached(path: Path, content: bytes) -> bool:
+    """Store a file whole; False where it cannot be written, which is no reason to stop."""
+    try:
+        with written_whole(path) as temporary:
+            temporary.write_bytes(content)
+    except WriteError:
+        return False
+    return True
+
+
+class BoundedFolder:
+    """Cached files by name, of which those that were not used for longest go first.
+
+    Args:
+        folder: where they lie, in folders by the first two letters of their names.
+        suffix: of every file's name.
+        limit_bytes: what ``trim`` leaves of them unless told otherwise.
+    """
+
+    def __init__(self, folder: Path, suffix: str, limit_bytes: int) -> None:
+        self.folder = folder
+        self.suffix = suffix
+        self.limit_bytes = limit_bytes
+
+    def path_of(self, name: str) -> Path:
+        """Where the file of that name lies, whether it is there or not."""
+        return self.folder / name[:2] / f"{name}{self.suffix}"
+
+    def size_bytes(self) -> int:
+        """Bytes that the files take on disk."""
+        return sum(size for _, size, _ in self._files())
+
+    def trim(self, limit_bytes: int | None = None) -> None:
+        """Delete the files that were not used for longest until the rest fits."""
+        files = sorted(self._files())
+        excess = sum(size for _, size, _ in files)
+        excess -= self.limit_bytes if limit_bytes is None else limit_bytes
+        for _, size, path in files:
+            if excess <= 0:
+                break
+            path.unlink(missing_ok=True)
+            excess -= size
+
+    def _files(self) -> Iterator[tuple[float, int, Path]]:
+        """(time of the last use, bytes, path) of every file."""
+        for path in self.folder.glob(f"*/*{self.suffix}"):
+            with suppress(OSError):  # another process has just deleted it
+                yield path.stat().st_mtime, path.stat().st_size, path

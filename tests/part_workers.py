@@ -16,8 +16,8 @@ from fake_engine import FakeEngine
 
 from latlut.engines.onnxruntime import OnnxRuntimeEngine
 from latlut.errors import EngineError
+from latlut.machine.cpu import allowed_cpus
 from latlut.machine.pinning import pinned
-from latlut.machine.provenance import allowed_cpus
 from latlut.measure.parts import Part, run_parts
 from latlut.measure.plans import plan_from_ops
 from latlut.measure.sweep import Sweep, SweepSettings, identity_of

@@ -183,8 +183,64 @@ def report() -> str:
     return "\n".join(lines)
 
 
+#: What every room needs is left out of the picture: arrows to it would say nothing.
+BASICS = {"errors", "version", "opspec", "resources", "progress", "files"}
+PICTURE = ROOT / "docs" / "rooms.svg"
+
+
+def draw(path: Path = PICTURE) -> None:
+    """Draw both packages' rooms, floor by floor, with an arrow for every room that imports one."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    matplotlib.rcParams.update({"svg.hashsalt": "rooms", "svg.fonttype": "none", "font.size": 10})
+    figure, axes = plt.subplots(1, 2, figsize=(13, 8.5), width_ratios=[5, 4])
+    for axis, (package, floors) in zip(axes, FLOORS.items(), strict=True):
+        shown = [[room for room in floor if room not in BASICS] for floor in floors]
+        shown = [floor for floor in shown if floor]
+        widest = max(map(len, shown))
+        places = {
+            room: ((number + 0.5) * widest / len(floor), height)
+            for height, floor in enumerate(shown)
+            for number, room in enumerate(floor)
+        }
+        edges = arrows(package)
+        for (here, there), items in sorted(edges.items()):
+            if here not in places or there not in places:
+                continue
+            (x0, y0), (x1, y1) = places[here], places[there]
+            axis.annotate(
+                "", (x1, y1 + 0.17), (x0, y0 - 0.17),
+                arrowprops={
+                    "arrowstyle": "-|>", "color": "#64748b", "shrinkA": 0, "shrinkB": 0,
+                    "lw": 0.5 + min(len(items), 20) / 10, "alpha": 0.35 if y0 - y1 > 1 else 0.8,
+                    "connectionstyle": f"arc3,rad={0.08 * (y0 - y1 - 1):.2f}",
+                },
+            )  # fmt: skip
+        for room, (x, y) in places.items():
+            axis.text(
+                x, y, room, ha="center", va="center", zorder=3,
+                bbox={"boxstyle": "round,pad=0.4", "fc": "#f1f5f9", "ec": "#334155", "lw": 0.8},
+            )  # fmt: skip
+        title = package.removeprefix("latlut.") if package != "latlut" else package
+        axis.set_title(f"{title}: {len(rooms(package))} rooms, {len(edges)} arrows")
+        axis.set_xlim(0, widest)
+        axis.set_ylim(-0.5, len(shown) - 0.5)
+        axis.axis("off")
+    figure.text(
+        0.5, 0.02, f"an arrow: imports, the wider the more; not drawn: {', '.join(sorted(BASICS))}",
+        ha="center", color="#475569",
+    )  # fmt: skip
+    figure.tight_layout(rect=(0, 0.04, 1, 1))
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
 if __name__ == "__main__":
     print(report())
     for package in FLOORS:
         print("\n".join(upward(package)))
-    sys.exit()
+    if "--draw" in sys.argv:
+        draw()

@@ -202,6 +202,7 @@ def _facts(plan: AblationPlan, table: LatencyTable) -> dict[str, Any]:
 
 
 def _remarks() -> dict[str, Any]:
+    from latlut.engines import engine_packages
     from latlut.machine.provenance import collect_environment
     from latlut.table.table import now_text
     from latlut.version import __version__
@@ -209,7 +210,7 @@ def _remarks() -> dict[str, Any]:
     return {
         "started_at": now_text(),
         "latlut_version": __version__,
-        "environment": dict(collect_environment()),
+        "environment": dict(collect_environment(engine_packages())),
     }
 
 

@@ -169,7 +169,7 @@ def _headline(architecture: Architecture) -> str:
 
 def _rows(architecture: Architecture, input_size: tuple[int, int]) -> list[dict[str, Any]]:
     """One row per node of the graph, in order of execution."""
-    from latlut.operators import cost
+    from latlut.operators.building import cost
 
     widths = {}
     for branch in architecture.branches:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latlut.cli.choices import DeviceChoice, FractionType, SizeType, choose_engine, device_options
+from latlut.cli.choices import FractionType, SizeType, device_options
 from latlut.cli.output import (
     interval_text,
     json_option,
@@ -80,6 +80,7 @@ def bench(
     """
     from dataclasses import replace
 
+    from latlut.engines.choosing import DeviceChoice, choose_engine
     from latlut.measure.bench import BenchSettings, bench_workload, check_paper_batch
     from latlut.measure.held_device import measuring_on
     from latlut.stats.quantiles import check_statistic

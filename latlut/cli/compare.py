@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latlut.cli.choices import DeviceChoice, SizeType, choose_engine, device_options, is_left_open
+from latlut.cli.choices import SizeType, device_options, is_left_open
 from latlut.cli.output import (
     json_option,
     print_json,
@@ -20,6 +20,7 @@ from latlut.cli.output import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from latlut.engines.choosing import DeviceChoice
     from latlut.measure.bench_result import BenchResult
     from latlut.operators.workloads import Workload
     from latlut.search.networks.baselines import Figure
@@ -105,6 +106,8 @@ def compare(
     contenders = find_contenders(asked)
     bench = None
     if is_measured:
+        from latlut.engines.choosing import DeviceChoice
+
         choice = DeviceChoice(gpu, cpu, engine, precision, threads, engine_options)
         bench = _Bench(choice, passes, quiet)
     rows = compare_networks(contenders, sizes, input_size, bench)  # type: ignore[arg-type]
@@ -129,6 +132,8 @@ class _Bench:
     """Measures workloads on the chosen engine, and remembers on what."""
 
     def __init__(self, choice: DeviceChoice, passes: int, is_quiet: bool) -> None:
+        from latlut.engines.choosing import choose_engine
+
         self.engine = choose_engine(choice)[1]
         self.passes, self.is_quiet = passes, is_quiet
 

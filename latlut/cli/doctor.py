@@ -11,7 +11,6 @@ from latlut.cli.output import json_option, print_json
 if TYPE_CHECKING:
     from latlut.engines.selftest import EngineTest
     from latlut.machine.gpu_state import GpuState
-    from latlut.machine.gpus import DetectedGpu
 
 
 @click.command()
@@ -25,17 +24,18 @@ def doctor(as_json: bool) -> None:
     """
     from dataclasses import asdict
 
+    from latlut.engines import engine_packages
     from latlut.engines.selftest import never_run, try_engines
-    from latlut.machine.gpu_state import advice
+    from latlut.machine.gpu_state import advice, state_of
     from latlut.machine.gpus import detect_gpus, gpu_absence_reason
     from latlut.machine.provenance import collect_environment
     from latlut.machine.targets import cpu_target
-    from latlut.operators.workloads import GraphCache
+    from latlut.operators.graph_cache import GraphCache
 
-    facts = collect_environment()
+    facts = collect_environment(engine_packages())
     results = try_engines()
     cpu = cpu_target()
-    gpus = [(gpu, _state_of(gpu)) for gpu in detect_gpus()]
+    gpus = [(gpu, state_of(gpu.uuid)) for gpu in detect_gpus()]
     cache = GraphCache()
     if as_json:
         print_json(
@@ -81,18 +81,6 @@ def _print_result(result: EngineTest) -> None:
             click.echo(f"       --engine-option {setting}  ({option.description})")
     if result.device and not result.is_proven:
         click.echo("       never run on hardware by us: treat its numbers as untested")
-
-
-def _state_of(gpu: DetectedGpu) -> GpuState:
-    """The GPU's state; empty where the driver does not answer, which must not end the command."""
-    from latlut.errors import DeviceLostError
-    from latlut.machine.gpu_state import GpuMonitor, GpuState
-
-    try:
-        with GpuMonitor(gpu.uuid) as monitor:
-            return monitor.snapshot()
-    except DeviceLostError:
-        return GpuState(uuid=gpu.uuid)
 
 
 def _state_text(state: GpuState) -> str:

@@ -138,7 +138,7 @@ def export_plan(
     """
     from typing import cast
 
-    from latlut.cli.choices import DeviceChoice, choose_engine
+    from latlut.engines.choosing import DeviceChoice, choose_engine
     from latlut.engines.tensorrt.engine import TensorRtEngine
     from latlut.engines.tensorrt.plan_file import write_plan
     from latlut.measure.held_device import measuring_on

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latlut.cli.choices import DeviceChoice, choose_engine
 from latlut.cli.output import print_table
 
 if TYPE_CHECKING:
@@ -27,21 +26,13 @@ def measure_layers(table: LatencyTable, nodes: Sequence[Node]) -> LayerView:
         LatlutError: engine or hardware are not here, or are not those of the table; the device is
             being measured on.
     """
+    from latlut.engines.choosing import DeviceChoice, choose_engine
     from latlut.measure.held_device import measuring_on
     from latlut.measure.layers import layer_view
     from latlut.measure.sweep import identity_of
 
     own = table.identity
-    is_cpu = own.target == "cpu"
-    choice = DeviceChoice(
-        None if is_cpu else own.target,
-        is_cpu,
-        own.engine,
-        own.precision,
-        own.threads,
-        own.options,
-    )
-    target, engine = choose_engine(choice)
+    target, engine = choose_engine(DeviceChoice.of_identity(own))
     table.check_identity(identity_of(engine, target.name, mode=own.mode, statistic=own.statistic))
     with measuring_on(engine):
         return layer_view(engine, nodes, table)

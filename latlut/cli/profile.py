@@ -9,13 +9,11 @@ from uuid import uuid4
 import click
 
 from latlut.cli.choices import (
-    DeviceChoice,
     DeviceListType,
     DurationType,
     FractionType,
     SizeType,
     as_in_table,
-    choose_engine,
     device_options,
     is_left_open,
     mode_option,
@@ -26,6 +24,7 @@ from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
     from latlut.engines.base import Engine
+    from latlut.engines.choosing import DeviceChoice
     from latlut.machine.gpus import DetectedGpu
     from latlut.machine.targets import Target
     from latlut.measure.plans import Plan
@@ -112,6 +111,8 @@ def profile(
     latlut profile --cpu --mode in-context           operators between neighbours, not alone
     latlut profile --cpu --op "conv 64->96 stride 1 at 128x256"
     """
+    from latlut.engines.choosing import DeviceChoice
+
     choice = DeviceChoice(gpu, cpu, engine, precision, threads, engine_options)
     if table_path is not None and table_path.exists():
         from latlut.table.table import LatencyTable
@@ -131,7 +132,7 @@ def profile(
     from latlut.measure.profile import roofline_of
     from latlut.measure.sweep import SweepSettings, check_mode, check_rebuilds, identity_of
     from latlut.measure.timing import TimingSettings
-    from latlut.operators import builtin as operators
+    from latlut.operators.registry import check
     from latlut.stats.quantiles import check_statistic
     from latlut.table.identity import STANDALONE
     from latlut.table.table import LatencyTable
@@ -163,7 +164,7 @@ def profile(
         quiet,
     )
     for spec in wanted.specs:
-        operators.check(spec)
+        check(spec)
     failed_parts: list[str] = []
     before = _measurements(path)
     try:
@@ -197,14 +198,15 @@ def _choose(
     choice: DeviceChoice, devices: tuple[int, ...] | None
 ) -> tuple[Target, Engine, tuple[DetectedGpu, ...]]:
     """Target and engine; with ``--devices`` the GPUs too, the engine being on the first."""
+    from latlut.engines import engine_class
+    from latlut.engines.choosing import choose_engine
+    from latlut.machine.gpus import choose_gpus, detect_gpus, target_of
+    from latlut.machine.targets import load_target
+
     if devices is None:
         return *choose_engine(choice), ()
     if choice.gpu is None:
         raise LatlutError("--devices says which GPUs of a model: name the model with --gpu")
-    from latlut.engines import engine_class
-    from latlut.machine.gpus import choose_gpus, detect_gpus, target_of
-    from latlut.machine.targets import load_target
-
     gpus = choose_gpus(choice.gpu, devices, detect_gpus())
     engine = engine_class(choice.engine or "tensorrt")(
         choice.threads, choice.precision, gpus[0].uuid, dict(choice.engine_options)

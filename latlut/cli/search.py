@@ -133,6 +133,7 @@ def run_search(
     devices: int = 1,
 ) -> Found | None:
     """Search into ``folder`` and write all that was found there; None on all processes but one."""
+    from latlut.engines import engine_packages
     from latlut.machine.provenance import collect_environment
     from latlut.search.cosearch.folder import Found, RunFolder
     from latlut.search.cosearch.problem import SearchProblem
@@ -150,7 +151,7 @@ def run_search(
     quiet = quiet or not is_first
     run, goes_on = RunFolder(folder), False
     if is_first:
-        goes_on = run.begin(settings, problem, data.name, collect_environment())
+        goes_on = run.begin(settings, problem, data.name, collect_environment(engine_packages()))
     fabric.barrier()
     remark(_headline(problem, goes_on, folder), quiet)
     log = TensorboardLog(run.tensorboard) if is_first else None

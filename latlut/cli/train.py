@@ -155,6 +155,7 @@ def _train(
     quiet: bool,
 ) -> TrainingResult:
     """Train what the plan says into the folder; the teacher first, where it has to be."""
+    from latlut.engines import engine_packages
     from latlut.machine.provenance import collect_environment
     from latlut.search.runs.folder import begin_run
     from latlut.search.train.folder import finish_training, training_facts, training_remarks
@@ -167,7 +168,10 @@ def _train(
     goes_on = False
     if is_first:
         goes_on = begin_run(
-            folder, settings.to_dict(), facts, training_remarks(settings, collect_environment())
+            folder,
+            settings.to_dict(),
+            facts,
+            training_remarks(settings, collect_environment(engine_packages())),
         )
     fabric.barrier()
     teacher: nn.Module | None = None

@@ -9,10 +9,8 @@ import click
 
 from latlut.cli.agreements import print_agreements
 from latlut.cli.choices import (
-    DeviceChoice,
     SizeType,
     as_in_table,
-    choose_engine,
     device_options,
     operators_option,
 )
@@ -93,6 +91,7 @@ def validate(
     latlut validate --table profiles/cpu-onnxruntime-fp32.db
     """
     from latlut.cli.residuals import composition_as_json, print_composition
+    from latlut.engines.choosing import DeviceChoice, choose_engine
     from latlut.measure.held_device import measuring_on
     from latlut.measure.space_to_use import space_to_use
     from latlut.measure.sweep import identity_of

@@ -1,22 +1,43 @@
-"""Inference engines behind one contract; ``base`` holds it, one file per engine implements it."""
+"""Inference engines behind one contract; ``base`` holds it, one file per engine implements it.
+
+This is the one list of engines. It imports none of them, and no torch.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from latlut.errors import UnknownNameError, did_you_mean
+from latlut.machine.provenance import Fact, package
 
 if TYPE_CHECKING:
     from latlut.engines.base import Engine
 
-#: Engine name -> where its class is; in order of preference on a CPU.
+
+class _Home(NamedTuple):
+    """Where an engine's class is, and the package whose version belongs beside measurements."""
+
+    place: str
+    package: Fact | None
+
+
+#: In order of preference on a CPU. PyTorch, which latlut itself needs, is in every environment.
 _ENGINES = {
-    "onnxruntime": "latlut.engines.onnxruntime:OnnxRuntimeEngine",
-    "openvino": "latlut.engines.openvino:OpenVinoEngine",
-    "pytorch": "latlut.engines.pytorch:TorchEngine",
-    "tensorrt": "latlut.engines.tensorrt.engine:TensorRtEngine",
-    "tensorrt-rtx": "latlut.engines.tensorrt.engine:TensorRtRtxEngine",
+    "onnxruntime": _Home(
+        "latlut.engines.onnxruntime:OnnxRuntimeEngine",
+        package("onnxruntime", "ONNX Runtime", "", "-gpu", "-openvino"),
+    ),
+    "openvino": _Home("latlut.engines.openvino:OpenVinoEngine", package("openvino", "OpenVINO")),
+    "pytorch": _Home("latlut.engines.pytorch:TorchEngine", None),
+    "tensorrt": _Home(
+        "latlut.engines.tensorrt.engine:TensorRtEngine",
+        package("tensorrt", "TensorRT", "", "-cu13", "-cu12", "-cu11"),
+    ),
+    "tensorrt-rtx": _Home(
+        "latlut.engines.tensorrt.engine:TensorRtRtxEngine",
+        package("tensorrt_rtx", "TensorRT for RTX", "", "-cu13", "-cu12"),
+    ),
 }
 
 #: Engine and kind of device that we have run on hardware, with the contract suite and a sweep.
@@ -29,6 +50,11 @@ def engine_names() -> list[str]:
     return list(_ENGINES)
 
 
+def engine_packages() -> list[Fact]:
+    """The engines' packages, for ``machine.provenance.collect_environment``."""
+    return [home.package for home in _ENGINES.values() if home.package is not None]
+
+
 def engine_class(name: str) -> type[Engine]:
     """The engine's class.
 
@@ -37,6 +63,6 @@ def engine_class(name: str) -> type[Engine]:
     """
     if name not in _ENGINES:
         raise UnknownNameError(f"unknown engine {name!r}: {did_you_mean(name, engine_names())}")
-    module, _, attribute = _ENGINES[name].partition(":")
+    module, _, attribute = _ENGINES[name].place.partition(":")
     found: type[Engine] = getattr(import_module(module), attribute)
     return found

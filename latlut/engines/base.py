@@ -31,7 +31,8 @@ from torch import nn
 from latlut.engines.device_errors import engine_error
 from latlut.engines.heap import return_freed_memory
 from latlut.errors import EngineError, LatlutError, ParityError, SpecError
-from latlut.operators.workloads import GraphCache, Workload
+from latlut.machine.cpu import cpu_model
+from latlut.operators.workloads import Workload
 
 #: Largest difference from PyTorch that passes, relative to the largest output value.
 PARITY_TOLERANCE = {"fp32": 2e-3, "fp16": 5e-2, "bf16": 2e-1, "int8": 3e-1}
@@ -376,7 +377,7 @@ class Engine(ABC):
         """
         with self._rejections(workload):
             if self.reads_onnx and graph is None:
-                graph = GraphCache(is_enabled=False).onnx_bytes(workload, module)
+                graph = workload.onnx_bytes(module)
         return self._started(self.session_type(self, workload, build), module, graph)
 
     def _started(self, session: Session, module: nn.Module | None, graph: bytes | None) -> Session:
@@ -460,6 +461,4 @@ def cpu_device(name: str, title: str) -> Device:
     """The CPU as a device, for engines that run there only."""
     if name != "cpu":
         raise EngineError(f"{title} runs on the CPU here, not on {name!r}")
-    from latlut.machine.provenance import cpu_model
-
     return Device("cpu", cpu_model())

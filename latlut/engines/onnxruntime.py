@@ -7,7 +7,7 @@ anywhere else: a graph that ONNX Runtime would split between GPU and CPU is reje
 
 from __future__ import annotations
 
-import importlib.metadata
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -23,10 +23,11 @@ from latlut.engines.base import (
     Session,
     cpu_device,
 )
-from latlut.engines.cuda.devices import cuda_devices
+from latlut.engines.cuda import devices as cuda
+from latlut.engines.cuda.clock import torch_durations_ns
 from latlut.engines.precision import half_precision
 from latlut.errors import EngineError
-from latlut.machine.gpus import detect_gpus
+from latlut.machine.provenance import installed_version
 
 _CUDA = "CUDAExecutionProvider"
 #: How long threads wait for more work before they sleep, microseconds.
@@ -170,15 +171,9 @@ class OnnxRuntimeSession(Session):
             return super()._sample_ns(count)
         import torch
 
+        run = partial(self._session.run_with_iobinding, self._binding, self._run_options)
         with torch.cuda.device(self._place[1]):
-            events = [torch.cuda.Event(enable_timing=True) for _ in range(count + 1)]
-            events[0].record(self._stream)
-            for event in events[1:]:
-                self._session.run_with_iobinding(self._binding, self._run_options)
-                event.record(self._stream)
-            self._stream.synchronize()
-        spans_ms = [a.elapsed_time(b) for a, b in zip(events, events[1:], strict=False)]
-        return np.asarray([round(span * 1e6) for span in spans_ms], dtype=np.int64)
+            return torch_durations_ns(run, count, self._stream)
 
     def _outputs(self) -> list[np.ndarray]:
         return [value.numpy() for value in self._output_values]
@@ -218,12 +213,7 @@ class OnnxRuntimeEngine(Engine):
             return Availability(
                 False, None, "the package onnxruntime is not installed", "pip install onnxruntime"
             )
-        for package in ("onnxruntime", "onnxruntime-gpu"):
-            try:
-                return Availability(True, importlib.metadata.version(package))
-            except importlib.metadata.PackageNotFoundError:
-                continue
-        return Availability(True, "unknown")
+        return Availability(True, installed_version("onnxruntime", "onnxruntime-gpu") or "unknown")
 
     @classmethod
     def device_names(cls) -> tuple[str, ...]:
@@ -232,7 +222,7 @@ class OnnxRuntimeEngine(Engine):
 
         if _CUDA not in onnxruntime.get_available_providers():
             return ("cpu",)
-        return ("cpu", *(f"cuda:{device.index}" for device in cuda_devices()))
+        return ("cpu", *cuda.device_names())
 
     def facts(self) -> dict[str, str]:
         """The clock."""
@@ -259,16 +249,13 @@ class OnnxRuntimeEngine(Engine):
                 f"ONNX Runtime has no {name!r} here: this build has no CUDA execution provider\n"
                 "pip uninstall onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'"
             )
-        for device in cuda_devices():
-            # A Jetson's GPU has no UUID in the driver's tools: "integrated".
-            if name in (f"cuda:{device.index}", device.uuid, "integrated"):
-                found = [gpu for gpu in detect_gpus() if gpu.uuid in (device.uuid, name)]
-                driver = found[0].driver if found else "unknown"
-                if hasattr(onnxruntime, "preload_dlls"):
-                    onnxruntime.preload_dlls()  # CUDA and cuDNN from the packages that hold them
-                return Device(f"cuda:{device.index}", device.name, driver, device.uuid)
-        known = ", ".join(f"cuda:{device.index}" for device in cuda_devices()) or "none"
-        raise EngineError(f"ONNX Runtime has no GPU {name!r}; the CUDA driver shows: {known}")
+        device = cuda.find_device(name)
+        if device is None:
+            known = ", ".join(cuda.device_names()) or "none"
+            raise EngineError(f"ONNX Runtime has no GPU {name!r}; the CUDA driver shows: {known}")
+        if hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()  # CUDA and cuDNN from the packages that hold them
+        return device
 
 
 def _torch_has_cuda() -> bool:

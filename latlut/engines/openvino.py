@@ -15,14 +15,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from latlut.engines.base import (
-    Availability,
-    Device,
-    Engine,
-    LayerTime,
-    Session,
-    cpu_device,
-)
+from latlut.engines.base import Availability, Device, Engine, LayerTime, Session, cpu_device
 
 
 class OpenVinoSession(Session):

@@ -60,12 +60,7 @@ def quantized(graph: bytes, samples: Sequence[Sequence[np.ndarray]]) -> bytes:
 
     Source: TensorRT developer guide, "Working with Quantized Types" (placement of Q/DQ nodes).
     """
-    from onnxruntime.quantization import (
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     model = _model(graph)
     weights = {item.name for item in model.graph.initializer}

@@ -28,8 +28,10 @@ from latlut.engines.base import (
     Session,
     cpu_device,
 )
+from latlut.engines.cuda.clock import torch_durations_ns
+from latlut.engines.cuda.devices import is_called
 from latlut.errors import EngineError
-from latlut.machine.gpus import detect_gpus
+from latlut.machine.gpus import driver_of
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _WARMUP_RUNS = 3
@@ -120,14 +122,7 @@ class TorchSession(Session):
         if self._device.type != "cuda":
             return super()._sample_ns(count)
         with torch.cuda.device(self._device):
-            events = [torch.cuda.Event(enable_timing=True) for _ in range(count + 1)]
-            events[0].record()
-            for event in events[1:]:
-                self._launch()
-                event.record()
-            torch.cuda.synchronize()
-        spans_ms = [a.elapsed_time(b) for a, b in zip(events, events[1:], strict=False)]
-        return np.asarray([round(span * 1e6) for span in spans_ms], dtype=np.int64)
+            return torch_durations_ns(self._launch, count, torch.cuda.current_stream())
 
     def _outputs(self) -> list[np.ndarray]:
         if self._result is None:
@@ -202,12 +197,10 @@ class TorchEngine(Engine):
             )
         for index in range(torch.cuda.device_count()):
             uuid = f"GPU-{torch.cuda.get_device_properties(index).uuid}"
-            # A Jetson's GPU has no UUID in the driver's tools: "integrated".
-            if name in (f"cuda:{index}", uuid, "integrated"):
+            if is_called(name, f"cuda:{index}", uuid):
                 if self.options["compile"] == "inductor" and find_spec("triton") is None:
                     raise EngineError("compile=inductor needs Triton on a GPU: pip install triton")
-                found = [gpu for gpu in detect_gpus() if gpu.uuid in (uuid, name)]
-                driver = found[0].driver if found else f"CUDA {torch.version.cuda}"
+                driver = driver_of(uuid, name) or f"CUDA {torch.version.cuda}"
                 model = torch.cuda.get_device_name(index)
                 return Device(f"cuda:{index}", model, driver, uuid)
         last = torch.cuda.device_count() - 1

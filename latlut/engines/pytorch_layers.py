@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
@@ -78,10 +78,8 @@ def _mark(part: nn.Module, label: str) -> None:
     def leave(*_: object) -> None:
         ranges.pop().__exit__(None, None, None)
 
-    before: Callable[..., None] = enter
-    after: Callable[..., None] = leave
-    part.register_forward_pre_hook(before)
-    part.register_forward_hook(after)
+    part.register_forward_pre_hook(enter)
+    part.register_forward_hook(leave)
 
 
 def _caller(event: Any) -> str | None:

@@ -13,12 +13,12 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 from latlut.errors import DeviceLostError
+from latlut.machine.nvml import open_nvml
 
 #: Bit of the driver's answer -> name. Source: nvml.h, nvmlClocksEventReason* and, up to driver
 #: 535, nvmlClocksThrottleReason* with the same values.
@@ -112,34 +112,19 @@ class GpuMonitor:
 
     def __init__(self, uuid: str) -> None:
         self.uuid = uuid
-        self.reason = ""
+        self._nvml, self.reason = open_nvml()
         self._handle: Any = None
-        self._nvml: Any = None
-        try:
-            import pynvml
-        except ImportError:
-            self.reason = "nvidia-ml-py is not installed"
+        if self._nvml is None:
             return
         try:
-            pynvml.nvmlInit()
-        except (pynvml.NVMLError, OSError) as error:
-            self.reason = f"the NVIDIA driver's library does not answer: {error}"
-            return
-        self._nvml = pynvml
-        try:
-            self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-        except pynvml.NVMLError as error:
+            self._handle = self._nvml.nvmlDeviceGetHandleByUUID(uuid)
+        except self._nvml.NVMLError as error:
             self.reason = f"the NVIDIA driver does not know the GPU {uuid}: {error}"
 
     def __enter__(self) -> GpuMonitor:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -212,6 +197,15 @@ class GpuMonitor:
         return other_processes(found, own)
 
 
+def state_of(uuid: str) -> GpuState:
+    """The GPU's state now; empty where the driver does not answer, or the GPU has gone."""
+    try:
+        with GpuMonitor(uuid) as monitor:
+            return monitor.snapshot()
+    except DeviceLostError:
+        return GpuState(uuid=uuid)
+
+
 def other_processes(
     found: set[int], own: set[int], is_visible: Callable[[int], bool] | None = None
 ) -> tuple[int, ...] | None:
@@ -248,23 +242,20 @@ def merge_states(states: Sequence[GpuState]) -> GpuState | None:
     """
     if not states:
         return None
-    last = states[-1]
-    return GpuState(
-        sm_mhz=min(_known(state.sm_mhz for state in states), default=None),
-        memory_mhz=min(_known(state.memory_mhz for state in states), default=None),
-        temperature_c=max(_known(state.temperature_c for state in states), default=None),
-        power_w=max(_known(state.power_w for state in states), default=None),
-        power_limit_w=min(_known(state.power_limit_w for state in states), default=None),
+
+    def of_all(choose: Callable[..., Any], name: str) -> Any:
+        return choose(_known(getattr(state, name) for state in states), default=None)
+
+    return replace(
+        states[-1],
+        sm_mhz=of_all(min, "sm_mhz"),
+        memory_mhz=of_all(min, "memory_mhz"),
+        temperature_c=of_all(max, "temperature_c"),
+        power_w=of_all(max, "power_w"),
+        power_limit_w=of_all(min, "power_limit_w"),
         throttle_reasons=_union([state.throttle_reasons for state in states]),
         other_processes=_union([state.other_processes for state in states]),
-        performance_state=max(_known(state.performance_state for state in states), default=None),
-        is_persistent=last.is_persistent,
-        default_sm_mhz=last.default_sm_mhz,
-        default_memory_mhz=last.default_memory_mhz,
-        max_sm_mhz=last.max_sm_mhz,
-        max_memory_mhz=last.max_memory_mhz,
-        has_clock_lock=last.has_clock_lock,
-        uuid=last.uuid,
+        performance_state=of_all(max, "performance_state"),
     )
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latlut.errors import TargetError, UnknownNameError
-from latlut.machine.provenance import allowed_cpus, cpu_model
+from latlut.machine.cpu import allowed_cpus, cpu_model
+from latlut.machine.nvml import open_nvml
 from latlut.machine.targets import Target, load_target, target_names
 
 
@@ -41,6 +42,11 @@ def gpu_absence_reason() -> str | None:
     """Why ``detect_gpus`` finds nothing here; None where it does find a GPU."""
     gpus, reasons = _query_gpus()
     return None if gpus else "; ".join(reasons)
+
+
+def driver_of(*uuids: str) -> str | None:
+    """The driver's version of the first GPU that has one of these UUIDs; None for no such GPU."""
+    return next((gpu.driver for gpu in detect_gpus() if gpu.uuid in uuids), None)
 
 
 def target_of(gpu: DetectedGpu) -> Target:
@@ -161,14 +167,9 @@ def _detected(
 
 
 def _from_nvml() -> tuple[list[DetectedGpu], str]:
-    try:
-        import pynvml
-    except ImportError:
-        return [], "nvidia-ml-py is not installed"
-    try:
-        pynvml.nvmlInit()
-    except (pynvml.NVMLError, OSError) as error:
-        return [], f"the NVIDIA driver's library does not answer: {error}"
+    pynvml, reason = open_nvml()
+    if pynvml is None:
+        return [], reason
     try:
         driver = _as_text(pynvml.nvmlSystemGetDriverVersion())
         gpus = []

@@ -132,7 +132,7 @@ def _acquire(descriptor: int, device: str) -> None:
             # The holder may have locked a moment ago and not yet written; the file then still
             # names one that was killed.
             holder = _read_holder(descriptor)
-            if _is_alive(holder.get("pid")):
+            if is_alive(holder.get("pid")):
                 break
     raise DeviceBusyError(_refusal(device, holder))
 
@@ -146,7 +146,7 @@ def _refusal(device: str, holder: dict[str, object]) -> str:
         )
     if not pid:
         who, advice = "a process that cannot be named", "wait until it has finished"
-    elif _is_alive(pid):
+    elif is_alive(pid):
         who = f"process {pid}"
         advice = f"wait until it has finished, or stop it (kill {pid})"
     else:
@@ -178,7 +178,8 @@ def _read_holder(descriptor: int) -> dict[str, object]:
     return holder if isinstance(holder, dict) else {}
 
 
-def _is_alive(pid: object) -> bool:
+def is_alive(pid: object) -> bool:
+    """Whether a process of that number exists, this user's or another's."""
     if not isinstance(pid, int) or pid < 1:
         return False
     try:

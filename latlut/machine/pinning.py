@@ -7,12 +7,9 @@ import platform
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from latlut.errors import SpecError
-from latlut.machine.provenance import allowed_cpus, cpu_ranges
-
-_CPU_DIR = Path("/sys/devices/system/cpu")
+from latlut.machine.cpu import allowed_cpus, core_of, cpu_ranges
 
 
 def choose_cpus(threads: int) -> tuple[int, ...]:
@@ -35,22 +32,10 @@ def choose_cpus(threads: int) -> tuple[int, ...]:
     highest_first = sorted(allowed, reverse=True)
     first_of_core: dict[str, int] = {}
     for cpu in highest_first:
-        first_of_core.setdefault(_core_of(cpu), cpu)
+        first_of_core.setdefault(core_of(cpu), cpu)
     whole_cores = list(first_of_core.values())
     siblings = [cpu for cpu in highest_first if cpu not in first_of_core.values()]
     return tuple(sorted((whole_cores + siblings)[:threads]))
-
-
-def physical_cores(cpus: Iterable[int]) -> int:
-    """How many physical cores these CPUs belong to."""
-    return len({_core_of(cpu) for cpu in cpus})
-
-
-def _core_of(cpu: int) -> str:
-    try:
-        return (_CPU_DIR / f"cpu{cpu}/topology/thread_siblings_list").read_text().strip()
-    except OSError:
-        return str(cpu)
 
 
 @contextmanager
@@ -99,20 +84,6 @@ def pinned(cpus: Iterable[int]) -> Iterator[tuple[int, ...]]:
         for thread in _own_threads():
             with suppress(OSError):
                 os.sched_setaffinity(thread, before.get(thread, set(allowed)))
-
-
-@contextmanager
-def pin_process(threads: int) -> Iterator[tuple[int, ...]]:
-    """``pinned(choose_cpus(threads))``: measure with ``threads`` threads, each on its own CPU.
-
-    Yields:
-        The CPUs, ascending; an empty tuple where the operating system cannot pin.
-
-    Raises:
-        SpecError: more threads than CPUs that this process may use.
-    """
-    with pinned(choose_cpus(threads)) as cpus:
-        yield cpus
 
 
 def _own_threads() -> list[int]:

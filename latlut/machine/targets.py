@@ -15,8 +15,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from latlut.errors import ImportFileError, SpecError, UnknownNameError, did_you_mean
-from latlut.machine.pinning import choose_cpus, physical_cores
-from latlut.machine.provenance import allowed_cpus, cpu_info, cpu_max_mhz, cpu_model
+from latlut.machine.cpu import (
+    allowed_cpus,
+    cpu_info,
+    cpu_max_mhz,
+    cpu_model,
+    last_level_cache_bytes,
+    physical_cores,
+)
+from latlut.machine.pinning import choose_cpus
 from latlut.resources import profiles_dir
 
 #: Bytes that one core or SM can move to and from the last-level cache in a cycle. Generous: the
@@ -231,7 +238,7 @@ def cpu_target(threads: int | None = None) -> Target:
         peak_bf16_flops_per_s=cores * clock_hz * _bf16_operations_per_cycle(flags, fp32),
         peak_int8_ops_per_s=cores * clock_hz * int8,
         cache_bandwidth_bytes_per_s=cores * clock_hz * CACHE_BYTES_PER_CYCLE,
-        last_level_cache_bytes=_last_level_cache_bytes(),
+        last_level_cache_bytes=last_level_cache_bytes(),
         notes=(
             f"{cores} physical core{'s' if cores > 1 else ''} at {clock_hz / 1e9:.2f} GHz, "
             f"{fp32} fp32 FLOP per cycle and core (two multiply-add ports assumed)"
@@ -270,16 +277,3 @@ def _bf16_operations_per_cycle(flags: frozenset[str], fp32: int) -> int:
     if "amx_bf16" in flags:
         return 1024
     return 2 * fp32 if {"avx512_bf16", "bf16"} & flags else fp32
-
-
-def _last_level_cache_bytes() -> int | None:
-    """Size of CPU 0's highest cache level, in bytes; None where Linux does not show it."""
-    sizes: dict[int, int] = {}
-    for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
-        try:
-            level = int((index / "level").read_text())
-            number, unit = re.fullmatch(r"(\d+)([KMG]?)\s*", (index / "size").read_text()).groups()  # type: ignore[union-attr]
-        except (OSError, ValueError, AttributeError):
-            continue
-        sizes[level] = int(number) * {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}[unit]
-    return sizes[max(sizes)] if sizes else None

@@ -15,7 +15,8 @@ import numpy as np
 from latlut.engines.base import Engine, LayerTime
 from latlut.measure.opening import Opening
 from latlut.measure.timing import TimingSettings, measure
-from latlut.operators.workloads import GraphCache, Workload
+from latlut.operators.graph_cache import GraphCache
+from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 from latlut.stats.quantiles import statistic_interval
 

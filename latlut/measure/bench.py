@@ -26,8 +26,9 @@ from latlut.errors import EngineError, SpecError
 from latlut.measure.bench_result import BenchResult, ClockContents, PaperReading
 from latlut.measure.opening import Opening
 from latlut.measure.timing import Sampling, TimingSettings, garbage_collection_paused, measure
+from latlut.operators.graph_cache import GraphCache
 from latlut.operators.onnx_files import OnnxWorkload, read_onnx
-from latlut.operators.workloads import GraphCache, Workload
+from latlut.operators.workloads import Workload
 from latlut.progress import Progress
 from latlut.stats.quantiles import Interval, combine_passes, statistic_interval
 

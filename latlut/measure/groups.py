@@ -28,8 +28,9 @@ from latlut.measure.timing import (
     TimingSettings,
     measure_side_by_side,
 )
+from latlut.operators.graph_cache import GraphCache
 from latlut.operators.in_context import ContextWorkload, context_of
-from latlut.operators.workloads import GraphCache, Workload
+from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 from latlut.table.identity import IN_CONTEXT, STANDALONE
 

@@ -22,7 +22,8 @@ import numpy as np
 from latlut.engines.base import Engine, LayerTime
 from latlut.measure.opening import Opening
 from latlut.measure.timing import SampleNs, Sampling, TimingSettings, measure
-from latlut.operators.workloads import GraphCache, Workload
+from latlut.operators.graph_cache import GraphCache
+from latlut.operators.workloads import Workload
 from latlut.opspec import Node
 from latlut.pricing.estimator import Estimate, estimate
 from latlut.stats.quantiles import Interval, statistic_interval

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latlut import operators
 from latlut.engines.base import Engine, Session
 from latlut.measure.opening import Opening
 from latlut.measure.timing import SampleNs, TimingSettings, measure_side_by_side, warm_up
-from latlut.operators.workloads import GraphCache, Workload
+from latlut.operators.graph_cache import GraphCache
+from latlut.operators.registry import check
+from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 from latlut.progress import Progress
 from latlut.stats.quantiles import log_readings_at_usual_speed, statistic_interval
@@ -102,7 +103,7 @@ class NetworkTimer:
         group: int = 6,
     ) -> None:
         for spec in sentinels:
-            operators.check(spec)
+            check(spec)
         self.engine, self.timing, self.group = engine, timing, group
         self.sentinels, self.cache = dict(sentinels), cache or GraphCache()
         self._checked: set[str] = set()

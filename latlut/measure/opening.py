@@ -10,7 +10,8 @@ from torch import nn
 
 from latlut.engines.base import Engine, Session
 from latlut.measure.stopwatch import Stopwatch
-from latlut.operators.workloads import GraphCache, Workload
+from latlut.operators.graph_cache import GraphCache
+from latlut.operators.workloads import Workload
 
 
 class Opening:

@@ -42,7 +42,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from latlut.errors import ImportFileError, SpecError, UnknownNameError, did_you_mean
-from latlut.opspec import OPTION_DEFAULTS, OpSpec, parse_size, unique
+from latlut.operators.registry import option_names
+from latlut.opspec import OpSpec, parse_size, unique
 from latlut.spaces.space import space_class
 
 FORMAT = 1
@@ -292,7 +293,7 @@ def _sizes(item: str | list[str]) -> tuple[tuple[int, int], ...]:
 
 def _option_axis(name: str, value: Any) -> list[Any]:
     """The values of an operator's option; a misspelt key of the grid is no option."""
-    words = [*Grid.model_fields, *OPTION_DEFAULTS, "out_size", "padding"]
+    words = [*Grid.model_fields, *option_names()]
     if name not in words and (close := get_close_matches(name, words, n=1, cutoff=0.8)):
         raise SpecError(f"unknown key {name!r}; did you mean {close[0]!r}?")
     if name in {"self", "inputs"}:

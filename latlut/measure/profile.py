@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from latlut.engines import engine_packages
 from latlut.engines.base import Engine
 from latlut.machine.provenance import collect_environment
 from latlut.machine.targets import Target
@@ -67,7 +68,7 @@ def profile(
     """
     settings = settings or SweepSettings()
     # What the machine is, before this process is pinned to a part of it.
-    environment = collect_environment()
+    environment = collect_environment(engine_packages())
     identity = identity_of(
         engine,
         target.name,

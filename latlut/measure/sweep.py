@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 
-from latlut import operators
+from latlut.engines import engine_packages
 from latlut.engines.base import Engine
 from latlut.errors import DeviceLostError, EngineError, SpecError
 from latlut.machine.gpu_state import GpuMonitor, Monitor, power_mode
@@ -26,7 +26,10 @@ from latlut.measure.stopwatch import Stopwatch
 from latlut.measure.sweep_report import SweepSummary
 from latlut.measure.timing import TimingSettings, warm_up
 from latlut.measure.worklist import known_parities, table_sentinels, work_of
-from latlut.operators.workloads import GraphCache, Workload
+from latlut.operators.building import cost
+from latlut.operators.graph_cache import GraphCache
+from latlut.operators.registry import check
+from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec, unique
 from latlut.progress import Progress
 from latlut.table import recording
@@ -146,7 +149,9 @@ class Sweep:
         part: Part | None = None,
         sweep_id: str | None = None,
     ) -> None:
-        self.environment = collect_environment() if environment is None else environment
+        self.environment = (
+            collect_environment(engine_packages()) if environment is None else environment
+        )
         self.table, self.plan, self.engine, self.settings = table, plan, engine, settings
         self.roofline = roofline or Roofline()
         self.cache = cache or GraphCache()
@@ -173,7 +178,7 @@ class Sweep:
             DeviceLostError: the device went away; what was measured before is in the table.
         """
         for spec in self.plan.specs:
-            operators.check(spec)
+            check(spec)
         check_rebuilds(self.engine, self.settings.rebuilds)
         check_mode(self.engine, self.table.identity.mode)
         settings, part = self.settings, self.part
@@ -233,8 +238,8 @@ class Sweep:
                 for row in self.table.rows("SELECT key FROM op_specs WHERE macs IS NOT NULL")
             }
             for spec in pending - {s for s in pending if s.key in known}:
-                cost = operators.cost(spec)
-                facts[spec] = SpecFacts(cost.macs, cost.params, cost.moved_bytes)
+                found = cost(spec)
+                facts[spec] = SpecFacts(found.macs, found.params, found.moved_bytes)
             specs = unique([*self.plan.specs, *self.sentinels])
             self._ids = recording.add_op_specs(self.table, specs, facts)
             set_roofline(self.table, self.roofline)
@@ -283,7 +288,7 @@ class Sweep:
             self._run_id,
             status,
             seconds=seconds,
-            environment=collect_environment(),
+            environment=collect_environment(engine_packages()),
         )
 
     # ---- one pass --------------------------------------------------------------------------

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from latlut import operators
 from latlut.measure.parts import Part
 from latlut.measure.plans import Plan
+from latlut.operators.registry import operator_kinds
 from latlut.opspec import OpSpec
 from latlut.table.table import LatencyTable
 
@@ -61,7 +61,7 @@ def table_sentinels(table: LatencyTable) -> tuple[OpSpec, ...]:
         "SELECT DISTINCT key FROM sentinel_readings"
         " JOIN op_specs ON op_specs.id = op_spec_id ORDER BY key"
     )
-    known = operators.operator_kinds()
+    known = operator_kinds()
     specs = [OpSpec.parse(row["key"]) for row in rows]
     return tuple(spec for spec in specs if spec.kind in known)
 

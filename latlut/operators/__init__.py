@@ -1,3 +1,13 @@
-"""Operators: what can be built, exported and run; one registry."""
+"""Operators: what can be built, exported and run; one registry.
 
-from latlut.operators.builtin import *  # noqa: F403
+from latlut.operators import Option, register
+
+@register("squeeze_excite", options={"reduction": Option()})
+def squeeze_excite(spec: OpSpec) -> nn.Module:
+    return MySqueezeExcite(spec.in_channels, int(spec.option("reduction") or 4))
+"""
+
+import latlut.operators.builtin  # noqa: F401  # registers the operators of latlut's own
+from latlut.operators.registry import Option, register
+
+__all__ = ["Option", "register"]

@@ -17,15 +17,12 @@ The rule, for any registered operator:
   what a run costs beyond its operators, which a network, having one such operator, pays once.
 - The output ends in a sink that reads a small part of the map in its layout, and gives a number
   per channel. It stands for the next operator, whose reading is that operator's own.
-- An operator of ``LAST_KINDS`` makes the network's output: its WITH has no sink, and the output
+- An operator that ``is_last`` makes the network's output: its WITH has no sink, and the output
   is written in plain layout, as in a network.
 """
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +31,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from latlut import operators
+from latlut.operators.building import build
+from latlut.operators.registry import check
 from latlut.operators.workloads import Workload, graph_digest
 from latlut.opspec import OpSpec
 
@@ -42,8 +40,6 @@ from latlut.opspec import OpSpec
 NEIGHBOUR_CHANNELS = 4
 #: A map of as many channels or fewer is an image.
 IMAGE_CHANNELS = 3
-#: Operators whose output is the network's: logits enlarged to the image's size.
-LAST_KINDS = frozenset({"upsample"})
 #: The sink looks at 2x2 pixels of every 16x16.
 SINK_STRIDE = 16
 
@@ -65,7 +61,7 @@ def context_of(spec: OpSpec) -> Context:
     Raises:
         UnknownNameError, SpecError: an operator that is not registered, or that has no such spec.
     """
-    operators.check(spec)
+    check(spec)
     sources = tuple(_neighbour(spec, shape) for shape in spec.inputs)
     neighbours = tuple(source for source in sources if isinstance(source, OpSpec))
     without = None
@@ -111,9 +107,7 @@ class ContextWorkload(Workload):
     @cached_property
     def digest(self) -> str:
         """See ``Workload``."""
-        own = inspect.getsource(sys.modules[__name__]).encode()
-        lines = [hashlib.sha256(own).hexdigest(), *map(str, self.sources), str(self.operator)]
-        return graph_digest(self.specs, lines)
+        return graph_digest(self.specs, [*map(str, self.sources), str(self.operator)], [__name__])
 
     def build(self) -> nn.Module:
         """The graph as a module; takes one image per source."""
@@ -124,17 +118,17 @@ class InContext(nn.Module):
     """The module of a ``ContextWorkload``.
 
     Takes one (B, C, H, W) per source. Returns (B, C, 1, 1), the maps' channels one after another;
-    for an operator of ``LAST_KINDS`` its output as it is.
+    for an operator that ``is_last`` in its network its output as it is.
     """
 
     def __init__(self, sources: Sequence[OpSpec | Image], operator: OpSpec | None) -> None:
         super().__init__()
         self.neighbours = nn.ModuleList(
-            operators.build(source, seed) if isinstance(source, OpSpec) else nn.Identity()
+            build(source, seed) if isinstance(source, OpSpec) else nn.Identity()
             for seed, source in enumerate(sources, start=1)
         )
-        self.operator = None if operator is None else operators.build(operator)
-        self.is_last = operator is not None and operator.kind in LAST_KINDS
+        self.operator = None if operator is None else build(operator)
+        self.is_last = operator is not None and check(operator).is_last
 
     def forward(self, *images: Tensor) -> Tensor:
         maps = [part(image) for part, image in zip(self.neighbours, images, strict=True)]

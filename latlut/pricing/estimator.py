@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from latlut.operators.registry import alternatives
 from latlut.opspec import HasOpSpecs, OpSpec
 from latlut.pricing import calibration as calibrations
 from latlut.pricing.calibration import Calibration
-from latlut.pricing.variants import alternatives
 from latlut.table.table import Entry, LatencyTable
 
 
@@ -108,8 +108,8 @@ def estimate(
 
     Returns:
         The sum with its interval, term by term in order of first execution. Op specs without an
-        entry are priced by the variants that the table holds (``pricing.variants``), which the
-        term names; what cannot be priced at all is in ``unpriced``.
+        entry are priced by the alternatives that the table holds (``operators.registry``), which
+        the term names; what cannot be priced at all is in ``unpriced``.
 
     Raises:
         CalibrationError: the table's calibration is of a version that cannot be applied.

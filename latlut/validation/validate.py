@@ -14,12 +14,14 @@ from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
+from latlut.engines import engine_packages
 from latlut.engines.base import Engine
 from latlut.errors import CalibrationError, MissingEntryError
 from latlut.machine.provenance import collect_environment
 from latlut.measure.networks import NetworkReadings, NetworkTimer, usual_sentinels
 from latlut.measure.timing import TimingSettings
-from latlut.operators.workloads import GraphCache, Workload
+from latlut.operators.graph_cache import GraphCache
+from latlut.operators.workloads import Workload
 from latlut.pricing.calibration import fitted_networks
 from latlut.pricing.calibration import stored as stored_calibration
 from latlut.pricing.estimator import Estimate, calibrated, estimate
@@ -228,7 +230,7 @@ def store(
                 settings.seed,
                 validation.sampler,
                 json.dumps(asdict(settings)),
-                json.dumps(collect_environment()),
+                json.dumps(collect_environment(engine_packages())),
                 json.dumps(agreements),
                 __version__,
                 f"{height}x{width}",

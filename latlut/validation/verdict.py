@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from latlut.engines import engine_packages
 from latlut.errors import CalibrationError, TableError
 from latlut.machine.provenance import Environment, environment_changes
 from latlut.pricing import calibration as calibrations
@@ -220,7 +221,7 @@ def _changes(table: LatencyTable, environment: Environment | None) -> list[str]:
     then = json.loads(rows[0]["environment"])
     if then.get("host") != environment.get("host"):
         return [f"measured on host {then.get('host')}, this is {environment.get('host')}"]
-    return environment_changes(then, environment)
+    return environment_changes(then, environment, engine_packages())
 
 
 @dataclass(frozen=True)

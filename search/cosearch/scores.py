@@ -8,7 +8,7 @@ from itertools import islice
 import torch
 from lightning_fabric import Fabric
 
-from latlut.operators import resize
+from latlut.operators.modules import resize
 from latlut.search.data.dataset import SegmentationData
 from latlut.search.data.loading import val_loader
 from latlut.search.supernet.mixing import Mixing

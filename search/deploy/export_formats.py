@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from latlut.errors import LatlutError
-from latlut.operators.workloads import export_onnx
+from latlut.operators.onnx_export import export_onnx
 
 #: Opsets of ONNX that PyTorch's exporter writes resizing with aligned corners in.
 OPSETS = (11, 20)

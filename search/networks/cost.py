@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from latlut.operators import Cost, cost
+from latlut.operators.building import Cost, cost
 from latlut.operators.onnx_files import OnnxWorkload
 from latlut.opspec import OpSpec
 from latlut.search.networks.baselines import baseline_on_meta

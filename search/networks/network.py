@@ -19,7 +19,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from latlut.operators import Head, Network, build, initialise, resize
+from latlut.operators.building import build, initialise
+from latlut.operators.modules import Head, resize
+from latlut.operators.network import Network
 from latlut.opspec import IMAGE, Node
 from latlut.spaces import Architecture
 

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from latlut.operators import ConvNorm, Head, resize
+from latlut.operators.modules import ConvNorm, Head, resize
 from latlut.search.supernet.superkernel import MODE, Superkernel
 from latlut.spaces import FasterSegSpace
 from latlut.spaces.shapes import SCALES, channels

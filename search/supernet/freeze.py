@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from latlut.errors import SpecError
-from latlut.operators import ConvNorm, Head, Network, Refine, ZoomedConv
+from latlut.operators.modules import ConvNorm, Head, Refine, ZoomedConv
+from latlut.operators.network import Network
 from latlut.search.supernet.ends import Ends, SlicedRefine, output_name
 from latlut.search.supernet.mixing import Mixing
 from latlut.search.supernet.relaxed import is_two_way

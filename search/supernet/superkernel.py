@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from latlut.errors import SpecError
-from latlut.operators import resize
+from latlut.operators.modules import resize
 
 MODE = "bilinear"
 

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from latlut.errors import SpecError
-from latlut.operators import initialise
+from latlut.operators.building import initialise
 from latlut.search.supernet.ends import Ends, fine_scales
 from latlut.search.supernet.mixing import Edges, Mixing, weighted_sum
 from latlut.search.supernet.superkernel import MixedOperator, Superkernel, halve

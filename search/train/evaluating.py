@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from latlut.errors import SpecError
-from latlut.operators import resize
+from latlut.operators.modules import resize
 from latlut.search.data.classes import Classes
 from latlut.search.data.dataset import Split
 from latlut.search.data.loading import val_loader

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from latlut.operators import resize
+from latlut.operators.modules import resize
 from latlut.search.networks.network import TrainOutputs
 from latlut.search.train.losses import distillation_loss, ohem_loss
 from latlut.search.train.settings import LossSettings

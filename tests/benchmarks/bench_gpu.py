@@ -37,7 +37,8 @@ from latlut.machine.gpus import gpu_absence_reason
 from latlut.measure.held_device import measuring_on
 from latlut.measure.plans import load_plan
 from latlut.measure.timing import TimingSettings, warm_up
-from latlut.operators.workloads import GraphCache, Workload
+from latlut.operators.graph_cache import GraphCache
+from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,7 +151,8 @@ def agreement(engine: Engine, specs: list[OpSpec]) -> dict[str, object]:
 
 def behaviour_suite(name: str) -> dict[str, int]:
     """How the engine's tests on the GPU end."""
-    files = [ROOT / "tests" / file for file in ("test_engines.py", "test_trt_engine.py")]
+    names = ("test_engines.py", "test_tensorrt_engine.py")
+    files = [ROOT / "tests" / "engines" / name for name in names]
     answer = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-k", f"{name}-cuda or [{name}]",
          *files],

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latlut.machine.pinning import pin_process
+from latlut.machine.pinning import choose_cpus, pinned
 from latlut.measure.plans import load_plan
 from latlut.search.penalty.decoupled import DecoupledLatency
 from latlut.search.penalty.prices import SpacePrices
@@ -189,7 +189,7 @@ def main() -> None:
         for mine, parameter in zip(gradients, relaxed.parameters(), strict=True):
             assert torch.allclose(mine, parameter.grad, rtol=1e-8, atol=1e-12), name
 
-    with pin_process(1):
+    with pinned(choose_cpus(1)):
         timed_s(ours, 200)
         mine: list[np.ndarray] = []
         theirs: dict[str, list[float]] = {name: [] for name in plain}

@@ -27,7 +27,8 @@ from latlut.engines.base import Engine
 from latlut.measure.held_device import measuring_on
 from latlut.measure.plans import Plan, load_plan
 from latlut.measure.sweep import Sweep, SweepSettings, identity_of
-from latlut.operators.workloads import GraphCache, Workload
+from latlut.operators.graph_cache import GraphCache
+from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 from latlut.table.table import LatencyTable
 

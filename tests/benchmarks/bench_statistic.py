@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from bench_protocol import CACHE, stratified
 
-from latlut.engines import engine_class
+from latlut.engines import engine_class, engine_packages
 from latlut.engines.base import Engine, Session
 from latlut.machine.provenance import collect_environment
 from latlut.measure.held_device import measuring_on
@@ -214,7 +214,7 @@ def main() -> None:
             "op_specs": [spec.key for spec in specs],
             "repeatability": found,
             "additivity": sums,
-            "environment": collect_environment(),
+            "environment": collect_environment(engine_packages()),
         }
         (options.out / "statistic.json").write_text(json.dumps(data))
         draw(corrected, options.out / "statistic.png")

@@ -13,7 +13,8 @@ from published_file import official_state, save_on_gpu
 from relaxed_networks import relaxed_from
 
 from latlut.cli import main
-from latlut.operators import Network, cost
+from latlut.operators.building import cost
+from latlut.operators.network import Network
 from latlut.resources import profiles_dir
 from latlut.spaces import Architecture, FasterSegSpace
 

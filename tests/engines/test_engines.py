@@ -14,7 +14,8 @@ from latlut.engines.cuda.devices import cuda_devices
 from latlut.engines.selftest import try_engines
 from latlut.errors import EngineError, ParityError, SpecError, UnknownNameError
 from latlut.machine.gpus import gpu_absence_reason
-from latlut.operators.workloads import GraphCache, Workload
+from latlut.operators.graph_cache import GraphCache
+from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 from latlut.spaces import FasterSegSpace
 

@@ -12,7 +12,9 @@ from some_specs import SPECS
 from latlut.engines.base import PARITY_TOLERANCE
 from latlut.engines.precision import half_precision, node_label, opset_of, quantized
 from latlut.errors import EngineError
-from latlut.operators.workloads import OPSET, GraphCache, Workload
+from latlut.operators.graph_cache import GraphCache
+from latlut.operators.onnx_export import OPSET
+from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 from latlut.spaces import FasterSegSpace
 

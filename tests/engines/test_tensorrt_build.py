@@ -24,7 +24,8 @@ from latlut.engines.tensorrt.build import (
 )
 from latlut.errors import EngineError
 from latlut.measure.plans import load_plan
-from latlut.operators.workloads import GraphCache, Workload
+from latlut.operators.graph_cache import GraphCache
+from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed")

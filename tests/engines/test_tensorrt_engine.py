@@ -19,7 +19,8 @@ from latlut.engines.tensorrt.layers import layer_times
 from latlut.engines.tensorrt.versions import Release
 from latlut.errors import DeviceLostError, EngineError
 from latlut.machine.gpus import detect_gpus
-from latlut.operators.workloads import OPSET, Workload
+from latlut.operators.onnx_export import OPSET
+from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 
 #: As CUDA's driver, PyTorch, pycuda and TensorRT word them.

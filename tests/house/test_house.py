@@ -113,6 +113,15 @@ def test_spaces_need_no_torch() -> None:
     assert not loaded & {"torch", "pandas", "matplotlib"}
 
 
+def test_estimating_needs_no_torch() -> None:
+    code = (
+        "from latlut.operators.registry import operator_kinds\n"
+        "from latlut.pricing.estimator import estimate\n"
+        "assert 'zoomed_conv' in operator_kinds()"
+    )
+    assert "torch" not in imported_by("-c", code)
+
+
 def test_public_names_are_what_they_say() -> None:
     import latlut
     import latlut.opspec

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from latlut.engines import engine_packages
 from latlut.errors import SpecError
+from latlut.machine import cpu
 from latlut.machine import pinning as affinity
 from latlut.machine import provenance as environment
-from latlut.machine.pinning import choose_cpus, pin_process, pinned
+from latlut.machine.cpu import allowed_cpus
+from latlut.machine.pinning import choose_cpus, pinned
 from latlut.machine.provenance import (
     FACTS,
-    allowed_cpus,
     collect_environment,
     cpu_steal_fraction,
     environment_changes,
@@ -69,7 +71,7 @@ def test_a_machine_that_shows_nothing_gives_none_and_no_error(
     def unreadable(path: str | Path) -> str:
         raise PermissionError(path)
 
-    monkeypatch.setattr(environment, "_text", unreadable)
+    monkeypatch.setattr(cpu, "kernel_text", unreadable)
     collected = collect_environment()
     assert collected["cpu_governor"] is None
     assert collected["cpu_steal_ticks"] is None
@@ -94,10 +96,10 @@ def test_a_machine_that_shows_nothing_gives_none_and_no_error(
 def test_cpus_of_one_hidden_name_are_told_apart(
     monkeypatch: pytest.MonkeyPatch, fields: str, expected: str
 ) -> None:
-    monkeypatch.setattr(environment, "_text", lambda path: fields)
-    monkeypatch.setattr(environment.platform, "processor", lambda: "")
-    monkeypatch.setattr(environment.platform, "machine", lambda: "aarch64")
-    assert environment.cpu_model() == expected
+    monkeypatch.setattr(cpu, "kernel_text", lambda path: fields)
+    monkeypatch.setattr(cpu.platform, "processor", lambda: "")
+    monkeypatch.setattr(cpu.platform, "machine", lambda: "aarch64")
+    assert cpu.cpu_model() == expected
 
 
 def test_nothing_changed_between_two_moments() -> None:
@@ -109,7 +111,7 @@ def test_nothing_changed_between_two_moments() -> None:
 def test_changes_that_matter_are_sentences() -> None:
     before = {"cpu_governor": "powersave", "onnxruntime": "1.31.0", "cpu_power_limit_w": 65.0}
     after = {"cpu_governor": "performance", "onnxruntime": "1.32.0", "cpu_power_limit_w": 45.0}
-    assert environment_changes(before, after) == [
+    assert environment_changes(before, after, engine_packages()) == [
         "frequency governor of the allowed CPUs was powersave, is now performance",
         "sustained CPU power limit was 65.0 W, is now 45.0 W",
         "version of ONNX Runtime was 1.31.0, is now 1.32.0",
@@ -119,7 +121,7 @@ def test_changes_that_matter_are_sentences() -> None:
 def test_the_unreadable_and_the_undeclared_are_no_change_but_a_missing_package_is() -> None:
     before = {"microcode": "0x1", "tensorrt": "10.0", "removed_key": 1}
     after = {"microcode": None, "tensorrt": None, "host": "a"}
-    assert environment_changes(before, after) == [
+    assert environment_changes(before, after, engine_packages()) == [
         "version of TensorRT was 10.0, is now not installed"
     ]
 
@@ -181,17 +183,18 @@ def test_the_tightest_control_group_limit_counts(
         except KeyError:
             raise FileNotFoundError(path) from None
 
-    monkeypatch.setattr(environment, "_text", read)
-    assert environment._cgroup_cpus() == expected
+    monkeypatch.setattr(cpu, "kernel_text", read)
+    assert cpu.cgroup_cpus() == expected
 
 
 @pytest.fixture
 def eight_cpus_on_four_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for cpu in range(8):
-        folder = tmp_path / f"cpu{cpu}" / "topology"
+    for number in range(8):
+        folder = tmp_path / f"cpu{number}" / "topology"
         folder.mkdir(parents=True)
-        (folder / "thread_siblings_list").write_text(f"{cpu - cpu % 2}-{cpu - cpu % 2 + 1}\n")
-    monkeypatch.setattr(affinity, "_CPU_DIR", tmp_path)
+        core = number - number % 2
+        (folder / "thread_siblings_list").write_text(f"{core}-{core + 1}\n")
+    monkeypatch.setattr(cpu, "CPU_DIR", tmp_path)
     monkeypatch.setattr(affinity, "allowed_cpus", lambda: tuple(range(8)))
 
 
@@ -204,7 +207,7 @@ def test_the_highest_cpus_are_chosen_one_per_core_first(
     threads: int, expected: tuple[int, ...]
 ) -> None:
     assert choose_cpus(threads) == expected
-    assert affinity.physical_cores(expected) == min(threads, 4)
+    assert cpu.physical_cores(expected) == min(threads, 4)
 
 
 def test_impossible_thread_counts_are_refused() -> None:
@@ -218,11 +221,11 @@ def test_impossible_thread_counts_are_refused() -> None:
 @needs_pinning
 def test_pinning_holds_inside_and_is_undone() -> None:
     before = os.sched_getaffinity(0)
-    with pin_process(1) as cpus:
+    with pinned(choose_cpus(1)) as cpus:
         assert cpus == (max(before),)
         assert os.sched_getaffinity(0) == set(cpus)
     assert os.sched_getaffinity(0) == before
-    with pytest.raises(ZeroDivisionError), pin_process(1):
+    with pytest.raises(ZeroDivisionError), pinned(choose_cpus(1)):
         _ = 1 / 0
     assert os.sched_getaffinity(0) == before
 
@@ -239,7 +242,7 @@ def test_pinning_moves_threads_that_exist_and_those_that_start() -> None:
 
     older = threading.Thread(target=report, args=("older", True))
     older.start()
-    with pin_process(1) as cpus:
+    with pinned(choose_cpus(1)) as cpus:
         start.set()
         newer = threading.Thread(target=report, args=("newer", False))
         newer.start()
@@ -260,7 +263,7 @@ def test_a_system_without_pinning_measures_unpinned_and_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
-    with pytest.warns(RuntimeWarning, match="unpinned"), pin_process(1) as cpus:
+    with pytest.warns(RuntimeWarning, match="unpinned"), pinned(choose_cpus(1)) as cpus:
         assert cpus == ()
 
 

@@ -30,7 +30,8 @@ from latlut.measure.bench import (
 )
 from latlut.measure.bench_result import BenchResult
 from latlut.measure.timing import TimingSettings
-from latlut.operators.workloads import GraphCache, ModuleWorkload, Workload
+from latlut.operators.graph_cache import GraphCache
+from latlut.operators.workloads import ModuleWorkload, Workload
 from latlut.spaces import Architecture, FasterSegSpace
 
 SIZE = (64, 96)

@@ -10,12 +10,13 @@ import torch
 from some_specs import SPECS
 from torch import nn
 
-from latlut import operators
 from latlut.engines import engine_class
 from latlut.engines.base import Engine
 from latlut.errors import SpecError, UnknownNameError
+from latlut.operators.building import build
+from latlut.operators.graph_cache import GraphCache
 from latlut.operators.in_context import NEIGHBOUR_CHANNELS, ContextWorkload, context_of, sink
-from latlut.operators.workloads import GraphCache, export_onnx
+from latlut.operators.onnx_export import export_onnx
 from latlut.opspec import OpSpec
 
 
@@ -32,7 +33,7 @@ def test_the_operator_stands_between_neighbours_and_a_sink(text: str) -> None:
     arrays = [torch.from_numpy(array) for array in context.with_operator.random_inputs()]
     with torch.inference_mode():
         maps = [part(array) for part, array in zip(module.neighbours, arrays, strict=True)]
-        alone = operators.build(spec)(*maps)
+        alone = build(spec)(*maps)
         expected = alone if spec.kind == "upsample" else sink(alone)
         torch.testing.assert_close(module(*arrays), expected)
         without = context.without.build()(*arrays)

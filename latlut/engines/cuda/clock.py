@@ -8,6 +8,7 @@ enqueuing; the launch floor, the same reading of a kernel that does nothing, sho
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -88,3 +89,23 @@ class GpuClock:
                 graph.close()
             kernel.close()
         return float(np.median(durations)) / 1e6
+
+
+def torch_durations_ns(launch: Callable[[], object], count: int, stream: Any) -> np.ndarray:
+    """Time ``count`` launches by PyTorch's events, one between every two: (count,) int64, ns.
+
+    Args:
+        launch: puts one run on the stream, without waiting.
+        count: at least 1.
+        stream: a ``torch.cuda.Stream`` of the current device.
+    """
+    import torch
+
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(count + 1)]
+    events[0].record(stream)
+    for event in events[1:]:
+        launch()
+        event.record(stream)
+    stream.synchronize()
+    spans_ms = [before.elapsed_time(after) for before, after in pairwise(events)]
+    return np.asarray([round(span_ms * 1e6) for span_ms in spans_ms], dtype=np.int64)

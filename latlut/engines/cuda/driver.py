@@ -42,7 +42,7 @@ def _library() -> ctypes.CDLL:
     raise EngineError("the CUDA driver's library is not here: install NVIDIA's driver")
 
 
-def _call(name: str, *arguments: object) -> None:
+def call(name: str, *arguments: object) -> None:
     """Call a driver function and raise its text where it fails."""
     library = _library()
     code = getattr(library, name)(*arguments)
@@ -57,7 +57,7 @@ def driver_cuda_version() -> tuple[int, int] | None:
     """(major, minor) of the newest CUDA that the installed driver runs; None without a driver."""
     number = c_int()
     try:
-        _call("cuDriverGetVersion", byref(number))
+        call("cuDriverGetVersion", byref(number))
     except EngineError:
         return None
     return number.value // 1000, number.value % 1000 // 10
@@ -75,9 +75,9 @@ def l2_cache_bytes(index: int) -> int:
 
 def _attribute(index: int, attribute: int) -> int:
     handle, value = c_int(), c_int()
-    _call("cuInit", c_uint(0))
-    _call("cuDeviceGet", byref(handle), c_int(index))
-    _call("cuDeviceGetAttribute", byref(value), c_int(attribute), handle)
+    call("cuInit", c_uint(0))
+    call("cuDeviceGet", byref(handle), c_int(index))
+    call("cuDeviceGetAttribute", byref(value), c_int(attribute), handle)
     return value.value
 
 
@@ -96,7 +96,7 @@ class CapturedGraph:
 
     def __init__(self, stream: int, enqueue: Callable[[], None]) -> None:
         graph, self._stream, self._executable = c_void_p(), c_void_p(stream), c_void_p()
-        _call("cuStreamBeginCapture_v2", self._stream, c_int(_CAPTURE_THREAD_LOCAL))
+        call("cuStreamBeginCapture_v2", self._stream, c_int(_CAPTURE_THREAD_LOCAL))
         try:
             enqueue()
         except BaseException:
@@ -104,15 +104,15 @@ class CapturedGraph:
             if graph:
                 _library().cuGraphDestroy(graph)
             raise
-        _call("cuStreamEndCapture", self._stream, byref(graph))
+        call("cuStreamEndCapture", self._stream, byref(graph))
         try:
-            _call("cuGraphInstantiateWithFlags", byref(self._executable), graph, c_ulonglong(0))
+            call("cuGraphInstantiateWithFlags", byref(self._executable), graph, c_ulonglong(0))
         finally:
             _library().cuGraphDestroy(graph)
 
     def launch(self) -> None:
         """Put the whole graph on its stream."""
-        _call("cuGraphLaunch", self._executable, self._stream)
+        call("cuGraphLaunch", self._executable, self._stream)
 
     def close(self) -> None:
         """Free it; may be called again."""
@@ -126,13 +126,13 @@ class EmptyKernel:
 
     def __init__(self) -> None:
         self._module, self._function = c_void_p(), c_void_p()
-        _call("cuModuleLoadData", byref(self._module), ctypes.c_char_p(_EMPTY_PTX))
-        _call("cuModuleGetFunction", byref(self._function), self._module, b"latlut_empty")
+        call("cuModuleLoadData", byref(self._module), ctypes.c_char_p(_EMPTY_PTX))
+        call("cuModuleGetFunction", byref(self._function), self._module, b"latlut_empty")
 
     def launch(self, stream: int) -> None:
         """Put one launch of one thread on the stream."""
         one, none = c_uint(1), c_uint(0)
-        _call(
+        call(
             "cuLaunchKernel", self._function, one, one, one, one, one, one, none,
             c_void_p(stream), None, None,
         )  # fmt: skip

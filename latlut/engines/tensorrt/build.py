@@ -8,7 +8,7 @@ flags and a calibrator only where they do not (8.6).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,7 @@ class Build:
 
     plan: bytes
     timing_cache: bytes | None = None
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
 
 
 def release_of(module: ModuleType) -> Release:
@@ -94,6 +94,10 @@ def log_recorder(module: ModuleType) -> Any:
             self.lines.clear()
             return list(dict.fromkeys(found))
 
+        def said(self) -> str:
+            """The first errors on one line; forgets all."""
+            return quoted(self.take(1), "no reason given")
+
     return LogRecorder()
 
 
@@ -125,7 +129,7 @@ def parse_graph(
             f"({error.code().name} in {error.func()})"
             for error in errors
         ]
-        said = quoted(reasons, quoted(logger.take(1), "no reason given"))
+        said = quoted(reasons, logger.said())
         raise EngineError(f"the ONNX parser rejects it: {said}")
     if not network.num_outputs:
         raise EngineError("the ONNX parser finds no outputs in it")
@@ -163,7 +167,7 @@ def build_engine(
     logger = log_recorder(module)
     builder: trt.Builder | None = module.Builder(logger)
     if builder is None:
-        raise engine_error(f"no builder: {quoted(logger.take(1), 'no reason given')}")
+        raise engine_error(f"no builder: {logger.said()}")
     network = parse_graph(module, builder, graph, logger)
     config = builder_config(module, builder, settings)
     _choose_gpu(module, config, compute_capability)
@@ -173,7 +177,7 @@ def build_engine(
     cache = _attach_cache(module, config, timing_cache)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise engine_error(_build_failure(quoted(logger.take(1), "no reason given"), settings))
+        raise engine_error(_build_failure(logger.said(), settings))
     return Build(
         bytes(plan),
         bytes(cache.serialize()) if cache is not None else None,

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from latlut.files import BoundedFolder, read_cached, write_cached
 
 _MAGIC = b"latlut-tensorrt-1 "
 LIMIT_BYTES = 8 << 30
@@ -70,9 +69,8 @@ class CacheFile:
 
     def read(self) -> bytes | None:
         """The content; None where there is none for this version and GPU, with a warning."""
-        try:
-            data = self.path.read_bytes()
-        except OSError:
+        data = read_cached(self.path)
+        if data is None:
             return None
         content, reason = unpacked(data, self.made_by)
         if content is None:
@@ -80,40 +78,29 @@ class CacheFile:
             self.remarks.append(remark)
             warnings.warn(remark, stacklevel=2)
             return None
-        with suppress(OSError):  # tells ``trim`` what is in use
-            os.utime(self.path)
         return content
 
     def write(self, content: bytes) -> bool:
-        """Store atomically; False where it cannot be written, which stops nothing."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self.path.parent, suffix=".part")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(packed(content, self.made_by))
-                os.replace(temporary, self.path)
-            except OSError:
-                Path(temporary).unlink(missing_ok=True)
-                raise
-        except OSError:
-            return False
-        return True
+        """Store it whole; False where it cannot be written, which stops nothing."""
+        return write_cached(self.path, packed(content, self.made_by))
 
 
-@dataclass
-class EngineCache:
+class EngineCache(BoundedFolder):
     """Built engines on disk, by what they were built from.
 
     Args:
         folder: where they live.
         made_by: version of the library and GPU that they are built for: a file of the same name
             with other values is replaced, so that each engine is on disk once.
+
+    Attributes:
+        remarks: why files were set aside.
     """
 
-    folder: Path
-    made_by: Mapping[str, str]
-    remarks: list[str] = field(default_factory=list)
+    def __init__(self, folder: Path, made_by: Mapping[str, str]) -> None:
+        super().__init__(folder, ".engine", LIMIT_BYTES)
+        self.made_by = made_by
+        self.remarks: list[str] = []
 
     def file(self, graph: bytes, recipe: str) -> CacheFile:
         """Where the engine of a graph is.
@@ -123,24 +110,4 @@ class EngineCache:
             recipe: settings and number of the build.
         """
         name = digest_of(f"{digest_of(graph)}\n{recipe}\n{self.made_by.get('device', '')}".encode())
-        return CacheFile(self.folder / name[:2] / f"{name}.engine", self.made_by, self.remarks)
-
-    def trim(self, limit_bytes: int = LIMIT_BYTES) -> None:
-        """Delete the engines that were not used for longest until the rest fits."""
-        files = []
-        for path in self.folder.glob("*/*.engine"):
-            with suppress(OSError):
-                files.append((path.stat().st_mtime, path.stat().st_size, path))
-        excess = sum(size for _, size, _ in files) - limit_bytes
-        for _, size, path in sorted(files):
-            if excess <= 0:
-                break
-            path.unlink(missing_ok=True)
-            excess -= size
-
-
-def default_folder() -> Path:
-    """Where engines are kept unless something else is said: the user's cache folder."""
-    from platformdirs import user_cache_path
-
-    return Path(os.environ.get("LATLUT_CACHE") or user_cache_path("latlut")) / "tensorrt"
+        return CacheFile(self.path_of(name), self.made_by, self.remarks)

@@ -1,6 +1,6 @@
 """INT8 calibration of TensorRT 8.6, whose networks carry no types of their own.
 
-Later versions read the ranges from quantise nodes in the graph (``onnx_precision``).
+Later versions read the ranges from quantise nodes in the graph (``engines.precision``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from latlut.engines.cuda.memory import DeviceMemory
 def calibrator_of(module: ModuleType, memory: DeviceMemory, samples: list[list[np.ndarray]]) -> Any:
     """An INT8 calibrator over sets of inputs, for the weakly typed networks of TensorRT 8.6.
 
-    Takes the extremes that an activation has on the samples, as ``onnx_precision.quantized``.
+    Takes the extremes that an activation has on the samples, as ``engines.precision.quantized``.
 
     Args:
         module: a ``tensorrt`` that has calibrators.

@@ -16,22 +16,20 @@ from latlut.engines.base import LayerTime, Session
 from latlut.engines.cuda.driver import CapturedGraph
 from latlut.engines.cuda.memory import DeviceBuffer
 from latlut.engines.device_errors import engine_error
-from latlut.engines.tensorrt.build import quoted
 from latlut.engines.tensorrt.layers import layer_times, recorder_of
+from latlut.engines.tensorrt.library import TensorRtLibrary
 from latlut.errors import DeviceLostError, EngineError
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
-    from latlut.engines.tensorrt.engine import TensorRtEngine
-
 _WARMUP_RUNS = 3
 
 
 class TensorRtSession(Session):
-    """One execution context with its buffers; ``engine`` is a ``TensorRtEngine``."""
+    """One execution context with its buffers."""
 
-    engine: TensorRtEngine
+    engine: TensorRtLibrary
 
     def _open(self, module: nn.Module | None, graph: bytes | None) -> None:
         if graph is None:
@@ -91,7 +89,7 @@ class TensorRtSession(Session):
     def _enqueue(self) -> None:
         """One inference on the stream, through the context."""
         if not self._context.execute_async_v3(self._memory.stream):
-            said = quoted(self.engine.logger.take(1), "no reason given")
+            said = self.engine.logger.said()
             raise engine_error(f"{self.workload.name} could not be enqueued: {said}")
 
     def _launch(self) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from latlut.errors import EngineError
+from latlut.machine.provenance import installed_version
 
-#: The first version that has what the session uses (named tensors, optimisation levels), and the
-#: last that supports Pascal.
-OLDEST_TENSORRT = (8, 6)
+T = TypeVar("T")
+
+#: Package -> the first version that has what the session uses (named tensors, optimisation
+#: levels). TensorRT's is the last that supports Pascal.
+OLDEST = {"tensorrt": (8, 6), "tensorrt_rtx": (1, 0)}
 
 #: (package, first version) -> newest ONNX opset of its parser. Of each package the last row whose
 #: version is not newer than the installed one holds.
@@ -53,20 +57,17 @@ class Release:
     @property
     def newest_opset(self) -> int:
         """The newest ONNX opset that its parser knows."""
-        return next(
-            opset
-            for package, since, opset in reversed(_OPSETS)
-            if package == self.package and since <= max(self.numbers, OLDEST[self.package])
-        )
+        return self._last_of(_OPSETS)
 
     @property
     def oldest_gpu(self) -> tuple[int, int]:
         """The lowest compute capability that it builds for."""
-        return next(
-            capability
-            for package, since, capability in reversed(_OLDEST_GPUS)
-            if package == self.package and since <= max(self.numbers, OLDEST[self.package])
-        )
+        return self._last_of(_OLDEST_GPUS)
+
+    def _last_of(self, rows: Iterable[tuple[str, tuple[int, int], T]]) -> T:
+        """The value of the last row that is of the package and not newer than it."""
+        here = max(self.numbers, OLDEST[self.package])
+        return [value for name, since, value in rows if name == self.package and since <= here][-1]
 
     @property
     def cuda_major(self) -> int | None:
@@ -77,11 +78,8 @@ class Release:
         stem = self.package.replace("_", "-")
         for major in (11, 12, 13, 14):
             for name in (f"{stem}-cu{major}", f"{stem}-cu{major}-bindings"):
-                try:
-                    if importlib.metadata.version(name) == self.version:
-                        return major
-                except importlib.metadata.PackageNotFoundError:
-                    continue
+                if installed_version(name) == self.version:
+                    return major
         return None
 
     def check_opset(self, opset: int) -> None:
@@ -108,9 +106,6 @@ class Release:
             f"{self.package} {self.version} needs compute capability {_dotted(self.oldest_gpu)}, "
             f"{model} has {_dotted(capability)}\n{_line_for(capability)}"
         )
-
-
-OLDEST = {"tensorrt": OLDEST_TENSORRT, "tensorrt_rtx": (1, 0)}
 
 
 def _dotted(numbers: tuple[int, int]) -> str:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from latlut.errors import UnknownNameError, did_you_mean
-from latlut.operators import initialise
+from latlut.operators.building import initialise
 from latlut.search.networks.baselines import (
     bisenet,
     bisenet_v2,

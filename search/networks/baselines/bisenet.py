@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from latlut.operators import ConvNorm
+from latlut.operators.modules import ConvNorm
 from latlut.search.networks.baselines.blocks import (
     Baseline,
     Residual,

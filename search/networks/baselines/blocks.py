@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from latlut.operators import ConvNorm
+from latlut.operators.modules import ConvNorm
 from latlut.search.networks.network import TrainOutputs
 
 Size = tuple[int, int]

@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from latlut.operators import ConvNorm
+from latlut.operators.modules import ConvNorm
 from latlut.search.networks.baselines.blocks import (
     Baseline,
     Residual,

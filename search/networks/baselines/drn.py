@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from latlut.operators import ConvNorm
+from latlut.operators.modules import ConvNorm
 from latlut.search.networks.baselines.blocks import Baseline, Residual
 from latlut.search.networks.baselines.published import Figure, Published
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from latlut.operators import ConvNorm
+from latlut.operators.modules import ConvNorm
 from latlut.search.networks.baselines.blocks import (
     Baseline,
     Bottleneck,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latlut.errors import UnknownNameError
-from latlut.operators.workloads import export_onnx
+from latlut.operators.onnx_export import export_onnx
 from latlut.search.networks.baselines import (
     CAS,
     FASTERSEG,

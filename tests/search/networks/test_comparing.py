@@ -17,8 +17,9 @@ from torch import nn
 from latlut.cli import main
 from latlut.errors import SpecError, UnknownNameError
 from latlut.measure.bench_result import BenchResult, ClockContents
+from latlut.operators.onnx_export import export_onnx
 from latlut.operators.onnx_files import read_onnx
-from latlut.operators.workloads import Workload, export_onnx
+from latlut.operators.workloads import Workload
 from latlut.reports.comparison import plot_comparison
 from latlut.search.data.classes import Classes
 from latlut.search.networks.baselines import baseline_names, baseline_on_meta, build_baseline

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from latlut import operators
 from latlut.errors import SpecError
+from latlut.operators.building import build
+from latlut.operators.modules import ConvNorm, FactorizedReduce
 from latlut.opspec import OpSpec
 from latlut.search.supernet.superkernel import ConvPair, MixedOperator, Superkernel, WidthNorm
 from latlut.spaces.architecture import OPERATORS
@@ -45,13 +46,13 @@ def _copy(
 
 def _plain(mixed: MixedOperator, name: str, inputs: int, out: int) -> nn.Module:
     form = {"form": "searched"} if name == "skip" and mixed.stride == 1 else {}
-    plain = operators.build(OpSpec(name, (inputs, 8, 8), out, stride=mixed.stride, **form))
-    if isinstance(plain, operators.FactorizedReduce):
+    plain = build(OpSpec(name, (inputs, 8, 8), out, stride=mixed.stride, **form))
+    if isinstance(plain, FactorizedReduce):
         skip = mixed.skip
         _copy(skip.even, skip.norm, 0, plain.even, plain.norm)
         _copy(skip.odd, skip.norm, 0, plain.odd, plain.norm)
         return plain
-    steps = [part for part in plain.modules() if isinstance(part, operators.ConvNorm)]
+    steps = [part for part in plain.modules() if isinstance(part, ConvNorm)]
     if name == "skip":
         _copy(mixed.skip.conv, mixed.skip.norm, 0, steps[0].conv, steps[0].norm)
         return plain

@@ -12,7 +12,8 @@ from plain_supernet import path_weight, plain_supernet
 from torch import Tensor, nn
 
 from latlut.errors import SpecError
-from latlut.operators import Network, resize
+from latlut.operators.modules import resize
+from latlut.operators.network import Network
 from latlut.search.supernet.freeze import freeze, one_hot
 from latlut.search.supernet.mixing import Edges, Mixing
 from latlut.search.supernet.relaxed import RelaxedArchitecture

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch import nn
 
+from latlut.operators import Option, register, registry
+from latlut.operators.building import build
+from latlut.operators.in_context import context_of
+from latlut.operators.registry import (
+    Alternative,
+    alternatives,
+    check,
+    operator_kinds,
+    option_names,
+)
 from latlut.opspec import OpSpec
-from latlut.pricing.variants import INTERPOLATED_KINDS, alternatives
 
 
 def parse(text):
@@ -78,15 +89,33 @@ def test_nothing_stands_for_a_plain_operator(text):
 
 
 def test_every_alternative_keeps_the_output_and_is_built_by_the_registry():
-    operators = pytest.importorskip("latlut.operators")
-    texts = [f"{kind} 8->8 at 8x16" for kind in sorted(INTERPOLATED_KINDS - {"refine"})]
+    kinds = [kind for kind in operator_kinds() if kind.startswith(("zoomed_conv", "upsample"))]
+    texts = [f"{kind} 8->8 at 8x16" for kind in kinds]
     texts += ["refine 16,8->8 at 4x8,8x16", "fusion 4,4->8 at 8x16", "skip 8->16 stride 2 at 8x16"]
     for spec in map(parse, texts):
-        operators.check(spec)
+        check(spec)
         for alternative in alternatives(spec):
             assert alternative.reason
             assert set(alternative.may_lack) <= set(alternative.specs)
             assert alternative.specs[-1].output == spec.output
             for part in alternative.specs:
                 assert part.batch == spec.batch
-                operators.build(part)
+                build(part)
+
+
+def test_an_operator_from_outside_says_what_its_kind_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+
+    def as_convolution(spec: OpSpec) -> Alternative | None:
+        return Alternative((spec.replace(kind="conv", gain=None),), "measured as a convolution")
+
+    @register("classify", options={"gain": Option()}, is_last=True, alternatives=[as_convolution])
+    def classify(spec: OpSpec) -> nn.Module:
+        return nn.Conv2d(spec.in_channels, spec.out_channels, 1)
+
+    spec = parse("classify 8->19 at 8x8 gain=2")
+    (found,) = alternatives(spec)
+    assert found.specs == (parse("conv 8->19 at 8x8"),)
+    assert "gain" in option_names()
+    context = context_of(spec).with_operator.build()
+    assert context(torch.zeros(1, 4, 8, 8)).shape == (1, 19, 8, 8)  # without a sink

@@ -1,0 +1,223 @@
+"""TensorRT as a library on one GPU: engines built or taken from the cache, loaded, and timed.
+
+One implementation over two modules, ``tensorrt`` and ``tensorrt_rtx``. What is there and what can
+be set is in ``engine``, building in ``build``, running in ``session``, files in ``cache``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from latlut.engines.base import Engine
+from latlut.engines.cuda.clock import GpuClock
+from latlut.engines.cuda.devices import cuda_index
+from latlut.engines.cuda.driver import compute_capability, l2_cache_bytes
+from latlut.engines.cuda.memory import open_memory
+from latlut.engines.device_errors import engine_error
+from latlut.engines.precision import half_precision, quantized
+from latlut.engines.tensorrt.build import (
+    Build,
+    BuildSettings,
+    build_engine,
+    is_strongly_typed,
+    log_recorder,
+)
+from latlut.engines.tensorrt.cache import CacheFile, EngineCache, digest_of
+from latlut.engines.tensorrt.int8 import calibrator_of
+from latlut.files import cache_folder
+from latlut.operators.workloads import Workload
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+
+class TensorRtLibrary(Engine):
+    """What a session has of TensorRT: the module, the GPU's memory and clock, built engines.
+
+    Attributes:
+        module: ``tensorrt`` or ``tensorrt_rtx``.
+        capability: (major, minor), the GPU's compute capability.
+        plans: engines that were built before.
+        logger: what the library says.
+    """
+
+    chooses_tactics = True
+    device_kinds = ("cuda",)
+
+    module_name: ClassVar[str]
+    #: Whether the builder measures tactics and keeps the times in a cache.
+    has_timing_cache: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        threads: int = 1,
+        precision: str = "fp32",
+        device: str = "cpu",
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(threads, precision, device, options)
+        self.module = import_module(self.module_name)
+        workspace = self.options["workspace_mib"]
+        self.settings = BuildSettings(
+            precision,
+            self.options["tf32"] == "on",
+            None if workspace == "all" else int(workspace),
+            int(self.options["optimization_level"]),
+        )
+        self.logger = log_recorder(self.module)
+        index = cuda_index(self.device)
+        self.capability = compute_capability(index)
+        self.memory = open_memory(index)
+        is_cold = self.options["cold_l2"] == "on"
+        self.clock = GpuClock(self.memory, 2 * l2_cache_bytes(index) if is_cold else 0)
+        folder = cache_folder("tensorrt")
+        self._made_by = {
+            "library": f"{self.module_name} {self.version}",
+            "device": f"{self.device.model} {self.capability[0]}.{self.capability[1]}",
+        }
+        self.plans = EngineCache(folder / "engines", self._made_by)
+        self.plans.trim()
+        self._timing_file = CacheFile(
+            folder / f"{self.module_name}-{self.device.uuid}.timing", self._made_by
+        )
+        self._timing: bytes | None = None
+        self._floor_ms: float | None = None
+        self._kernels: Any = None
+
+    def keep_caches_beside(self, table: Path) -> None:
+        """Keep the timing cache beside the table: with it a sweep that goes on builds the same."""
+        name = f"{table.stem}.{self.module_name}-{self.device.uuid[:12]}.timing"
+        self._timing_file = CacheFile(table.with_name(name), self._made_by)
+        self._timing = None
+
+    @cached_property
+    def runtime(self) -> trt.Runtime:
+        """The library's runtime; what it says goes to ``logger``."""
+        runtime: trt.Runtime = self.module.Runtime(self.logger)
+        return runtime
+
+    def built(self, workload: Workload, graph: bytes, build: int) -> trt.ICudaEngine:
+        """The workload's engine on the GPU, from the cache or built now.
+
+        Args:
+            workload: names it, and gives the inputs that INT8 is calibrated on.
+            graph: its float32 ONNX model.
+            build: number of the independent build; all but 0 time every tactic anew.
+
+        Raises:
+            EngineError: the graph cannot be built, or the GPU has no memory for it.
+        """
+        self.logger.lines.clear()  # an error from here on is this engine's
+        file = self.plans.file(graph, self._recipe(build))
+        plan = file.read()
+        engine = None if plan is None else self.runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            plan = self._build(workload, graph, build).plan
+            file.write(plan)
+            engine = self.deserialized(plan)
+        return engine
+
+    def deserialized(self, plan: bytes) -> trt.ICudaEngine:
+        """A serialised engine, loaded onto the GPU.
+
+        Raises:
+            EngineError: it is damaged, of another version or GPU, or there is no memory for it.
+        """
+        engine = self.runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise engine_error(f"the engine cannot be loaded onto the GPU: {self.logger.said()}")
+        return engine
+
+    def _recipe(self, build: int) -> str:
+        """All that shapes an engine beside its graph, the library and the GPU."""
+        import onnxruntime
+
+        return f"{self.settings} converter onnxruntime {onnxruntime.__version__} build {build}"
+
+    def _build(self, workload: Workload, graph: bytes, build: int) -> Build:
+        calibrator = None
+        if is_strongly_typed(self.module):
+            graph = self._in_precision(workload, graph)
+        elif self.precision == "int8":
+            calibrator = calibrator_of(self.module, self.memory, [workload.random_inputs(seed=2)])
+        is_cached = self.has_timing_cache and build == 0
+        made = build_engine(
+            self.module,
+            graph,
+            self.settings,
+            compute_capability=self.capability,
+            timing_cache=self._timing_content() if is_cached else None,
+            calibrator=calibrator,
+        )
+        if made.timing_cache is not None and made.timing_cache != self._timing:
+            self._timing = made.timing_cache
+            self._timing_file.write(made.timing_cache)
+        return made
+
+    def _in_precision(self, workload: Workload, graph: bytes) -> bytes:
+        if self.precision == "fp16":
+            return half_precision(graph)
+        if self.precision == "int8":
+            return quantized(graph, [workload.random_inputs(seed=2)])
+        return graph
+
+    def _timing_content(self) -> bytes:
+        if self._timing is None:
+            self._timing = self._timing_file.read() or b""
+        return self._timing
+
+    def context_of(self, engine: trt.ICudaEngine, build: int = 0) -> trt.IExecutionContext:
+        """An execution context, with the memory that the engine needs while it runs.
+
+        Raises:
+            EngineError: the GPU has no memory for it.
+        """
+        if hasattr(self.module, "IRuntimeCache") and build == 0:
+            context = self._context_with_kernels(engine)
+        else:
+            context = engine.create_execution_context()
+        if context is None:
+            raise engine_error(f"no execution context: {self.logger.said()}")
+        # Detailed as the engine is for its inspector, its marks for a tracer would cost time.
+        context.nvtx_verbosity = self.module.ProfilingVerbosity.NONE
+        return context
+
+    def _context_with_kernels(self, engine: Any) -> Any:
+        """TensorRT-RTX compiles kernels here; those of earlier sessions are taken again.
+
+        Every pass over a plan opens fresh sessions, which would compile the same anew.
+        Source: TensorRT-RTX documentation, "Working with Runtime Cache".
+        """
+        config = engine.create_runtime_config()
+        if self._kernels is None:
+            self._kernels = config.create_runtime_cache()
+        config.set_runtime_cache(self._kernels)
+        return engine.create_execution_context(config)
+
+    def launch_floor_ms(self) -> float | None:
+        """The median time of an empty kernel, launched and timed as everything else is."""
+        if self._floor_ms is None:
+            with self.memory.current():
+                self._floor_ms = self.clock.floor_ms(is_replayed=self.options["cuda_graph"] == "on")
+        return self._floor_ms
+
+    def facts(self) -> dict[str, str]:
+        """What provides device memory, the clock, the launch floor and the timing cache's hash."""
+        replayed = self.options["cuda_graph"] == "on"
+        floor_ms = self.launch_floor_ms()
+        timing = self._timing_content() if self.has_timing_cache else b""
+        return {
+            "clock": "CUDA events around "
+            + ("the replay of a CUDA graph" if replayed else "execute_async_v3"),
+            "memory_backend": self.memory.title,
+            "tf32": self.options["tf32"],
+            "network": "strongly typed" if is_strongly_typed(self.module) else "builder flags",
+            "compute_capability": f"{self.capability[0]}.{self.capability[1]}",
+            "launch_floor_us": "" if floor_ms is None else f"{1000 * floor_ms:.3f}",
+            "timing_cache_sha256": digest_of(timing) if timing else "",
+            "cache_remarks": "; ".join(self.plans.remarks + self._timing_file.remarks),
+        }

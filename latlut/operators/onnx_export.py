@@ -1,0 +1,54 @@
+"""PyTorch modules as ONNX models. Exporting takes about 0.1 s an operator."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from latlut.errors import EngineError
+
+OPSET = 17
+
+
+def export_onnx(
+    module: nn.Module,
+    inputs: Sequence[np.ndarray],
+    opset: int = OPSET,
+    is_batch_dynamic: bool = False,
+) -> bytes:
+    """The module as a serialised ONNX model with batch norms folded, inputs ``in0``, ``in1``, ...
+
+    Args:
+        module: in evaluation mode; one output, ``out``.
+        inputs: one array per input, for its shape alone.
+        opset: version of ONNX's operator set.
+        is_batch_dynamic: leave the first side of inputs and output open, under the name ``batch``.
+
+    Raises:
+        EngineError: the module cannot be exported; the exporter's message is kept.
+    """
+    buffer = io.BytesIO()
+    names = [f"in{index}" for index in range(len(inputs))]
+    open_sides = {name: {0: "batch"} for name in [*names, "out"]} if is_batch_dynamic else None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # The TorchScript exporter takes 0.1 s an operator, the dynamo one 0.7 to 1.1 s.
+            torch.onnx.export(
+                module,
+                tuple(torch.from_numpy(array) for array in inputs),
+                buffer,  # type: ignore[arg-type]  # a file object, as the exporter without dynamo takes
+                dynamo=False,
+                opset_version=opset,
+                input_names=names,
+                output_names=["out"],
+                dynamic_axes=open_sides,
+            )
+    except Exception as error:
+        raise EngineError(f"PyTorch cannot export this to ONNX opset {opset}: {error}") from error
+    return buffer.getvalue()
