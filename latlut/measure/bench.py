@@ -28,7 +28,8 @@ from latlut.measure.timing import Sampling, TimingSettings, garbage_collection_p
 from latlut.operators.onnx_files import OnnxWorkload, read_onnx
 from latlut.operators.workloads import GraphCache, Workload
 from latlut.progress import Progress
-from latlut.stats.quantiles import Interval, combine_passes, statistic_interval
+from latlut.stats.passes import combine_passes
+from latlut.stats.quantiles import Interval, statistic_interval
 
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 #: Half-width of the interval above which a result is remarked on.

@@ -24,7 +24,8 @@ from latlut.measure.timing import SampleNs, TimingSettings, measure_side_by_side
 from latlut.operators.workloads import GraphCache, Workload
 from latlut.opspec import OpSpec
 from latlut.progress import Progress
-from latlut.stats.quantiles import log_readings_at_usual_speed, statistic_interval
+from latlut.stats.passes import log_readings_at_usual_speed
+from latlut.stats.quantiles import statistic_interval
 from latlut.table.table import LatencyTable
 
 
@@ -49,7 +50,7 @@ class NetworkReadings:
         """(N, R) milliseconds at the speed that the machine had while the table was made.
 
         The level of all rounds follows the sentinels fully, a single reading's deviation by the
-        elasticity that the readings show (``stats.log_readings_at_usual_speed``): a sentinel's
+        elasticity that the readings show (``stats.passes``): a sentinel's
         own noise must not be added where the machine was steady.
         """
         if not np.isfinite(self.speeds).all():

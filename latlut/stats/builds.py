@@ -7,7 +7,7 @@ them. A one-way random-effects model separates them,
     x_ebp = mu_e + B_eb + W_ebp,    B_eb ~ (0, build variance of e),    W_ebp ~ (0, pass variance)
 
 x being log latency at the machine's usual speed, or a share (``stats.differences``). Both
-variances are shrunk towards what all entries have, as ``stats.quantiles`` does with the one between
+variances are shrunk towards what all entries have, as ``stats.passes`` does with the one between
 passes: two or three builds say little about their own spread.
 
 Symbols: E entries, P passes, k builds of an entry, n their passes.
@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from latlut.errors import SpecError
-from latlut.stats.quantiles import (
+from latlut.stats.passes import (
     MEDIAN_LOSS,
     fit_spread_prior,
     log_readings_at_usual_speed,
@@ -91,7 +91,7 @@ def separate_builds(values: np.ndarray, builds: np.ndarray) -> CombinedBuilds:
         SpecError: shapes differ.
 
     Source: the unweighted-means analysis of the one-way random model; Searle, Casella, McCulloch,
-    Variance Components, 1992, Sec. 3.6; moderation as in ``stats.quantiles.fit_spread_prior``.
+    Variance Components, 1992, Sec. 3.6; moderation as in ``stats.passes.fit_spread_prior``.
     """
     from scipy.stats import t as student
 

@@ -22,12 +22,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from latlut.stats.builds import CombinedBuilds, separate_builds
+from latlut.stats.passes import centres, log_readings_at_usual_speed, row_medians
 from latlut.stats.quantiles import (
     Interval,
-    centres,
-    log_readings_at_usual_speed,
     quantile_interval,
-    row_medians,
     statistic_interval,
     statistic_value,
 )
@@ -93,7 +91,7 @@ def combine_differences(
         scale_e = sqrt((median_p f with)^2 + (median_p f without)^2)
         x_ep = f_ep difference_ep / scale_e
 
-    by ``stats.quantiles.centres``, or by ``stats.builds.separate_builds`` where any entry has
+    by ``stats.passes.centres``, or by ``stats.builds.separate_builds`` where any entry has
     several builds: variances of x are shrunk towards what all entries have, which makes sense for
     shares as it does for logarithms.
 

@@ -14,13 +14,8 @@ import numpy as np
 from latlut.stats.builds import CombinedBuilds, combine_builds
 from latlut.stats.differences import combine_differences
 from latlut.stats.entry_intervals import EntryError, error_of_difference, error_of_latency
-from latlut.stats.quantiles import (
-    CONFIDENCE,
-    STATISTICS,
-    combine_passes,
-    quantile_interval,
-    shared_half_width,
-)
+from latlut.stats.passes import combine_passes, shared_half_width
+from latlut.stats.quantiles import CONFIDENCE, STATISTICS, quantile_interval
 from latlut.table.recording import unpack_samples
 from latlut.table.table import LatencyTable, now_text
 

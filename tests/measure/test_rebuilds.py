@@ -18,7 +18,7 @@ from latlut.measure.sweep import Sweep, SweepSettings, identity_of
 from latlut.operators.workloads import Workload
 from latlut.pricing.estimator import estimate
 from latlut.stats.builds import combine_builds
-from latlut.stats.quantiles import combine_passes
+from latlut.stats.passes import combine_passes
 from latlut.table.table import LatencyTable
 from latlut.validation.verdict import check
 
