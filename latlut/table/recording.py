@@ -14,8 +14,8 @@ import numpy as np
 
 from latlut.machine.gpu_state import GpuState
 from latlut.machine.provenance import is_process_gone
-from latlut.measure.timing import PairedSampling, Sampling
 from latlut.opspec import OpSpec
+from latlut.stats.sampling import PairedSampling, Sampling
 from latlut.table.table import LatencyTable, now_text
 from latlut.version import __version__
 
