@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from latlut.measure.sweep import SweepSettings
     from latlut.progress import Progress, SweepSummary
     from latlut.table.identity import Identity
-    from latlut.table.summary import Roofline
+    from latlut.table.roofline import Roofline
     from latlut.table.table import LatencyTable
 
 

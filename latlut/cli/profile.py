@@ -132,7 +132,7 @@ def profile(
     from latlut.measure.timing import TimingSettings
     from latlut.stats.quantiles import check_statistic
     from latlut.table.identity import STANDALONE
-    from latlut.table.summary import Roofline
+    from latlut.table.roofline import Roofline
     from latlut.table.table import LatencyTable
 
     wanted = _plan(plan, ops, input_size, batch)

@@ -207,8 +207,8 @@ def diff(before: str, after: str, limit: int, as_json: bool) -> None:
 
     For a driver upgrade, another engine version, thermal trouble.
     """
+    from latlut.table.diff import diff as compare
     from latlut.table.table import LatencyTable
-    from latlut.validation.verdict import diff as compare
 
     with LatencyTable.open(before) as first, LatencyTable.open(after) as second:
         found = compare(first, second)

@@ -31,7 +31,8 @@ from latlut.progress import Progress, SweepSummary
 from latlut.table import recording
 from latlut.table.identity import IN_CONTEXT, MODES, STANDALONE, Identity
 from latlut.table.recording import Measurement, SpecFacts
-from latlut.table.summary import Roofline, set_launch_floor, set_roofline, summarise
+from latlut.table.roofline import Roofline, set_launch_floor, set_roofline
+from latlut.table.summary import summarise
 from latlut.table.table import LatencyTable
 
 MAX_REQUEUES = 2
