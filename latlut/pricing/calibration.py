@@ -25,7 +25,8 @@ import numpy as np
 
 from latlut.errors import CalibrationError
 from latlut.opspec import OpSpec
-from latlut.table.table import LatencyTable, now_text
+from latlut.table.table import LatencyTable
+from latlut.timestamps import now_text
 from latlut.version import __version__
 
 #: Raised whenever the model changes so much that a stored one can no longer be applied.

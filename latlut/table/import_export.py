@@ -24,7 +24,8 @@ from latlut.table.entries_file import (
 )
 from latlut.table.identity import STANDALONE, Identity
 from latlut.table.summary import summarise
-from latlut.table.table import LatencyTable, now_text
+from latlut.table.table import LatencyTable
+from latlut.timestamps import now_text
 
 #: What the authors' table was measured with; their file does not say.
 #: Source: FasterSeg, Sec. 4.1 (TensorRT 5.1.5, CUDA 10.0, cuDNN 7, FP32, batch 1) and their code,

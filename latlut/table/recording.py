@@ -16,7 +16,8 @@ from latlut.machine.gpu_state import GpuState
 from latlut.machine.provenance import is_process_gone
 from latlut.opspec import OpSpec
 from latlut.stats.sampling import PairedSampling, Sampling
-from latlut.table.table import LatencyTable, now_text
+from latlut.table.table import LatencyTable
+from latlut.timestamps import now_text
 from latlut.version import __version__
 
 

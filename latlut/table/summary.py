@@ -18,7 +18,8 @@ from latlut.stats.passes import combine_passes, shared_half_width
 from latlut.stats.quantiles import CONFIDENCE, STATISTICS, quantile_interval
 from latlut.table.recording import unpack_samples
 from latlut.table.roofline import Roofline
-from latlut.table.table import LatencyTable, now_text
+from latlut.table.table import LatencyTable
+from latlut.timestamps import now_text
 
 #: An entry below this multiple of what an empty kernel takes is mostly the launch.
 LAUNCH_FLOOR_SLACK = 2.0

@@ -12,7 +12,6 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ from latlut.table.storage import (
     find_table,
     storage_errors,
 )
+from latlut.timestamps import now_text
 
 if TYPE_CHECKING:
     import pandas
@@ -90,11 +90,6 @@ class Entry:
     def spec(self) -> OpSpec:
         """The op spec that was measured."""
         return OpSpec.parse(self.key)
-
-
-def now_text() -> str:
-    """The time as tables store it: UTC, ISO 8601, seconds."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class LatencyTable:

@@ -27,7 +27,8 @@ from latlut.progress import Progress
 from latlut.spaces import Architecture
 from latlut.stats.agreement import MIN_NETWORKS, Agreement, agreement
 from latlut.table.space import TableSpace
-from latlut.table.table import LatencyTable, now_text
+from latlut.table.table import LatencyTable
+from latlut.timestamps import now_text
 from latlut.validation.scores import Scores, score
 from latlut.validation.trends import Trend, trends
 from latlut.version import __version__
