@@ -25,6 +25,7 @@ from latlut.table.entries_file import (
 from latlut.table.identity import STANDALONE, Identity
 from latlut.table.summary import summarise
 from latlut.table.table import LatencyTable
+from latlut.table.writing import replace, set_fact
 from latlut.timestamps import now_text
 
 #: What the authors' table was measured with; their file does not say.
@@ -173,26 +174,21 @@ def _write_entries(
     with table.writing() as db:
         for row in rows:
             own, own_ms = _own_errors(row, shared, table.identity)
-            db.execute(
-                "INSERT OR REPLACE INTO entries (op_spec_id, latency_ms, ci_low_ms, ci_high_ms,"
-                " own_error, own_error_ms, passes, n, warnings, updated_at)"
-                " VALUES (?,?,?,?,?,?,?,?,?,?)",
-                [
-                    ids[row.spec.key],
-                    row.latency_ms,
-                    row.ci_low_ms,
-                    row.ci_high_ms,
-                    own,
-                    own_ms,
-                    row.passes or 1,
-                    row.n or 1,
-                    row.warnings,
-                    now_text(),
-                ],
+            replace(
+                db,
+                "entries",
+                op_spec_id=ids[row.spec.key],
+                latency_ms=row.latency_ms,
+                ci_low_ms=row.ci_low_ms,
+                ci_high_ms=row.ci_high_ms,
+                own_error=own,
+                own_error_ms=own_ms,
+                passes=row.passes or 1,
+                n=row.n or 1,
+                warnings=row.warnings,
+                updated_at=now_text(),
             )
-        db.execute(
-            "INSERT OR REPLACE INTO facts (name, value) VALUES ('shared_error', ?)", [repr(shared)]
-        )
+        set_fact(db, "shared_error", repr(shared))
     recording.end_run(table, run_id, "imported")
 
 

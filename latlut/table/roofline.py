@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from latlut.table.table import LatencyTable
+from latlut.table.writing import set_fact
 
 #: Measured faster than the roofline by this factor: a measurement error, not a clever kernel.
 ROOFLINE_SLACK = 4.0
@@ -45,17 +46,11 @@ class Roofline:
 def set_roofline(table: LatencyTable, roofline: Roofline) -> None:
     """Keep the target's peak figures in the table, for every summary to come."""
     with table.writing() as db:
-        db.execute(
-            "INSERT OR REPLACE INTO facts (name, value) VALUES ('roofline', ?)",
-            [json.dumps(asdict(roofline))],
-        )
+        set_fact(db, "roofline", json.dumps(asdict(roofline)))
 
 
 def set_launch_floor(table: LatencyTable, floor_ms: float | None) -> None:
     """Keep what an empty kernel takes on this engine; None leaves what is there."""
     if floor_ms is not None:
         with table.writing() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO facts (name, value) VALUES ('launch_floor_ms', ?)",
-                [repr(float(floor_ms))],
-            )
+            set_fact(db, "launch_floor_ms", repr(float(floor_ms)))

@@ -19,6 +19,7 @@ from latlut.stats.quantiles import CONFIDENCE, STATISTICS, quantile_interval
 from latlut.table.recording import unpack_samples
 from latlut.table.roofline import Roofline
 from latlut.table.table import LatencyTable
+from latlut.table.writing import replace, set_fact, update
 from latlut.timestamps import now_text
 
 #: An entry below this multiple of what an empty kernel takes is mostly the launch.
@@ -57,10 +58,8 @@ def _store_pass_speeds(table: LatencyTable, speeds: Mapping[tuple[int, int], flo
     with table.writing() as db:
         for pass_id, logs in by_pass.items():
             error = float(np.std(logs, ddof=1)) / len(logs) ** 0.5 if len(logs) > 1 else None
-            db.execute(
-                "UPDATE passes SET speed_factor = ?, speed_error = ? WHERE id = ?",
-                [float(np.exp(np.mean(logs))), error, pass_id],
-            )
+            mean = float(np.exp(np.mean(logs)))
+            update(db, "passes", pass_id, speed_factor=mean, speed_error=error)
     longest = max((len(logs) for logs in by_pass.values()), default=0)
     # A pass that was cut short says little about the level.
     whole = [np.exp(np.mean(logs)) for logs in by_pass.values() if len(logs) > 0.2 * longest]
@@ -189,32 +188,27 @@ def summarise(table: LatencyTable) -> None:
                     warnings.append(NEAR_LAUNCH_FLOOR)
             seen = [troubles.get((row["pass_id"], row["group_index"]), ()) for row in mine]
             warnings += dict.fromkeys(text for texts in seen for text in texts)
-            db.execute(
-                "INSERT OR REPLACE INTO entries (op_spec_id, latency_ms, ci_low_ms, ci_high_ms,"
-                " own_error, own_error_ms, passes, n, builds, build_error, build_sd, pass_sd,"
-                " roofline_ms, warnings, updated_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                [
-                    spec_id,
-                    value,
-                    error.low_ms,
-                    error.high_ms,
-                    error.own,
-                    error.own_ms,
-                    len(mine),
-                    sum(row["n"] for row in mine),
-                    int(combined.builds[line]),
-                    error.build,
-                    _or_none(combined.build_sd[line]),
-                    _or_none(combined.pass_sd[line]),
-                    roofline.least_ms(macs, moved),
-                    "; ".join(warnings),
-                    now_text(),
-                ],
+            replace(
+                db,
+                "entries",
+                op_spec_id=spec_id,
+                latency_ms=value,
+                ci_low_ms=error.low_ms,
+                ci_high_ms=error.high_ms,
+                own_error=error.own,
+                own_error_ms=error.own_ms,
+                passes=len(mine),
+                n=sum(row["n"] for row in mine),
+                builds=int(combined.builds[line]),
+                build_error=error.build,
+                build_sd=float(combined.build_sd[line]),
+                pass_sd=float(combined.pass_sd[line]),
+                roofline_ms=roofline.least_ms(macs, moved),
+                warnings="; ".join(warnings),
+                updated_at=now_text(),
             )
-        for name, fact in (("shared_error", shared), ("elasticity", combined.elasticity)):
-            db.execute(
-                "INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", [name, repr(fact)]
-            )
+        set_fact(db, "shared_error", repr(shared))
+        set_fact(db, "elasticity", repr(combined.elasticity))
 
 
 def _is_impossible_at_most(roofline: Roofline, error: EntryError, macs: int | None) -> bool:
@@ -261,7 +255,3 @@ def _warnings(rows: Sequence[Mapping], error: EntryError, is_impossible: bool) -
     if any(row["requeues"] >= 2 for row in rows):
         found.append("machine disturbed while measuring")
     return found
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -30,6 +30,7 @@ from latlut.table.storage import (
     find_table,
     storage_errors,
 )
+from latlut.table.writing import insert
 from latlut.timestamps import now_text
 
 if TYPE_CHECKING:
@@ -153,8 +154,7 @@ class LatencyTable:
             table = cls(path, connect_writable(path), is_writable=True)
             with table.db.atomic():
                 migrations.apply(table.db)
-                row = {"id": 1, **identity.to_dict(), "created_at": now_text()}
-                table.db["identity"].insert(row)  # type: ignore[union-attr]
+                insert(table.db, "identity", id=1, **identity.to_dict(), created_at=now_text())
         return table
 
     def _check_content(self) -> None:
