@@ -131,6 +131,7 @@ def profile(
     from latlut.measure.sweep import Sweep, SweepSettings, check_mode, check_rebuilds, identity_of
     from latlut.measure.timing import TimingSettings
     from latlut.stats.quantiles import check_statistic
+    from latlut.table.history import measurement_count
     from latlut.table.identity import STANDALONE
     from latlut.table.roofline import Roofline
     from latlut.table.table import LatencyTable
@@ -176,7 +177,7 @@ def profile(
         if len(gpus) < 2:
             stack.enter_context(measuring_on(chosen))
         table = stack.enter_context(LatencyTable.create(path, identity))
-        before = _measurements(table)
+        before = measurement_count(table)
         try:
             if len(gpus) > 1:
                 job = DeviceJob(
@@ -197,7 +198,7 @@ def profile(
                     ).run()
         except KeyboardInterrupt:
             remark(
-                f"stopped: {_measurements(table) - before} new measurements are in {path}; "
+                f"stopped: {measurement_count(table) - before} new measurements are in {path}; "
                 "the same command goes on from here",
             )
             raise
@@ -228,17 +229,13 @@ def _choose(
 
 def _builds_in(path: Path) -> int:
     """How many builds a table's passes take turns with; 1 for a table that is not there yet."""
+    from latlut.table.history import build_count
     from latlut.table.table import LatencyTable
 
     if not path.exists() or not path.stat().st_size:
         return 1
     with LatencyTable.open(path) as table:
-        rows = table.rows("SELECT max(build_index) AS most FROM measurements")
-    return 1 + (rows[0]["most"] or 0)
-
-
-def _measurements(table: LatencyTable) -> int:
-    return int(table.rows("SELECT count(*) AS n FROM measurements")[0]["n"])
+        return build_count(table)
 
 
 def _plan(

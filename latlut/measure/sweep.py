@@ -24,11 +24,11 @@ from latlut.measure.plans import Plan
 from latlut.measure.sentinels import Sentinels, choose_sentinels
 from latlut.measure.stopwatch import Stopwatch
 from latlut.measure.timing import TimingSettings, warm_up
-from latlut.measure.worklist import known_parities, table_sentinels, work_of
+from latlut.measure.worklist import table_sentinels, work_of
 from latlut.operators.workloads import GraphCache, Workload
 from latlut.opspec import OpSpec, unique
 from latlut.progress import Progress, SweepSummary
-from latlut.table import recording
+from latlut.table import history, recording
 from latlut.table.identity import IN_CONTEXT, MODES, STANDALONE, Identity
 from latlut.table.recording import Measurement, SpecFacts
 from latlut.table.roofline import Roofline, set_launch_floor, set_roofline
@@ -228,10 +228,7 @@ class Sweep:
                 self.plan.specs, self.settings.sentinels
             )
             facts = {}
-            known = {
-                row["key"]
-                for row in self.table.rows("SELECT key FROM op_specs WHERE macs IS NOT NULL")
-            }
+            known = history.keys_of_known_cost(self.table)
             for spec in pending - {s for s in pending if s.key in known}:
                 cost = operators.cost(spec)
                 facts[spec] = SpecFacts(cost.macs, cost.params, cost.moved_bytes)
@@ -245,7 +242,7 @@ class Sweep:
                 self.settings.timing,
                 self.cache,
                 self._watch,
-                known_parities(self.table),
+                history.parities(self.table),
                 self._fail,
                 self.monitor,
                 self.table.identity.mode,

@@ -22,6 +22,7 @@ from latlut.table.entries_file import (
     read_fasterseg_npy,
     write_entries,
 )
+from latlut.table.history import measured_keys
 from latlut.table.identity import STANDALONE, Identity
 from latlut.table.summary import summarise
 from latlut.table.table import LatencyTable
@@ -121,12 +122,7 @@ def _notes(rows: Iterable[ImportedRow]) -> list[str]:
 
 
 def _refuse_measured(table: LatencyTable, specs: Sequence[OpSpec], path: Path) -> None:
-    measured = {
-        row["key"]
-        for row in table.rows(
-            "SELECT DISTINCT key FROM measurements JOIN op_specs ON op_specs.id = op_spec_id"
-        )
-    }
+    measured = measured_keys(table)
     if clash := [spec.key for spec in specs if spec.key in measured]:
         raise TableError(
             f"{table.path} holds measurements of {len(clash)} of the op specs in {path}, such as "

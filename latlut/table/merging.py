@@ -10,6 +10,7 @@ from sqlite_utils import Database
 from latlut.errors import IdentityError, TableError
 from latlut.opspec import OpSpec
 from latlut.table import recording
+from latlut.table.history import measured_keys
 from latlut.table.recording import SpecFacts
 from latlut.table.summary import summarise
 from latlut.table.table import LatencyTable
@@ -47,13 +48,7 @@ def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
             + "\n  ".join(differences)
         )
     report = MergeReport()
-    measured = {
-        row["key"]: row["n"]
-        for row in source.rows(
-            "SELECT key, count(*) AS n FROM measurements JOIN op_specs ON op_specs.id = op_spec_id"
-            " GROUP BY key"
-        )
-    }
+    measured = measured_keys(source)
     for entry in source:
         known = into.lookup(entry.spec) if entry.spec in into else None
         if entry.key not in measured and known and known.latency_ms != entry.latency_ms:

@@ -14,8 +14,10 @@ import numpy as np
 from latlut.stats.builds import CombinedBuilds, combine_builds
 from latlut.stats.differences import combine_differences
 from latlut.stats.entry_intervals import EntryError, error_of_difference, error_of_latency
+from latlut.stats.machine_speed import relative_speed, usual_readings
 from latlut.stats.passes import combine_passes, shared_half_width
 from latlut.stats.quantiles import CONFIDENCE, STATISTICS, quantile_interval
+from latlut.table.history import sentinel_readings
 from latlut.table.recording import unpack_samples
 from latlut.table.roofline import Roofline
 from latlut.table.table import LatencyTable
@@ -35,19 +37,15 @@ NEAR_ZERO = "not distinguishable from zero"
 def group_speeds(table: LatencyTable) -> dict[tuple[int, int], float]:
     """How slow the machine was in each group of each pass, from its sentinels; 1 is usual.
 
-    A sentinel's usual reading is its median over the whole table; a group's speed is the
-    geometric mean of its sentinels' readings over their usual ones. Keys: (pass id, group index).
+    Keys: (pass id, group index).
     """
-    rows = table.rows("SELECT pass_id, group_index, op_spec_id, reading_ms FROM sentinel_readings")
-    by_spec: dict[int, list[float]] = {}
-    for row in rows:
-        by_spec.setdefault(row["op_spec_id"], []).append(row["reading_ms"])
-    usual = {spec_id: float(np.median(readings)) for spec_id, readings in by_spec.items()}
-    logs: dict[tuple[int, int], list[float]] = {}
-    for row in rows:
-        ratio = row["reading_ms"] / usual[row["op_spec_id"]]
-        logs.setdefault((row["pass_id"], row["group_index"]), []).append(np.log(ratio))
-    return {group: float(np.exp(np.mean(values))) for group, values in logs.items()}
+    readings = sentinel_readings(table)
+    usual_ms = usual_readings((item.key, item.reading_ms) for item in readings)
+    beside: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    for item in readings:
+        pair = (item.reading_ms, usual_ms[item.key])
+        beside.setdefault((item.pass_id, item.group), []).append(pair)
+    return {group: relative_speed(pairs) for group, pairs in beside.items()}
 
 
 def _store_pass_speeds(table: LatencyTable, speeds: Mapping[tuple[int, int], float]) -> float:

@@ -228,9 +228,10 @@ class LatencyTable:
         with storage_errors(self.path):
             return list(self.db.query(sql, list(parameters)))
 
-    def has(self, name: str) -> bool:
-        """Whether the file has an SQL table of that name: one of an older version may not."""
-        return bool(self.rows("SELECT 1 FROM sqlite_master WHERE name = ?", [name]))
+    def damage(self) -> str:
+        """What SQLite finds wrong with the file, empty if nothing."""
+        found = str(self.rows("PRAGMA integrity_check")[0]["integrity_check"])
+        return "" if found == "ok" else found
 
     @cached_property
     def identity(self) -> Identity:

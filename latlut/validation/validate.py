@@ -17,21 +17,21 @@ import numpy as np
 from latlut.engines.base import Engine
 from latlut.errors import CalibrationError, MissingEntryError
 from latlut.machine.provenance import collect_environment
-from latlut.measure.networks import NetworkReadings, NetworkTimer, usual_sentinels
+from latlut.measure.networks import NetworkReadings, NetworkTimer
 from latlut.measure.timing import TimingSettings
 from latlut.operators.workloads import GraphCache, Workload
-from latlut.pricing.calibration import fitted_networks
 from latlut.pricing.calibration import stored as stored_calibration
 from latlut.pricing.estimator import Estimate, calibrated, estimate
 from latlut.progress import Progress
 from latlut.spaces import Architecture
 from latlut.stats.agreement import MIN_NETWORKS, Agreement, agreement
+from latlut.table import validations
+from latlut.table.calibrations import fitted_networks
+from latlut.table.history import usual_sentinels
 from latlut.table.space import TableSpace
 from latlut.table.table import LatencyTable
-from latlut.timestamps import now_text
 from latlut.validation.scores import Scores, score
 from latlut.validation.trends import Trend, trends
-from latlut.version import __version__
 
 
 @dataclass(frozen=True)
@@ -213,55 +213,40 @@ def store(
     table: LatencyTable, validation: Validation, settings: ValidationSettings, where: TableSpace
 ) -> int:
     """Keep the validation in the table's file; its id."""
-    height, width = where.input_size
     agreements = validation.agreement.to_dict() | {
         "speed_factor": _finite(validation.readings.speed_factor)
     }
     if validation.scores is not None:
         agreements |= {"plain": validation.plain.to_dict(), "covered": validation.scores.covered}
-    with table.writing() as db:
-        cursor = db.execute(
-            "INSERT INTO validations (at, networks, seed, sampler, settings, environment,"
-            " agreement, latlut_version, input_size, batch) VALUES (?,?,?,?,?,?,?,?,?,?)",
-            [
-                now_text(),
-                len(validation.networks),
-                settings.seed,
-                validation.sampler,
-                json.dumps(asdict(settings)),
-                json.dumps(collect_environment()),
-                json.dumps(agreements),
-                __version__,
-                f"{height}x{width}",
-                where.batch,
-            ],
-        )
-        validation_id = int(cursor.lastrowid or 0)
-        readings = validation.readings
-        for position, item in enumerate(validation.networks):
-            db.execute(
-                "INSERT INTO validation_networks (validation_id, position, architecture,"
-                " estimated_ms, ci_low_ms, ci_high_ms, measured_first_ms, measured_second_ms,"
-                " plain_ms, readings) VALUES (?,?,?,?,?,?,?,?,?,?)",
-                [
-                    validation_id,
-                    position,
-                    item.architecture.to_json(),
-                    item.estimate.ms,
-                    item.estimate.ci_low_ms,
-                    item.estimate.ci_high_ms,
-                    item.measured_first_ms,
-                    item.measured_second_ms,
-                    item.plain.ms,
-                    json.dumps(
-                        {
-                            "readings_ms": readings.readings_ms[position].tolist(),
-                            "speeds": [_finite(v) for v in readings.speeds[position].tolist()],
-                        }
-                    ),
-                ],
+    readings = validation.readings
+    rows = []
+    for item, readings_ms, speeds in zip(
+        validation.networks, readings.readings_ms.tolist(), readings.speeds.tolist(), strict=True
+    ):
+        rounds = {"readings_ms": readings_ms, "speeds": [_finite(speed) for speed in speeds]}
+        rows.append(
+            validations.NetworkRow(
+                architecture=item.architecture.to_json(),
+                estimated_ms=item.estimate.ms,
+                ci_low_ms=item.estimate.ci_low_ms,
+                ci_high_ms=item.estimate.ci_high_ms,
+                measured_first_ms=item.measured_first_ms,
+                measured_second_ms=item.measured_second_ms,
+                plain_ms=item.plain.ms,
+                readings=json.dumps(rounds),
             )
-    return validation_id
+        )
+    return validations.store(
+        table,
+        seed=settings.seed,
+        sampler=validation.sampler,
+        settings=asdict(settings),
+        environment=collect_environment(),
+        agreement=agreements,
+        input_size=where.input_size,
+        batch=where.batch,
+        networks=rows,
+    )
 
 
 def _finite(value: float) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,8 +11,11 @@ from latlut.errors import CalibrationError, TableError
 from latlut.machine.provenance import Environment, environment_changes
 from latlut.pricing import calibration as calibrations
 from latlut.pricing.estimator import calibrated
+from latlut.table import history
+from latlut.table.calibrations import fitted_networks
 from latlut.table.summary import NEAR_LAUNCH_FLOOR, NEAR_ZERO, OTHER_PROCESSES
 from latlut.table.table import Entry, LatencyTable
+from latlut.table.validations import validation_ids
 from latlut.validation.fitting import measured_networks
 
 #: More disturbed entries than this share of all, and the table is not to be believed.
@@ -63,17 +65,14 @@ def check(table: LatencyTable, environment: Environment | None = None) -> Verdic
     """
     problems: list[str] = []
     remarks: list[str] = []
-    damage = table.rows("PRAGMA integrity_check")[0]["integrity_check"]
-    if damage != "ok":
+    damage = table.damage()
+    if damage:
         problems.append(f"the file is damaged ({damage})")
     entries = list(table)
     if not entries:
         problems.append("it has no entries")
-    failed = table.rows("SELECT op_spec, message FROM failed")
-    if failed:
-        problems.append(
-            f"{len(failed)} op specs could not be measured: {failed[0]['op_spec']}, ..."
-        )
+    if failed := list(history.failures(table)):
+        problems.append(f"{len(failed)} op specs could not be measured: {failed[0]}, ...")
     suspects = [entry for entry in entries if entry.warnings]
     impossible = [entry for entry in suspects if "peak figures" in entry.warnings]
     if impossible:
@@ -91,15 +90,10 @@ def check(table: LatencyTable, environment: Environment | None = None) -> Verdic
     remarks += _build_remarks(entries)
     remarks += _calibration_remarks(table)
     # The runs of one sweep on several devices are as late as each other.
-    latest = table.rows(
-        "SELECT id, status FROM runs WHERE id = (SELECT max(id) FROM runs)"
-        " OR json_extract(settings, '$.sweep') = (SELECT json_extract(settings, '$.sweep')"
-        " FROM runs ORDER BY id DESC LIMIT 1) ORDER BY id"
-    )
     remarks += [
-        f"run {row['id']} ended as {row['status']!r}: repeat it to complete the table"
-        for row in latest
-        if row["status"] not in ("done", "imported")
+        f"run {run.run_id} ended as {run.status!r}: repeat it to complete the table"
+        for run in history.latest_runs(table)
+        if run.status not in ("done", "imported")
     ]
     return Verdict(
         not problems,
@@ -164,13 +158,10 @@ def _gpu_remarks(table: LatencyTable, entries: Sequence[Entry]) -> list[str]:
     ):
         count = sum(warning in entry.warnings for entry in entries)
         remarks += [f"{count} of {len(entries)} entries {text}"] if count else []
-    (states,) = table.rows(
-        "SELECT count(*) AS n, sum(throttle_reasons LIKE '%\"sw power cap\"%') AS capped"
-        " FROM gpu_states WHERE phase = 'group'"
-    )
-    if states["capped"]:
+    capped, groups = history.power_capped_groups(table)
+    if capped:
         remarks.append(
-            f"the GPU was at its power limit beside {states['capped']} of {states['n']} groups: "
+            f"the GPU was at its power limit beside {capped} of {groups} groups: "
             "its clocks followed the load; lower, locked clocks repeat better (latlut doctor)"
         )
     return remarks
@@ -190,15 +181,15 @@ def _build_remarks(entries: Sequence[Entry]) -> list[str]:
 
 def _network_percent(table: LatencyTable) -> float | None:
     """What 95% of the latest validation's networks are estimated within, by the table as it is."""
-    (latest,) = table.rows("SELECT max(id) AS id FROM validations")
-    if latest["id"] is None:
+    known = validation_ids(table)
+    if not known:
         return None
     try:
         calibration = calibrations.stored(table)
-        networks = measured_networks(table, validation_id=latest["id"])
+        networks = measured_networks(table, validation_id=known[-1])
     except (CalibrationError, TableError):  # of another version, or of a space that is not priced
         return None
-    fitted = calibrations.fitted_networks(table)
+    fitted = fitted_networks(table)
     errors = [
         abs((item.plain.ms if calibration is None else calibrated(item.plain, calibration).ms)
             / item.measured_ms - 1)
@@ -209,12 +200,9 @@ def _network_percent(table: LatencyTable) -> float | None:
 
 
 def _changes(table: LatencyTable, environment: Environment | None) -> list[str]:
-    rows = table.rows(
-        "SELECT environment FROM runs WHERE kind = 'profile' ORDER BY id DESC LIMIT 1"
-    )
-    if environment is None or not rows:
+    then = history.profiling_environment(table)
+    if environment is None or then is None:
         return []
-    then = json.loads(rows[0]["environment"])
     if then.get("host") != environment.get("host"):
         return [f"measured on host {then.get('host')}, this is {environment.get('host')}"]
     return environment_changes(then, environment)
