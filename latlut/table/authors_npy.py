@@ -54,7 +54,7 @@ class FasterSegTable:
 
 
 def read_fasterseg_npy(path: str | Path) -> FasterSegTable:
-    """Every row of the FasterSeg authors' latency table, as op specs; nothing is unpickled.
+    """Every row of the FasterSeg authors' latency table, as op specs; nothing in it is run.
 
     The file says nothing of its device, engine or precision: whoever imports it must.
 
