@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latlut.stats.builds import CombinedBuilds, combine_builds
+from latlut.stats.builds import combine_readings
 from latlut.stats.differences import combine_differences
 from latlut.stats.entry_intervals import EntryError, error_of_difference, error_of_latency
 from latlut.stats.machine_speed import relative_speed, usual_readings
-from latlut.stats.passes import combine_passes, shared_half_width
+from latlut.stats.passes import shared_half_width
 from latlut.stats.quantiles import CONFIDENCE, STATISTICS, quantile_interval
 from latlut.table.history import sentinel_readings
 from latlut.table.recording import unpack_samples
@@ -117,21 +117,6 @@ def _arranged(
     return _Readings(reading, with_, without, builds, beside if speeds else None)
 
 
-def _combined(
-    readings: np.ndarray, builds: np.ndarray, speeds: np.ndarray | None
-) -> CombinedBuilds:
-    """One value per entry: over passes, and over builds where any entry has several."""
-    if (builds[np.isfinite(readings)] > 0).any():
-        found = combine_builds(readings, builds, speeds)
-        if np.isfinite(found.half_width).any():
-            return found
-    plain = combine_passes(readings, speeds)
-    unknown, ones = np.full(len(plain.value), np.nan), np.ones(len(plain.value), dtype=int)
-    return CombinedBuilds(
-        plain.value, plain.half_width, unknown, unknown, unknown, ones, plain.elasticity
-    )
-
-
 def summarise(table: LatencyTable) -> None:
     """Compute every measured entry again from its measurements.
 
@@ -164,7 +149,7 @@ def summarise(table: LatencyTable) -> None:
             found.reading_ms, found.with_ms, found.without_ms, found.builds, found.speeds
         )
     else:
-        combined = _combined(found.reading_ms, found.builds, found.speeds)
+        combined = combine_readings(found.reading_ms, found.builds, found.speeds)
     roofline = Roofline(**json.loads(table.fact("roofline") or "{}"))
     floor_ms = float(table.fact("launch_floor_ms") or 0.0)
     troubles = _group_troubles(table)
