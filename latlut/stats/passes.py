@@ -10,7 +10,7 @@ Symbols: E entries, P passes.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -65,34 +65,23 @@ def _inverse_trigamma(y: float) -> float:
 
 
 @dataclass(frozen=True)
-class Centres:
-    """Medians of rows; arrays of length E, in the unit of the values.
-
-    ``half_width`` of the median's 95% interval from the spread within the rows, NaN where nothing
-    is known of it; ``counts`` how many values a row has.
-    """
-
-    value: np.ndarray
-    half_width: np.ndarray
-    counts: np.ndarray
-    prior: SpreadPrior
-
-
-@dataclass(frozen=True)
 class Combined:
     """Entries from several passes; arrays of length E.
 
-    ``value`` in the unit of the input; ``half_width`` the relative (log) half-width of each
-    entry's own 95% interval from the spread between passes, NaN where nothing is known of it;
-    ``passes`` how many readings an entry has; ``elasticity`` how strongly readings follow the
-    machine's speed, 0 where that cannot be told.
+    Attributes:
+        value: in the unit of the input.
+        half_width: of each entry's own 95% interval from the spread between passes, NaN where
+            nothing is known of it; that of log latencies is relative.
+        passes: how many readings an entry has.
+        prior: what all entries say of their spread.
+        elasticity: how strongly readings follow the machine's speed, 0 where that cannot be told.
     """
 
     value: np.ndarray
     half_width: np.ndarray
     passes: np.ndarray
     prior: SpreadPrior
-    elasticity: float
+    elasticity: float = 0.0
 
 
 #: Standard deviation of a median of normal values over that of their mean, at most: sqrt(pi / 2).
@@ -122,10 +111,10 @@ def combine_passes(readings: np.ndarray, speeds: np.ndarray | None = None) -> Co
     """
     logs, elasticity = log_readings_at_usual_speed(readings, speeds)
     found = centres(logs)
-    return Combined(np.exp(found.value), found.half_width, found.counts, found.prior, elasticity)
+    return replace(found, value=np.exp(found.value), elasticity=elasticity)
 
 
-def centres(values: np.ndarray) -> Centres:
+def centres(values: np.ndarray) -> Combined:
     """The median of each row, with an interval from the spread within it.
 
     The interval is a t interval whose variance is the row's own, shrunk towards that of all rows
@@ -145,7 +134,7 @@ def centres(values: np.ndarray) -> Centres:
     posterior, posterior_dof = posterior_variances(variances, dof, prior)
     scale = np.where(counts <= 2, 1.0, MEDIAN_LOSS) / np.sqrt(np.maximum(counts, 1))
     half_width = student.ppf(0.975, posterior_dof) * np.sqrt(posterior) * scale
-    return Centres(value, np.where(counts > 0, half_width, np.nan), counts, prior)
+    return Combined(value, np.where(counts > 0, half_width, np.nan), counts, prior)
 
 
 def row_medians(values: np.ndarray) -> np.ndarray:

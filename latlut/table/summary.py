@@ -6,12 +6,13 @@ Entries are the summary of the measurements and can be computed again from them 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from typing import Any
 
 import numpy as np
 
-from latlut.stats.builds import combine_readings
+from latlut.stats.builds import CombinedBuilds, combine_readings
 from latlut.stats.differences import combine_differences
 from latlut.stats.entry_intervals import EntryError, error_of_difference, error_of_latency
 from latlut.stats.machine_speed import relative_speed, usual_readings
@@ -33,8 +34,12 @@ NEAR_LAUNCH_FLOOR = "near the launch floor"
 OTHER_PROCESSES = "other processes on the GPU"
 NEAR_ZERO = "not distinguishable from zero"
 
+#: (pass id, group index) -> how slow the machine was beside that group.
+_Speeds = dict[tuple[int, int], float]
+Row = Mapping[str, Any]
 
-def group_speeds(table: LatencyTable) -> dict[tuple[int, int], float]:
+
+def group_speeds(table: LatencyTable) -> _Speeds:
     """How slow the machine was in each group of each pass, from its sentinels; 1 is usual.
 
     Keys: (pass id, group index).
@@ -48,7 +53,7 @@ def group_speeds(table: LatencyTable) -> dict[tuple[int, int], float]:
     return {group: relative_speed(pairs) for group, pairs in beside.items()}
 
 
-def _store_pass_speeds(table: LatencyTable, speeds: Mapping[tuple[int, int], float]) -> float:
+def _store_pass_speeds(table: LatencyTable, speeds: _Speeds) -> float:
     """Write each pass's mean speed; the relative error that all entries share, 0 if unknown."""
     by_pass: dict[int, list[float]] = {}
     for (pass_id, _), speed in speeds.items():
@@ -65,56 +70,45 @@ def _store_pass_speeds(table: LatencyTable, speeds: Mapping[tuple[int, int], flo
     return shared if np.isfinite(shared) else 0.0
 
 
-def _group_troubles(table: LatencyTable) -> dict[tuple[int, int], tuple[str, ...]]:
+def _group_troubles(table: LatencyTable) -> dict[tuple[int, int], list[str]]:
     """What the GPU's state beside a group is to be warned of. Keys: (pass id, group index)."""
-    found: dict[tuple[int, int], tuple[str, ...]] = {}
+    found = {}
     for row in table.rows(
         "SELECT pass_id, group_index, is_disturbed, other_processes FROM gpu_states"
         " WHERE phase = 'group'"
     ):
         others = json.loads(row["other_processes"] or "[]")
-        troubles = [
-            *(["throttled"] if row["is_disturbed"] else []),
-            *([OTHER_PROCESSES] if others else []),
-        ]
-        if troubles:
-            found[row["pass_id"], row["group_index"]] = tuple(troubles)
+        signs = (("throttled", row["is_disturbed"]), (OTHER_PROCESSES, others))
+        found[row["pass_id"], row["group_index"]] = [text for text, is_seen in signs if is_seen]
     return found
 
 
-@dataclass(frozen=True)
-class _Readings:
-    """What was measured, (E, P): entries in rows, passes in columns; NaN where there is nothing.
+def _combined(
+    table: LatencyTable, groups: Mapping[int, Sequence[Row]], speeds: _Speeds
+) -> CombinedBuilds:
+    """The rows' values over passes and builds, one per op spec in the order of ``groups``."""
+    passes = [row["id"] for row in table.rows("SELECT id FROM passes ORDER BY id")]
+    column = {pass_id: number for number, pass_id in enumerate(passes)}
 
-    ``with_ms`` and ``without_ms`` of differences, ``speeds`` None where there is no sentinel.
-    """
+    def matrix(value: Callable[[Row], float]) -> np.ndarray:
+        """(E, P): entries in rows, passes in columns; NaN where there is nothing."""
+        found = np.full((len(groups), len(passes)), np.nan)
+        for line, rows in enumerate(groups.values()):
+            for row in rows:
+                found[line, column[row["pass_id"]]] = value(row)
+        return found
 
-    reading_ms: np.ndarray
-    with_ms: np.ndarray
-    without_ms: np.ndarray
-    builds: np.ndarray
-    speeds: np.ndarray | None
-
-
-def _arranged(
-    groups: Mapping[int, Sequence[Mapping]],
-    columns: Mapping[int, int],
-    speeds: Mapping[tuple[int, int], float],
-) -> _Readings:
-    shape = (len(groups), len(columns))
-    reading, with_, without, beside = (np.full(shape, np.nan) for _ in range(4))
-    builds = np.zeros(shape, dtype=int)
-    for line, spec_id in enumerate(sorted(groups)):
-        for row in groups[spec_id]:
-            column = columns[row["pass_id"]]
-            ms = row["reading_ms"]
-            reading[line, column] = ms
-            # Where nothing comes before an operator the reading is all of the graph with it.
-            with_[line, column] = ms if row["with_ms"] is None else row["with_ms"]
-            without[line, column] = row["without_ms"] or 0.0
-            builds[line, column] = row["build_index"]
-            beside[line, column] = speeds.get((row["pass_id"], row["group_index"]), np.nan)
-    return _Readings(reading, with_, without, builds, beside if speeds else None)
+    reading_ms = matrix(lambda row: row["reading_ms"])
+    builds = np.nan_to_num(matrix(lambda row: row["build_index"])).astype(int)
+    beside = None
+    if speeds:
+        beside = matrix(lambda row: speeds.get((row["pass_id"], row["group_index"]), np.nan))
+    if not table.identity.is_in_context:
+        return combine_readings(reading_ms, builds, beside)
+    # Where nothing comes before an operator the reading is all of the graph with it.
+    with_ms = matrix(lambda row: row["reading_ms"] if row["with_ms"] is None else row["with_ms"])
+    without_ms = matrix(lambda row: row["without_ms"] or 0.0)
+    return combine_differences(reading_ms, with_ms, without_ms, builds, beside)
 
 
 def summarise(table: LatencyTable) -> None:
@@ -130,7 +124,6 @@ def summarise(table: LatencyTable) -> None:
     statistic = table.identity.statistic
     speeds = group_speeds(table)
     shared = _store_pass_speeds(table, speeds)
-    columns = {r["id"]: i for i, r in enumerate(table.rows("SELECT id FROM passes ORDER BY id"))}
     rows = table.rows(
         "SELECT op_spec_id, pass_id, group_index, n, reading_ms, is_steady, requeues, samples,"
         " build_index, macs, moved_bytes, with_ms, without_ms, ci_low_ms, ci_high_ms"
@@ -138,28 +131,19 @@ def summarise(table: LatencyTable) -> None:
     )
     if not rows:
         return
-    groups: dict[int, list[dict]] = {}
-    for row in rows:
+    groups: dict[int, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row["op_spec_id"]):
         groups.setdefault(row["op_spec_id"], []).append(row)
-    ids = sorted(groups)
-    found = _arranged(groups, columns, speeds)
-    has_differences = table.identity.is_in_context
-    if has_differences:
-        combined = combine_differences(
-            found.reading_ms, found.with_ms, found.without_ms, found.builds, found.speeds
-        )
-    else:
-        combined = combine_readings(found.reading_ms, found.builds, found.speeds)
+    combined = _combined(table, groups, speeds)
     roofline = Roofline(**json.loads(table.fact("roofline") or "{}"))
     floor_ms = float(table.fact("launch_floor_ms") or 0.0)
     troubles = _group_troubles(table)
     with table.writing() as db:
-        for line, spec_id in enumerate(ids):
-            mine = groups[spec_id]
+        for line, (spec_id, mine) in enumerate(groups.items()):
             macs, moved = mine[0]["macs"], mine[0]["moved_bytes"]
             value, spread = float(combined.value[line]), float(combined.half_width[line])
             build = float(combined.build_half_width[line])
-            if has_differences:
+            if table.identity.is_in_context:
                 within = _within_half_width_ms(mine)
                 error = error_of_difference(value, spread, within, build, shared)
                 warnings = _warnings(mine, error, _is_impossible_at_most(roofline, error, macs))
@@ -169,8 +153,8 @@ def summarise(table: LatencyTable) -> None:
                 warnings = _warnings(mine, error, roofline.is_impossible(value, macs, moved))
                 if value < LAUNCH_FLOOR_SLACK * floor_ms:
                     warnings.append(NEAR_LAUNCH_FLOOR)
-            seen = [troubles.get((row["pass_id"], row["group_index"]), ()) for row in mine]
-            warnings += dict.fromkeys(text for texts in seen for text in texts)
+            seen = [troubles.get((row["pass_id"], row["group_index"]), []) for row in mine]
+            warnings += dict.fromkeys(chain(*seen))
             replace(
                 db,
                 "entries",
@@ -202,7 +186,7 @@ def _is_impossible_at_most(roofline: Roofline, error: EntryError, macs: int | No
     return error.high_ms is not None and roofline.is_impossible(error.high_ms, macs, None)
 
 
-def _within_half_width_ms(rows: Sequence[Mapping]) -> float:
+def _within_half_width_ms(rows: Sequence[Row]) -> float:
     """Half-width of the mean of the passes' own intervals, milliseconds; NaN where none has one."""
     halves = [
         (row["ci_high_ms"] - row["ci_low_ms"]) / 2
@@ -212,7 +196,7 @@ def _within_half_width_ms(rows: Sequence[Mapping]) -> float:
     return float(np.linalg.norm(halves)) / len(halves) if halves else float("nan")
 
 
-def _within_half_width(rows: Sequence[Mapping], statistic: str) -> float:
+def _within_half_width(rows: Sequence[Row], statistic: str) -> float:
     """Relative half-width that the samples of all passes together give, NaN if too few."""
     parts = [
         unpack_samples(row["samples"]) / (row["reading_ms"] * 1e6) for row in rows if row["samples"]
@@ -223,7 +207,7 @@ def _within_half_width(rows: Sequence[Mapping], statistic: str) -> float:
     return interval.half_width
 
 
-def _warnings(rows: Sequence[Mapping], error: EntryError, is_impossible: bool) -> list[str]:
+def _warnings(rows: Sequence[Row], error: EntryError, is_impossible: bool) -> list[str]:
     found, total = [], error.total
     if is_impossible:
         found.append("faster than the target's peak figures allow")
