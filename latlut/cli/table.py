@@ -36,7 +36,7 @@ def info(name: str, as_json: bool) -> None:
             "table": str(opened.path),
             "identity": opened.identity.to_dict(),
             "entries": len(opened),
-            **vars(found),
+            **found,
         }
     if as_json:
         print_json(facts)
@@ -44,15 +44,15 @@ def info(name: str, as_json: bool) -> None:
     click.echo(f"{facts['table']}: {facts['entries']} entries")
     for field, value in facts["identity"].items():
         click.echo(f"  {field}: {value}")
-    has_builds = any(row["builds"] > 1 for row in found.builds)
+    has_builds = any(row["builds"] > 1 for row in found["builds"])
     for title, rows in (
-        ("runs", found.runs),
-        ("GPUs while measuring", found.gpus),
-        ("builds", found.builds if has_builds else []),
-        ("validations", found.validations),
-        ("calibrations", found.calibrations),
-        ("failed", found.failed),
-        ("entries", found.kinds),
+        ("runs", found["runs"]),
+        ("GPUs while measuring", found["gpus"]),
+        ("builds", found["builds"] if has_builds else []),
+        ("validations", found["validations"]),
+        ("calibrations", found["calibrations"]),
+        ("failed", found["failed"]),
+        ("entries", found["kinds"]),
     ):
         if rows:
             click.echo("")

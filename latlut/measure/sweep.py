@@ -31,7 +31,7 @@ from latlut.progress import Progress, SweepSummary
 from latlut.table import history, recording
 from latlut.table.identity import IN_CONTEXT, MODES, STANDALONE, Identity
 from latlut.table.recording import Measurement, SpecFacts
-from latlut.table.roofline import Roofline, set_launch_floor, set_roofline
+from latlut.table.roofline import Roofline, set_bounds
 from latlut.table.summary import summarise
 from latlut.table.table import LatencyTable
 
@@ -234,9 +234,8 @@ class Sweep:
                 facts[spec] = SpecFacts(cost.macs, cost.params, cost.moved_bytes)
             specs = unique([*self.plan.specs, *self.sentinels])
             self._ids = recording.add_op_specs(self.table, specs, facts)
-            set_roofline(self.table, self.roofline)
             floor_ms = self.engine.launch_floor_ms()
-            set_launch_floor(self.table, floor_ms)
+            set_bounds(self.table, self.roofline, floor_ms)
             self._timer = GroupTimer(
                 self.engine,
                 self.settings.timing,

@@ -35,8 +35,7 @@ def work_of(
     one, whichever build was.
     """
     there = {
-        (item.key, item.pass_index, item.build if rebuilds > 1 else 0)
-        for item in history.visits(table)
+        (key, index, build if rebuilds > 1 else 0) for key, index, build in history.visits(table)
     }
     missing: dict[int, list[OpSpec]] = {}
     reused = 0

@@ -219,12 +219,12 @@ def store(
     """
     return calibrations.store(
         table,
+        used,
         version=CALIBRATION_VERSION,
         networks=calibration.networks,
         seed=seed,
         model=json.dumps(asdict(calibration)),
         scores=json.dumps(scores),
-        used=used,
     )
 
 

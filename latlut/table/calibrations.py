@@ -36,38 +36,17 @@ class StoredCalibration(NamedTuple):
     latlut_version: str
 
 
-def store(
-    table: LatencyTable,
-    *,
-    version: int,
-    networks: int,
-    seed: int,
-    model: str,
-    scores: str,
-    used: Iterable[UsedNetwork],
-) -> int:
+def store(table: LatencyTable, used: Iterable[UsedNetwork], **columns: object) -> int:
     """Keep a calibration in the table's file, in force from now on; its id.
 
     Args:
         table: writable.
-        version: of the model.
-        networks: how many it was fitted on.
-        seed: of their choice.
-        model, scores: JSON.
         used: the networks that it was fitted on, and those that judged it.
+        columns: those of ``calibrations``.
     """
     with table.writing() as db:
-        calibration_id = insert(
-            db,
-            "calibrations",
-            at=now_text(),
-            version=version,
-            networks=networks,
-            seed=seed,
-            model=model,
-            scores=scores,
-            latlut_version=__version__,
-        )
+        own = {"at": now_text(), "latlut_version": __version__}
+        calibration_id = insert(db, "calibrations", **own, **columns)
         for number, item in enumerate(used):
             place = {"calibration_id": calibration_id, "number": number}
             insert(db, "calibration_networks", **place, **item._asdict())

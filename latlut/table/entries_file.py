@@ -1,4 +1,4 @@
-"""Read and write latency entries as CSV and Parquet files, and other projects' tables.
+"""Read and write latency entries as CSV and Parquet files.
 
 A file of entries has one row per op spec: ``op_spec`` (the canonical text) and ``latency_ms``,
 and may have ``ci_low_ms``, ``ci_high_ms``, ``n``, ``passes`` and ``warnings``. Whose latencies
@@ -12,8 +12,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,24 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latlut.errors import ImportFileError
+from latlut.files import WriteError, written_whole
 from latlut.opspec import OpSpec
-from latlut.table.authors_npy import FasterSegTable, ImportedRow, read_fasterseg_npy
 from latlut.table.entry_rows import Cells, EntryRow
 from latlut.table.identity import IN_CONTEXT
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = [
-    "EntriesFile",
-    "EntryRow",
-    "FasterSegTable",
-    "ImportedRow",
-    "read_entries",
-    "read_fasterseg_npy",
-    "replaced_atomically",
-    "write_entries",
-]
 
 REQUIRED_COLUMNS = ("op_spec", "latency_ms")
 OPTIONAL_COLUMNS = ("ci_low_ms", "ci_high_ms", "n", "passes", "warnings")
@@ -160,14 +147,14 @@ def replaced_atomically(path: Path) -> Iterator[Path]:
     Raises:
         ImportFileError: the folder is missing or the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    if not path.parent.is_dir():
+        raise ImportFileError(f"{path}: cannot be written: No such file or directory")
     try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ImportFileError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        with written_whole(path) as temporary:
+            yield temporary
+    except WriteError as error:
+        reason = getattr(error.__cause__, "strerror", None) or error.__cause__
+        raise ImportFileError(f"{path}: cannot be written: {reason}") from error
 
 
 def _joined(value: object) -> str:

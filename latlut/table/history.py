@@ -16,14 +16,6 @@ from latlut.table.table import LatencyTable
 _OF_SPECS = "JOIN op_specs ON op_specs.id = op_spec_id"
 
 
-class Visit(NamedTuple):
-    """That an op spec was measured in a pass of that index, on a build of that number."""
-
-    key: str
-    pass_index: int
-    build: int
-
-
 class SentinelReading(NamedTuple):
     """What a sentinel took beside a group of a pass."""
 
@@ -33,23 +25,13 @@ class SentinelReading(NamedTuple):
     reading_ms: float
 
 
-class RunStatus(NamedTuple):
-    """How a run ended, or ``running``."""
-
-    run_id: int
-    status: str
-
-
-# ---- measurements --------------------------------------------------------------------------
-
-
-def visits(table: LatencyTable) -> list[Visit]:
-    """All measurements, by what was measured in which pass."""
+def visits(table: LatencyTable) -> list[tuple[str, int, int]]:
+    """Of each measurement the op spec's key, the index of its pass and the number of its build."""
     rows = table.rows(
         "SELECT key, pass_index, build_index FROM measurements"
         f" JOIN passes ON passes.id = pass_id {_OF_SPECS}"
     )
-    return [Visit(*row.values()) for row in rows]
+    return [(row["key"], row["pass_index"], row["build_index"]) for row in rows]
 
 
 def measured_keys(table: LatencyTable) -> set[str]:
@@ -87,9 +69,6 @@ def failures(table: LatencyTable) -> dict[str, str]:
     return {row["op_spec"]: row["message"] for row in table.rows("SELECT * FROM failed")}
 
 
-# ---- sentinels -----------------------------------------------------------------------------
-
-
 def sentinel_readings(table: LatencyTable) -> list[SentinelReading]:
     """All of them, in the order of their taking."""
     rows = table.rows(
@@ -105,17 +84,14 @@ def usual_sentinels(table: LatencyTable) -> dict[OpSpec, float]:
     return {OpSpec.parse(key): reading_ms for key, reading_ms in sorted(usual.items())}
 
 
-# ---- runs ----------------------------------------------------------------------------------
-
-
-def latest_runs(table: LatencyTable) -> list[RunStatus]:
-    """The latest run, with those of the same sweep on other devices."""
+def latest_runs(table: LatencyTable) -> dict[int, str]:
+    """Id -> status of the latest run, and of those of the same sweep on other devices."""
     rows = table.rows(
         "SELECT id, status FROM runs WHERE id = (SELECT max(id) FROM runs)"
         " OR json_extract(settings, '$.sweep') = (SELECT json_extract(settings, '$.sweep')"
         " FROM runs ORDER BY id DESC LIMIT 1) ORDER BY id"
     )
-    return [RunStatus(*row.values()) for row in rows]
+    return {row["id"]: row["status"] for row in rows}
 
 
 def profiling_environment(table: LatencyTable) -> dict[str, Any] | None:

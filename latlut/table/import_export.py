@@ -15,13 +15,9 @@ import numpy as np
 from latlut.errors import IdentityError, ImportFileError, TableError
 from latlut.opspec import OpSpec
 from latlut.table import recording
-from latlut.table.entries_file import (
-    EntryRow,
-    ImportedRow,
-    read_entries,
-    read_fasterseg_npy,
-    write_entries,
-)
+from latlut.table.authors_npy import ImportedRow, read_fasterseg_npy
+from latlut.table.entries_file import read_entries, write_entries
+from latlut.table.entry_rows import EntryRow
 from latlut.table.history import measured_keys
 from latlut.table.identity import STANDALONE, Identity
 from latlut.table.summary import summarise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from latlut.errors import LatlutError
@@ -13,50 +12,30 @@ from latlut.table.table import LatencyTable
 Rows = list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Overview:
-    """A table's content; ``gpus`` as they were beside the groups that were measured on them."""
+_OVERVIEW = {
+    "kinds": "SELECT kind, count(*) AS entries, min(latency_ms) AS least_ms,"
+    " max(latency_ms) AS most_ms FROM latencies GROUP BY kind ORDER BY kind",
+    "runs": "SELECT * FROM run_log",
+    "validations": "SELECT at, networks, json_extract(agreement, '$.r') AS r,"
+    " json_extract(agreement, '$.mape_percent') AS mape_percent FROM validations",
+    "calibrations": "SELECT id, at, version, networks,"
+    " json_extract(scores, '$.held_out.plain.mape_percent') AS plain_mape_percent,"
+    " json_extract(scores, '$.held_out.calibrated.mape_percent') AS mape_percent,"
+    " json_extract(scores, '$.held_out.coverage') AS coverage FROM calibrations",
+    "failed": "SELECT * FROM failed",
+    "builds": "SELECT builds, count(*) AS entries, avg(build_percent) AS build_percent,"
+    " avg(build_sd_percent) AS build_sd_percent, avg(pass_sd_percent) AS pass_sd_percent"
+    " FROM latencies GROUP BY builds ORDER BY builds",
+    "gpus": "SELECT device, count(DISTINCT run) AS runs, count(*) AS groups,"
+    " min(sm_mhz) AS least_sm_mhz, max(sm_mhz) AS most_sm_mhz,"
+    " max(temperature_c) AS most_temperature_c, max(power_w) AS most_power_w,"
+    " sum(is_disturbed) AS throttled FROM gpu_log WHERE phase = 'group' GROUP BY device",
+}
 
-    kinds: Rows
-    runs: Rows
-    validations: Rows
-    calibrations: Rows
-    failed: Rows
-    builds: Rows
-    gpus: Rows
 
-
-def overview(table: LatencyTable) -> Overview:
-    """What a table holds: entries by kind and by builds, runs, validations, calibrations, ..."""
-    return Overview(
-        kinds=table.rows(
-            "SELECT kind, count(*) AS entries, min(latency_ms) AS least_ms,"
-            " max(latency_ms) AS most_ms FROM latencies GROUP BY kind ORDER BY kind"
-        ),
-        runs=table.rows("SELECT * FROM run_log"),
-        validations=table.rows(
-            "SELECT at, networks, json_extract(agreement, '$.r') AS r,"
-            " json_extract(agreement, '$.mape_percent') AS mape_percent FROM validations"
-        ),
-        calibrations=table.rows(
-            "SELECT id, at, version, networks,"
-            " json_extract(scores, '$.held_out.plain.mape_percent') AS plain_mape_percent,"
-            " json_extract(scores, '$.held_out.calibrated.mape_percent') AS mape_percent,"
-            " json_extract(scores, '$.held_out.coverage') AS coverage FROM calibrations"
-        ),
-        failed=table.rows("SELECT * FROM failed"),
-        builds=table.rows(
-            "SELECT builds, count(*) AS entries, avg(build_percent) AS build_percent,"
-            " avg(build_sd_percent) AS build_sd_percent, avg(pass_sd_percent) AS pass_sd_percent"
-            " FROM latencies GROUP BY builds ORDER BY builds"
-        ),
-        gpus=table.rows(
-            "SELECT device, count(DISTINCT run) AS runs, count(*) AS groups,"
-            " min(sm_mhz) AS least_sm_mhz, max(sm_mhz) AS most_sm_mhz,"
-            " max(temperature_c) AS most_temperature_c, max(power_w) AS most_power_w,"
-            " sum(is_disturbed) AS throttled FROM gpu_log WHERE phase = 'group' GROUP BY device"
-        ),
-    )
+def overview(table: LatencyTable) -> dict[str, Rows]:
+    """What a table holds, by subject: entries by kind and by builds, runs, validations, ..."""
+    return {subject: table.rows(sql) for subject, sql in _OVERVIEW.items()}
 
 
 def entries_where(

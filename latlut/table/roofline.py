@@ -43,14 +43,18 @@ class Roofline:
         return bool(compute or cache)
 
 
-def set_roofline(table: LatencyTable, roofline: Roofline) -> None:
-    """Keep the target's peak figures in the table, for every summary to come."""
+def set_bounds(table: LatencyTable, roofline: Roofline, launch_floor_ms: float | None) -> None:
+    """Keep the target's peak figures, and what an empty kernel takes on this engine.
+
+    A floor of None leaves what is there.
+    """
     with table.writing() as db:
         set_fact(db, "roofline", json.dumps(asdict(roofline)))
+        if launch_floor_ms is not None:
+            set_fact(db, "launch_floor_ms", repr(float(launch_floor_ms)))
 
 
-def set_launch_floor(table: LatencyTable, floor_ms: float | None) -> None:
-    """Keep what an empty kernel takes on this engine; None leaves what is there."""
-    if floor_ms is not None:
-        with table.writing() as db:
-            set_fact(db, "launch_floor_ms", repr(float(floor_ms)))
+def bounds(table: LatencyTable) -> tuple[Roofline, float]:
+    """The roofline, and what an empty kernel takes, in milliseconds; 0 if unknown."""
+    roofline = Roofline(**json.loads(table.fact("roofline") or "{}"))
+    return roofline, float(table.fact("launch_floor_ms") or 0.0)

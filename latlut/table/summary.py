@@ -20,7 +20,7 @@ from latlut.stats.passes import shared_half_width
 from latlut.stats.quantiles import CONFIDENCE, STATISTICS, quantile_interval
 from latlut.table.history import sentinel_readings
 from latlut.table.recording import unpack_samples
-from latlut.table.roofline import Roofline
+from latlut.table.roofline import Roofline, bounds
 from latlut.table.table import LatencyTable
 from latlut.table.writing import replace, set_fact, update
 from latlut.timestamps import now_text
@@ -135,8 +135,7 @@ def summarise(table: LatencyTable) -> None:
     for row in sorted(rows, key=lambda row: row["op_spec_id"]):
         groups.setdefault(row["op_spec_id"], []).append(row)
     combined = _combined(table, groups, speeds)
-    roofline = Roofline(**json.loads(table.fact("roofline") or "{}"))
-    floor_ms = float(table.fact("launch_floor_ms") or 0.0)
+    roofline, floor_ms = bounds(table)
     troubles = _group_troubles(table)
     with table.writing() as db:
         for line, (spec_id, mine) in enumerate(groups.items()):

@@ -219,7 +219,6 @@ class LatencyTable:
                     self.db.conn.execute("ROLLBACK")
                 raise
         self.__dict__.pop("_entries", None)
-        self.__dict__.pop("_columns", None)
 
     # ---- reading ---------------------------------------------------------------------------
 
@@ -263,10 +262,6 @@ class LatencyTable:
             ).fetchall()
         return {row[0]: row for row in rows}
 
-    @cached_property
-    def _columns(self) -> dict[str, float]:
-        return {key: fields[1] for key, fields in self._entries.items()}
-
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -293,11 +288,11 @@ class LatencyTable:
         Raises:
             MissingEntryError: the first that is not there.
         """
-        columns = self._columns
+        entries = self._entries
         try:
-            return np.fromiter((columns[spec.key] for spec in specs), np.float64, len(specs))
+            return np.fromiter((entries[spec.key][1] for spec in specs), np.float64, len(specs))
         except KeyError:
-            missing = next(spec for spec in specs if spec.key not in columns)
+            missing = next(spec for spec in specs if spec.key not in entries)
             raise MissingEntryError(self.missing_message(missing)) from None
 
     def missing_message(self, spec: OpSpec) -> str:

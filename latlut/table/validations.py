@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from latlut.table.table import LatencyTable
 from latlut.table.writing import insert
 from latlut.timestamps import now_text
 from latlut.version import __version__
-
-
-class NetworkRow(NamedTuple):
-    """A network of a validation, to be stored; the fields are the columns.
-
-    Attributes:
-        architecture: as JSON.
-        estimated_ms, ci_low_ms, ci_high_ms: what the table said of it.
-        measured_first_ms, measured_second_ms: its latency in the two passes.
-        plain_ms: the sum of its entries.
-        readings: JSON, of each round.
-    """
-
-    architecture: str
-    estimated_ms: float
-    ci_low_ms: float | None
-    ci_high_ms: float | None
-    measured_first_ms: float
-    measured_second_ms: float
-    plain_ms: float
-    readings: str
 
 
 class StoredNetwork(NamedTuple):
@@ -53,38 +31,25 @@ class StoredNetwork(NamedTuple):
     batch: int | None
 
 
-def store(
-    table: LatencyTable,
-    *,
-    seed: int,
-    sampler: str,
-    settings: Mapping[str, object],
-    environment: Mapping[str, object],
-    agreement: Mapping[str, object],
-    input_size: tuple[int, int],
-    batch: int,
-    networks: Iterable[NetworkRow],
-) -> int:
-    """Keep a validation in the table's file; its id."""
-    rows = list(networks)
+def store(table: LatencyTable, networks: Sequence[Mapping[str, object]], **columns: object) -> int:
+    """Keep a validation in the table's file; its id.
+
+    Args:
+        table: writable.
+        networks: of each the columns of ``validation_networks``, by name.
+        columns: those of ``validations``.
+    """
     with table.writing() as db:
         validation_id = insert(
             db,
             "validations",
             at=now_text(),
-            networks=len(rows),
-            seed=seed,
-            sampler=sampler,
-            settings=json.dumps(settings),
-            environment=json.dumps(environment),
-            agreement=json.dumps(agreement),
+            networks=len(networks),
             latlut_version=__version__,
-            input_size=f"{input_size[0]}x{input_size[1]}",
-            batch=batch,
+            **columns,
         )
-        for position, row in enumerate(rows):
-            place = {"validation_id": validation_id, "position": position}
-            insert(db, "validation_networks", **place, **row._asdict())
+        for position, row in enumerate(networks):
+            insert(db, "validation_networks", validation_id=validation_id, position=position, **row)
     return validation_id
 
 

@@ -218,34 +218,36 @@ def store(
     }
     if validation.scores is not None:
         agreements |= {"plain": validation.plain.to_dict(), "covered": validation.scores.covered}
+    height, width = where.input_size
     readings = validation.readings
-    rows = []
-    for item, readings_ms, speeds in zip(
-        validation.networks, readings.readings_ms.tolist(), readings.speeds.tolist(), strict=True
-    ):
-        rounds = {"readings_ms": readings_ms, "speeds": [_finite(speed) for speed in speeds]}
-        rows.append(
-            validations.NetworkRow(
-                architecture=item.architecture.to_json(),
-                estimated_ms=item.estimate.ms,
-                ci_low_ms=item.estimate.ci_low_ms,
-                ci_high_ms=item.estimate.ci_high_ms,
-                measured_first_ms=item.measured_first_ms,
-                measured_second_ms=item.measured_second_ms,
-                plain_ms=item.plain.ms,
-                readings=json.dumps(rounds),
-            )
+    rows = [
+        {
+            "architecture": item.architecture.to_json(),
+            "estimated_ms": item.estimate.ms,
+            "ci_low_ms": item.estimate.ci_low_ms,
+            "ci_high_ms": item.estimate.ci_high_ms,
+            "measured_first_ms": item.measured_first_ms,
+            "measured_second_ms": item.measured_second_ms,
+            "plain_ms": item.plain.ms,
+            "readings": json.dumps({"readings_ms": taken, "speeds": list(map(_finite, speeds))}),
+        }
+        for item, taken, speeds in zip(
+            validation.networks,
+            readings.readings_ms.tolist(),
+            readings.speeds.tolist(),
+            strict=True,
         )
+    ]
     return validations.store(
         table,
+        rows,
         seed=settings.seed,
         sampler=validation.sampler,
-        settings=asdict(settings),
-        environment=collect_environment(),
-        agreement=agreements,
-        input_size=where.input_size,
+        settings=json.dumps(asdict(settings)),
+        environment=json.dumps(collect_environment()),
+        agreement=json.dumps(agreements),
+        input_size=f"{height}x{width}",
         batch=where.batch,
-        networks=rows,
     )
 
 

@@ -91,9 +91,9 @@ def check(table: LatencyTable, environment: Environment | None = None) -> Verdic
     remarks += _calibration_remarks(table)
     # The runs of one sweep on several devices are as late as each other.
     remarks += [
-        f"run {run.run_id} ended as {run.status!r}: repeat it to complete the table"
-        for run in history.latest_runs(table)
-        if run.status not in ("done", "imported")
+        f"run {number} ended as {status!r}: repeat it to complete the table"
+        for number, status in history.latest_runs(table).items()
+        if status not in ("done", "imported")
     ]
     return Verdict(
         not problems,
