@@ -24,6 +24,7 @@ import numpy as np
 
 from latlut.errors import CalibrationError
 from latlut.opspec import OpSpec
+from latlut.stats.quantiles import student_95
 from latlut.table import calibrations
 from latlut.table.calibrations import UsedNetwork
 from latlut.table.table import LatencyTable
@@ -111,17 +112,6 @@ class Calibration:
         chosen = np.array([float(name in own) for name in self.effects])
         return 1.96 * float(np.sqrt(chosen @ np.array(self.covariance) @ chosen))
 
-    def features_ms(self, terms: Iterable[tuple[OpSpec, float]]) -> np.ndarray:
-        """Sums of entries by effect.
-
-        Args:
-            terms: (op spec, milliseconds of all its executions).
-
-        Returns:
-            (P,) milliseconds; 1 for ``network``.
-        """
-        return features_ms(self.effects, terms)
-
     def outside(self, features: np.ndarray) -> dict[str, tuple[float, float, float]]:
         """Effects whose sum is not within the fitted range: name -> (sum, low, high), ms."""
         return {
@@ -155,7 +145,7 @@ class Calibration:
             + float(((out * np.array(self.prior_sd)) ** 2).sum())
             + max(0.0, entries_sd_ms**2 - (self.entries_sd * plain_ms) ** 2)
         )
-        return student_95(self.dof) * float(np.sqrt(variance))
+        return float(student_95(self.dof)) * float(np.sqrt(variance))
 
     def widened(self, factor: float) -> Calibration:
         """The same with all standard deviations multiplied by ``factor``."""
@@ -164,13 +154,6 @@ class Calibration:
             covariance=tuple(tuple(v * factor**2 for v in row) for row in self.covariance),
             residual_sd=self.residual_sd * factor,
         )
-
-
-def student_95(dof: float) -> float:
-    """Half-width of Student's 95% interval in standard deviations."""
-    from scipy.stats import t as student
-
-    return float(student.ppf(0.975, dof))
 
 
 def features_ms(effects: Sequence[str], terms: Iterable[tuple[OpSpec, float]]) -> np.ndarray:

@@ -28,6 +28,7 @@ from latlut.stats.passes import (
     log_readings_at_usual_speed,
     posterior_variances,
 )
+from latlut.stats.quantiles import student_95
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,6 @@ def separate_builds(values: np.ndarray, builds: np.ndarray) -> CombinedBuilds:
     Source: the unweighted-means analysis of the one-way random model; Searle, Casella, McCulloch,
     Variance Components, 1992, Sec. 3.6; moderation as in ``stats.passes.fit_spread_prior``.
     """
-    from scipy.stats import t as student
-
     if builds.shape != values.shape:
         raise SpecError(f"builds are {builds.shape}, readings {values.shape}: they go together")
     entries = len(values)
@@ -139,7 +138,7 @@ def separate_builds(values: np.ndarray, builds: np.ndarray) -> CombinedBuilds:
     of_passes, _ = posterior_variances(within, dof_within, fit_spread_prior(within, dof_within))
     from_passes = np.nan_to_num(of_passes / harmonic)
     of_builds = np.maximum(0.0, of_means - from_passes)
-    t_value = student.ppf(0.975, np.where(dof > 0, dof, np.nan))
+    t_value = student_95(np.where(dof > 0, dof, np.nan))
     with np.errstate(invalid="ignore", divide="ignore"):
         variance = (of_builds + loss**2 * from_passes) / counts
         half_width = t_value * np.sqrt(variance)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from latlut.errors import SpecError
+from latlut.stats.quantiles import student_95
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,6 @@ def centres(values: np.ndarray) -> Combined:
     Args:
         values: (E, P), NaN where a row has none.
     """
-    from scipy.stats import t as student
-
     counts = np.isfinite(values).sum(axis=1)
     dof = np.maximum(counts - 1, 0).astype(float)
     value = row_medians(values)
@@ -133,7 +132,7 @@ def centres(values: np.ndarray) -> Combined:
     prior = fit_spread_prior(variances, dof)
     posterior, posterior_dof = posterior_variances(variances, dof, prior)
     scale = np.where(counts <= 2, 1.0, MEDIAN_LOSS) / np.sqrt(np.maximum(counts, 1))
-    half_width = student.ppf(0.975, posterior_dof) * np.sqrt(posterior) * scale
+    half_width = student_95(posterior_dof) * np.sqrt(posterior) * scale
     return Combined(value, np.where(counts > 0, half_width, np.nan), counts, prior)
 
 
@@ -210,10 +209,8 @@ def shared_half_width(pass_speeds: np.ndarray) -> float:
     Returns:
         t(0.975, P - 1) * std(log) / sqrt(P); NaN for one pass.
     """
-    from scipy.stats import t as student
-
     passes = len(pass_speeds)
     if passes < 2:
         return math.nan
     spread = float(np.log(pass_speeds).std(ddof=1)) / math.sqrt(passes)
-    return float(student.ppf(0.975, passes - 1)) * spread
+    return float(student_95(passes - 1)) * spread

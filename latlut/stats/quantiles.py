@@ -52,6 +52,14 @@ class Interval:
         return self.margin / self.value
 
 
+def student_95(dof: float | np.ndarray) -> np.ndarray:
+    """Half-width of Student's 95% interval in standard deviations, for each of the degrees."""
+    from scipy.stats import t as student
+
+    found: np.ndarray = student.ppf((1 + CONFIDENCE) / 2, dof)
+    return found
+
+
 @lru_cache(maxsize=4096)
 def _quantile_ranks(n: int, q: float, confidence: float) -> tuple[int, int]:
     """1-based ranks (r, s) with P(X_(r) <= Q_q <= X_(s)) >= confidence; 0 or n+1 if impossible.

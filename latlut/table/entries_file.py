@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,18 +193,13 @@ def _read_csv(path: Path, data: bytes) -> tuple[dict[str, Any] | None, list[str]
         raise ImportFileError(f"{path}: not a text file (byte {error.start})") from error
     if "\0" in text:
         raise ImportFileError(f"{path}: not a text file (byte {text.index(chr(0))} is zero)")
-    stream = io.StringIO(text, newline="")
-    identity, skipped = None, 0
-    while True:
-        place = stream.tell()
-        line = stream.readline()
+    head = list(takewhile(lambda line: line.startswith("#"), io.StringIO(text, newline="")))
+    identity = None
+    for line in head:
         if line.startswith(_IDENTITY_PREFIX):
             identity = _parsed_identity(path, line.removeprefix(_IDENTITY_PREFIX))
-        elif not line or not line.startswith("#"):
-            break
-        skipped += 1
-    stream.seek(place)
-    lines = _csv_lines(path, stream, skipped)
+    stream = io.StringIO(text[sum(map(len, head)) :], newline="")
+    lines = _csv_lines(path, stream, len(head))
     _, columns = next(lines, (0, []))
     _check_columns(path, columns)
     return identity, columns, _csv_rows(path, columns, lines)
@@ -212,16 +208,13 @@ def _read_csv(path: Path, data: bytes) -> tuple[dict[str, Any] | None, list[str]
 def _csv_lines(path: Path, stream: io.StringIO, skipped: int) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of each line that is not blank."""
     reader = csv.reader(stream, strict=True)
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            row = skipped + reader.line_num
-            raise ImportFileError(f"{path}: row {row}: not CSV: {error}") from error
-        if any(cell.strip() for cell in cells):
-            yield skipped + reader.line_num, [cell.strip() for cell in cells]
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield skipped + reader.line_num, [cell.strip() for cell in cells]
+    except csv.Error as error:
+        row = skipped + reader.line_num
+        raise ImportFileError(f"{path}: row {row}: not CSV: {error}") from error
 
 
 def _csv_rows(path: Path, columns: list[str], lines: Iterator[tuple[int, list[str]]]) -> _Rows:

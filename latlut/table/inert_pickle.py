@@ -13,6 +13,7 @@ import io
 import math
 import pickle
 import pickletools
+import reprlib
 import struct
 import warnings
 from collections.abc import Iterator, Sequence
@@ -154,7 +155,7 @@ def _checked(payload: bytes) -> tuple[list[bytes], list[int]]:
         found = ""
         marks += (name == "MARK") - (name in _TO_MARK)
         if name not in _ALLOWED_OPCODES and count:
-            found = f"opcode {name} ({shown(argument)}) has no place in such a file"
+            found = f"opcode {name} has no place in such a file"
         elif (name == "PROTO") != (count == 0):
             found = "a second PROTO opcode" if count else "not a pickle of protocol 2 to 5"
         elif name == "PROTO" and argument not in (2, 3, 4, 5):
@@ -197,9 +198,5 @@ def _checked(payload: bytes) -> tuple[list[bytes], list[int]]:
 
 
 def shown(value: object) -> str:
-    """A value in a message: plain ones in short, containers by type alone (they may be deep)."""
-    if isinstance(value, (str, bytes)):
-        return f"{type(value).__name__} {value[:80]!r}"
-    if isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 64):
-        return f"{type(value).__name__} {value!r}"
-    return "nothing" if value is None else f"a {type(value).__name__.strip('_').lower()}"
+    """A value in a message, in short whatever it contains."""
+    return f"{type(value).__name__} {reprlib.repr(value)}"

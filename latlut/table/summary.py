@@ -17,7 +17,7 @@ from latlut.stats.differences import combine_differences
 from latlut.stats.entry_intervals import EntryError, error_of_difference, error_of_latency
 from latlut.stats.machine_speed import relative_speed, usual_readings
 from latlut.stats.passes import shared_half_width
-from latlut.stats.quantiles import CONFIDENCE, STATISTICS, quantile_interval
+from latlut.stats.quantiles import statistic_interval
 from latlut.table.history import sentinel_readings
 from latlut.table.recording import unpack_samples
 from latlut.table.roofline import Roofline, bounds
@@ -202,8 +202,7 @@ def _within_half_width(rows: Sequence[Row], statistic: str) -> float:
     ]
     if not parts:
         return float("nan")
-    interval = quantile_interval(np.concatenate(parts), STATISTICS[statistic], CONFIDENCE)
-    return interval.half_width
+    return statistic_interval(np.concatenate(parts), statistic).half_width
 
 
 def _warnings(rows: Sequence[Row], error: EntryError, is_impossible: bool) -> list[str]:

@@ -28,10 +28,10 @@ from latlut.pricing.calibration import (
     features_ms,
     kind_effect,
     spec_effects,
-    student_95,
 )
 from latlut.pricing.estimator import Estimate, calibrated, estimate
 from latlut.spaces import Architecture
+from latlut.stats.quantiles import student_95
 from latlut.table.space import space_of
 from latlut.table.table import LatencyTable
 from latlut.table.validations import stored_networks, validation_ids
@@ -155,9 +155,11 @@ def fit(networks: Sequence[MeasuredNetwork], digest: str = "") -> Calibration:
         for index in inside:
             item = networks[index]
             half_ms = others.half_width_ms(
-                others.features_ms(item.terms), item.plain.ms, item.plain.entries_sd_ms or 0.0
+                features_ms(others.effects, item.terms),
+                item.plain.ms,
+                item.plain.entries_sd_ms or 0.0,
             )
-            sd_ms = half_ms / student_95(others.dof)
+            sd_ms = half_ms / float(student_95(others.dof))
             squares.append(((item.measured_ms - calibrated(item.plain, others).ms) / sd_ms) ** 2)
     return found.widened(max(1.0, float(np.mean(squares)) ** 0.5))
 

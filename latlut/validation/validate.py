@@ -12,8 +12,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-import numpy as np
-
 from latlut.engines.base import Engine
 from latlut.errors import CalibrationError, MissingEntryError
 from latlut.machine.provenance import collect_environment
@@ -24,7 +22,7 @@ from latlut.pricing.calibration import stored as stored_calibration
 from latlut.pricing.estimator import Estimate, calibrated, estimate
 from latlut.progress import Progress
 from latlut.spaces import Architecture
-from latlut.stats.agreement import MIN_NETWORKS, Agreement, agreement
+from latlut.stats.agreement import MIN_NETWORKS, Agreement, agreement, finite_or_none
 from latlut.table import validations
 from latlut.table.calibrations import fitted_networks
 from latlut.table.history import usual_sentinels
@@ -214,12 +212,18 @@ def store(
 ) -> int:
     """Keep the validation in the table's file; its id."""
     agreements = validation.agreement.to_dict() | {
-        "speed_factor": _finite(validation.readings.speed_factor)
+        "speed_factor": finite_or_none(validation.readings.speed_factor)
     }
     if validation.scores is not None:
         agreements |= {"plain": validation.plain.to_dict(), "covered": validation.scores.covered}
     height, width = where.input_size
-    readings = validation.readings
+    pairs = zip(
+        validation.readings.readings_ms.tolist(), validation.readings.speeds.tolist(), strict=True
+    )
+    rounds = [
+        json.dumps({"readings_ms": readings_ms, "speeds": list(map(finite_or_none, speeds))})
+        for readings_ms, speeds in pairs
+    ]
     rows = [
         {
             "architecture": item.architecture.to_json(),
@@ -229,14 +233,9 @@ def store(
             "measured_first_ms": item.measured_first_ms,
             "measured_second_ms": item.measured_second_ms,
             "plain_ms": item.plain.ms,
-            "readings": json.dumps({"readings_ms": taken, "speeds": list(map(_finite, speeds))}),
+            "readings": readings,
         }
-        for item, taken, speeds in zip(
-            validation.networks,
-            readings.readings_ms.tolist(),
-            readings.speeds.tolist(),
-            strict=True,
-        )
+        for item, readings in zip(validation.networks, rounds, strict=True)
     ]
     return validations.store(
         table,
@@ -249,7 +248,3 @@ def store(
         input_size=f"{height}x{width}",
         batch=where.batch,
     )
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
