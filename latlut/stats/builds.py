@@ -35,10 +35,14 @@ from latlut.stats.quantiles import student_95
 class CombinedBuilds:
     """Entries from several builds; arrays of length E, NaN where nothing is known.
 
-    ``value`` in the unit of the input, ``half_width`` the relative (log) half-width of its 95%
-    interval from both sources, ``build_half_width`` what of it comes from the builds alone;
-    ``build_sd`` and ``pass_sd`` the standard deviations of log latency from build to build and
-    from pass to pass on one build; ``builds`` how many builds an entry has.
+    Attributes:
+        value: in the unit of the input.
+        half_width: relative (log) half-width of its 95% interval, from both sources.
+        build_half_width: what of it comes from the builds alone.
+        build_sd, pass_sd: standard deviations of log latency from build to build and from pass to
+            pass on one build.
+        builds: how many builds an entry has.
+        elasticity: how strongly readings follow the machine's speed.
     """
 
     value: np.ndarray

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from latlut.table.table import LatencyTable
 from latlut.table.writing import insert
@@ -11,7 +11,8 @@ from latlut.timestamps import now_text
 from latlut.version import __version__
 
 
-class UsedNetwork(NamedTuple):
+@dataclass(frozen=True)
+class UsedNetwork:
     """A network behind a calibration.
 
     Attributes:
@@ -28,7 +29,8 @@ class UsedNetwork(NamedTuple):
     is_fitted: bool
 
 
-class StoredCalibration(NamedTuple):
+@dataclass(frozen=True)
+class StoredCalibration:
     """A calibration as it is stored: its model as JSON, and the versions that made it."""
 
     version: int
@@ -49,7 +51,7 @@ def store(table: LatencyTable, used: Iterable[UsedNetwork], **columns: object) -
         calibration_id = insert(db, "calibrations", **own, **columns)
         for number, item in enumerate(used):
             place = {"calibration_id": calibration_id, "number": number}
-            insert(db, "calibration_networks", **place, **item._asdict())
+            insert(db, "calibration_networks", **place, **vars(item))
     return calibration_id
 
 

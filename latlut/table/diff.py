@@ -13,10 +13,13 @@ from latlut.table.table import Entry, LatencyTable
 class Move:
     """An op spec in two tables, milliseconds.
 
-    ``ratio`` is after / before, None where one of them is not positive; ``bound`` what noise
-    explains of its logarithm; ``bound_ms`` what noise explains of their difference. Of two whole
-    latencies the ratio decides, where one is itself a difference the difference does, and
-    ``bound`` is None; both are None where an interval is unknown.
+    Attributes:
+        key: canonical text of the op spec.
+        before_ms, after_ms: its latency in each.
+        ratio: after / before, None where one of them is not positive.
+        bound: what noise explains of the ratio's logarithm; None where a latency is itself a
+            difference, or an interval is unknown.
+        bound_ms: what noise explains of the difference, which decides there; else None.
     """
 
     key: str
@@ -43,8 +46,11 @@ class Move:
 class Difference:
     """What differs between two tables.
 
-    ``overall`` is the median ratio after / before; ``moves`` every common op spec, the largest
-    change first; ``by_chance`` how many would seem to move if nothing had.
+    Attributes:
+        identity: a phrase per field of the identity that differs.
+        overall: the median ratio after / before.
+        moves: every common op spec, the largest change first.
+        only_before, only_after: keys that one of them lacks.
     """
 
     identity: tuple[str, ...]

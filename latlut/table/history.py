@@ -7,7 +7,8 @@ Validations and calibrations have files of their own (``table.validations``,
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from latlut.opspec import OpSpec
 from latlut.stats.machine_speed import usual_readings
@@ -16,7 +17,8 @@ from latlut.table.table import LatencyTable
 _OF_SPECS = "JOIN op_specs ON op_specs.id = op_spec_id"
 
 
-class SentinelReading(NamedTuple):
+@dataclass(frozen=True)
+class SentinelReading:
     """What a sentinel took beside a group of a pass."""
 
     key: str

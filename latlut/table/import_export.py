@@ -6,8 +6,9 @@ An import is one transaction: a file that is refused at its last row leaves the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from latlut.errors import IdentityError, ImportFileError, TableError
 from latlut.opspec import OpSpec
 from latlut.table import recording
-from latlut.table.authors_npy import ImportedRow, read_fasterseg_npy
+from latlut.table.authors_npy import read_fasterseg_npy
 from latlut.table.entries_file import read_entries, write_entries
 from latlut.table.entry_rows import EntryRow
 from latlut.table.history import measured_keys
@@ -81,13 +82,11 @@ def import_file(
         several = sum(len(readings) > 1 for readings in repeats.values())
         remarks = [
             f"{several} op specs were measured more than once; the spread between these repeats "
-            "gives every entry its interval",
-            *_notes(source.rows),
+            "gives every entry its interval"
         ]
-
-        def write(table: LatencyTable) -> None:
-            _write_readings(table, repeats, path)
-
+        notes = Counter(row.note for row in source.rows if row.note)
+        remarks += [f"{rows} rows: {note}" for note, rows in notes.items()]
+        write = partial(_write_readings, repeats=repeats, path=path)
     else:
         mode = overrides.get("mode")
         entries = read_entries(path, None if mode is None else str(mode))
@@ -95,10 +94,7 @@ def import_file(
         shared = _shared_error(values.pop("shared_error", 0.0), path)
         specs, count = [row.spec for row in entries.rows], len(entries.rows)
         remarks = [f"column {name} is not part of an entry" for name in entries.ignored_columns]
-
-        def write(table: LatencyTable) -> None:
-            _write_entries(table, entries.rows, shared, path)
-
+        write = partial(_write_entries, rows=entries.rows, shared=shared, path=path)
     identity = Identity.from_dict(values | overrides)
     try:
         with LatencyTable.create(table_path, identity) as table:
@@ -110,11 +106,6 @@ def import_file(
                 Path(f"{table_path}{ending}").unlink(missing_ok=True)
         raise
     return ImportReport(path, table_path, count, len(specs), count - len(specs), tuple(remarks))
-
-
-def _notes(rows: Iterable[ImportedRow]) -> list[str]:
-    counts = Counter(row.note for row in rows if row.note)
-    return [f"{count} rows: {note}" for note, count in counts.items()]
 
 
 def _refuse_measured(table: LatencyTable, specs: Sequence[OpSpec], path: Path) -> None:
@@ -139,15 +130,10 @@ def _write_readings(
     run_id = _start(table, path, sum(len(readings) for readings in repeats.values()))
     for index in range(max(len(readings) for readings in repeats.values())):
         pass_id = recording.start_pass(table, run_id, index)
-        recording.add_readings(
-            table,
-            pass_id,
-            {
-                ids[spec.key]: values[index]
-                for spec, values in repeats.items()
-                if index < len(values)
-            },
-        )
+        readings = {
+            ids[spec.key]: values[index] for spec, values in repeats.items() if index < len(values)
+        }
+        recording.add_readings(table, pass_id, readings)
     recording.end_run(table, run_id, "imported")
     summarise(table)
 

@@ -97,7 +97,7 @@ def _dict_of_array(value: object) -> dict[str, float]:
         case Inert(
             "numpy.core.multiarray _reconstruct" | "numpy._core.multiarray _reconstruct",
             (
-                Inert("numpy ndarray", None),
+                Inert("numpy ndarray", None, []),
                 (0,),
                 b"b" | Inert("_codecs encode", ("b", "latin1"), []),  # so in protocol 2
             ),

@@ -46,15 +46,20 @@ _ENTRY_COLUMNS = (
 class Entry:
     """One op spec's measured latency; in a table of differences it may be zero or negative.
 
-    ``latency_ms`` and its 95% interval (None where unknown: one pass, or imported without one);
-    ``own_error`` the part of the interval's relative half-width that other entries do not share,
-    ``own_error_ms`` the same in milliseconds, which also an entry of zero has;
-    ``passes`` and ``n`` how many passes and samples it rests on; ``roofline_ms`` the least that
-    the target's peak figures allow; ``warnings`` what to know before believing it. ``builds`` how
-    many independent builds of the engine it rests on; ``build_error`` the part of ``own_error``
-    that comes from their number; ``build_sd`` and ``pass_sd`` the relative standard deviations
-    from build to build and from pass to pass on one build; None where one build was measured. Of
-    a difference they are relative to what it is a difference of (``stats.differences``).
+    Attributes:
+        key: canonical text of the op spec.
+        latency_ms, ci_low_ms, ci_high_ms: with its 95% interval, None where unknown: one pass, or
+            imported without one.
+        own_error: the part of the interval's relative half-width that other entries do not share.
+        passes, n: how many passes and samples it rests on.
+        roofline_ms: the least that the target's peak figures allow.
+        warnings: what to know before using it, joined by "; ".
+        builds: how many independent builds of the engine it rests on.
+        build_error: the part of ``own_error`` that comes from their number.
+        build_sd, pass_sd: relative standard deviations from build to build and from pass to pass
+            on one build; None where one build was measured. Of a difference they are relative to
+            what it is a difference of (``stats.differences``).
+        own_error_ms: ``own_error`` in milliseconds, which also an entry of zero has.
     """
 
     key: str

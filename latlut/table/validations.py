@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from latlut.table.table import LatencyTable
 from latlut.table.writing import insert
@@ -11,7 +11,8 @@ from latlut.timestamps import now_text
 from latlut.version import __version__
 
 
-class StoredNetwork(NamedTuple):
+@dataclass(frozen=True)
+class StoredNetwork:
     """A network that a validation measured.
 
     Attributes:
