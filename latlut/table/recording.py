@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -67,18 +67,17 @@ def add_op_specs(
     with table.writing() as db:
         ids = {row["key"]: row["id"] for row in db.query("SELECT key, id FROM op_specs")}
         for spec in specs:
+            known = vars(facts[spec]) if facts and spec in facts else {}
             if spec.key not in ids:
                 own = {name: getattr(spec, name) for name in _SPEC_COLUMNS}
                 _, height, width = spec.inputs[-1]
-                options = json.dumps(dict(spec.options))
-                ids[spec.key] = insert(
-                    db, "op_specs", **own, height=height, width=width, options=options
-                )
-            if facts and spec in facts:
+                own |= {"height": height, "width": width, "options": json.dumps(dict(spec.options))}
+                ids[spec.key] = insert(db, "op_specs", **own, **known)
+            elif known:
                 db.execute(
                     "UPDATE op_specs SET macs = coalesce(?, macs), params = coalesce(?, params),"
                     " moved_bytes = coalesce(?, moved_bytes) WHERE id = ?",
-                    [*astuple(facts[spec]), ids[spec.key]],
+                    [*known.values(), ids[spec.key]],
                 )
     return {spec.key: ids[spec.key] for spec in specs}
 
