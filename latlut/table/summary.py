@@ -90,16 +90,16 @@ def _combined(
     passes = [row["id"] for row in table.rows("SELECT id FROM passes ORDER BY id")]
     column = {pass_id: number for number, pass_id in enumerate(passes)}
 
-    def matrix(value: Callable[[Row], float]) -> np.ndarray:
-        """(E, P): entries in rows, passes in columns; NaN where there is nothing."""
-        found = np.full((len(groups), len(passes)), np.nan)
+    def matrix(value: Callable[[Row], float], empty: float = np.nan) -> np.ndarray:
+        """(E, P): entries in rows, passes in columns; ``empty`` where there is nothing."""
+        found = np.full((len(groups), len(passes)), empty)
         for line, rows in enumerate(groups.values()):
             for row in rows:
                 found[line, column[row["pass_id"]]] = value(row)
         return found
 
     reading_ms = matrix(lambda row: row["reading_ms"])
-    builds = np.nan_to_num(matrix(lambda row: row["build_index"])).astype(int)
+    builds = matrix(lambda row: row["build_index"], 0)
     beside = None
     if speeds:
         beside = matrix(lambda row: speeds.get((row["pass_id"], row["group_index"]), np.nan))
