@@ -15,7 +15,7 @@ from latlut.operators.in_context import ContextWorkload
 from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 from latlut.table.identity import IN_CONTEXT
-from latlut.table.summary import Roofline
+from latlut.table.roofline import Roofline
 from latlut.table.table import LatencyTable
 
 SKIP = "skip 8->8 stride 1 at 16x16 form=identity"

@@ -12,7 +12,8 @@ from latlut.opspec import OpSpec
 from latlut.spaces import FasterSegSpace
 from latlut.table import recording
 from latlut.table.identity import Identity
-from latlut.table.table import LatencyTable, now_text
+from latlut.table.table import LatencyTable
+from latlut.timestamps import now_text
 
 INPUT_SIZE = (64, 128)
 

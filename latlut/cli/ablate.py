@@ -204,7 +204,7 @@ def _facts(plan: AblationPlan, table: LatencyTable) -> dict[str, Any]:
 def _remarks() -> dict[str, Any]:
     from latlut.engines import engine_packages
     from latlut.machine.provenance import collect_environment
-    from latlut.table.table import now_text
+    from latlut.timestamps import now_text
     from latlut.version import __version__
 
     return {

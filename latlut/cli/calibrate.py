@@ -53,14 +53,16 @@ def calibrate(
     latlut calibrate --table cpu-onnxruntime-fp32
     """
     from latlut.errors import CalibrationError
-    from latlut.pricing import calibration
+    from latlut.pricing.calibration import store
+    from latlut.table.calibrations import UsedNetwork
+    from latlut.table.calibrations import forget as forget_all
     from latlut.table.table import LatencyTable
     from latlut.validation.fitting import calibrate as run
     from latlut.validation.fitting import learning_curve, measured_networks
 
     with LatencyTable.open(table_name, is_writable=True) as table:
         if forget:
-            count = calibration.forget(table)
+            count = forget_all(table)
             remark(f"{count} calibration{'' if count == 1 else 's'} deleted from {table.path}")
             return
         if source_name is None:
@@ -78,7 +80,7 @@ def calibrate(
         found = run(table, measured, networks, seed)
         source_path = str(table.path if source_name is None else source.path)
         used = [
-            calibration.UsedNetwork(
+            UsedNetwork(
                 item.architecture, source_path, item.validation_id, item.position, is_fitted
             )
             for networks_of, is_fitted in ((found.fitted, True), (found.others, False))
@@ -86,7 +88,7 @@ def calibrate(
         ]
         curve = learning_curve(measured, seed)
         scores = _scores(found, curve)
-        number = calibration.store(table, found.calibration, scores, seed, used)
+        number = store(table, found.calibration, scores, seed, used)
         if as_json:
             print_json(
                 {"table": str(table.path), "id": number} | scores | _model(found.calibration)

@@ -217,22 +217,23 @@ def _choose(
 
 def _builds_in(path: Path) -> int:
     """How many builds a table's passes take turns with; 1 for a table that is not there yet."""
+    from latlut.table.history import build_count
     from latlut.table.table import LatencyTable
 
     if not path.exists() or not path.stat().st_size:
         return 1
     with LatencyTable.open(path) as table:
-        rows = table.rows("SELECT max(build_index) AS most FROM measurements")
-    return 1 + (rows[0]["most"] or 0)
+        return build_count(table)
 
 
 def _measurements(path: Path) -> int:
+    from latlut.table.history import measurement_count
     from latlut.table.table import LatencyTable
 
     if not path.exists() or not path.stat().st_size:
         return 0
     with LatencyTable.open(path) as table:
-        return int(table.rows("SELECT count(*) AS n FROM measurements")[0]["n"])
+        return measurement_count(table)
 
 
 def _plan(

@@ -37,8 +37,8 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
     from latlut.measure.sweep import Sweep, SweepSettings, identity_of
     from latlut.measure.timing import TimingSettings
     from latlut.search.cosearch.settings import load_settings
+    from latlut.table.roofline import Roofline
     from latlut.table.space import space_of
-    from latlut.table.summary import Roofline
     from latlut.table.table import LatencyTable
     from latlut.validation.validate import ValidationSettings, store, validate
     from latlut.validation.verdict import check

@@ -27,49 +27,16 @@ def table() -> None:
 @json_option
 def info(name: str, as_json: bool) -> None:
     """What a table holds: identity, runs, entries by kind, validations, calibrations."""
+    from latlut.table.listing import overview
     from latlut.table.table import LatencyTable
 
     with LatencyTable.open(name) as opened:
-        kinds = opened.rows(
-            "SELECT kind, count(*) AS entries, min(latency_ms) AS least_ms,"
-            " max(latency_ms) AS most_ms FROM latencies GROUP BY kind ORDER BY kind"
-        )
-        runs = opened.rows("SELECT * FROM run_log")
-        validations = opened.rows(
-            "SELECT at, networks, json_extract(agreement, '$.r') AS r,"
-            " json_extract(agreement, '$.mape_percent') AS mape_percent FROM validations"
-        )
-        calibrations = []
-        if opened.has("calibrations"):
-            calibrations = opened.rows(
-                "SELECT id, at, version, networks,"
-                " json_extract(scores, '$.held_out.plain.mape_percent') AS plain_mape_percent,"
-                " json_extract(scores, '$.held_out.calibrated.mape_percent') AS mape_percent,"
-                " json_extract(scores, '$.held_out.coverage') AS coverage FROM calibrations"
-            )
-        failed = opened.rows("SELECT * FROM failed")
-        builds = opened.rows(
-            "SELECT builds, count(*) AS entries, avg(build_percent) AS build_percent,"
-            " avg(build_sd_percent) AS build_sd_percent, avg(pass_sd_percent) AS pass_sd_percent"
-            " FROM latencies GROUP BY builds ORDER BY builds"
-        )
-        devices = opened.rows(
-            "SELECT device, count(DISTINCT run) AS runs, count(*) AS groups,"
-            " min(sm_mhz) AS least_sm_mhz, max(sm_mhz) AS most_sm_mhz,"
-            " max(temperature_c) AS most_temperature_c, max(power_w) AS most_power_w,"
-            " sum(is_disturbed) AS throttled FROM gpu_log WHERE phase = 'group' GROUP BY device"
-        )
+        found = overview(opened)
         facts: dict[str, Any] = {
             "table": str(opened.path),
             "identity": opened.identity.to_dict(),
             "entries": len(opened),
-            "kinds": kinds,
-            "runs": runs,
-            "validations": validations,
-            "calibrations": calibrations,
-            "failed": failed,
-            "builds": builds,
-            "gpus": devices,
+            **found,
         }
     if as_json:
         print_json(facts)
@@ -77,21 +44,19 @@ def info(name: str, as_json: bool) -> None:
     click.echo(f"{facts['table']}: {facts['entries']} entries")
     for field, value in facts["identity"].items():
         click.echo(f"  {field}: {value}")
-    has_builds = any(row["builds"] > 1 for row in builds)
+    has_builds = any(row["builds"] > 1 for row in found["builds"])
     for title, rows in (
-        ("runs", runs),
-        ("GPUs while measuring", devices),
-        ("builds", builds if has_builds else []),
-        ("validations", validations),
-        ("calibrations", calibrations),
-        ("failed", failed),
+        ("runs", found["runs"]),
+        ("GPUs while measuring", found["gpus"]),
+        ("builds", found["builds"] if has_builds else []),
+        ("validations", found["validations"]),
+        ("calibrations", found["calibrations"]),
+        ("failed", found["failed"]),
+        ("entries", found["kinds"]),
     ):
         if rows:
             click.echo("")
             print_table(list(rows[0]), [list(row.values()) for row in rows], title)
-    if kinds:
-        click.echo("")
-        print_table(list(kinds[0]), [list(row.values()) for row in kinds], "entries")
 
 
 @table.command()
@@ -160,30 +125,12 @@ def query(
     latlut table query cpu --kind zoomed_conv --where "stride = 2"
     """
     from latlut.opspec import OpSpec
+    from latlut.table.listing import entries_where
     from latlut.table.table import LatencyTable
 
     with LatencyTable.open(name) as opened:
-        if ops:
-            keys = [opened.lookup(OpSpec.parse(text)).key for text in ops]
-        else:
-            keys = []
-        conditions, values = [], []
-        if kind:
-            known = {row["kind"] for row in opened.rows("SELECT DISTINCT kind FROM latencies")}
-            if kind not in known:
-                raise LatlutError(
-                    f"{opened.path} has no operator {kind!r}; it has: {', '.join(sorted(known))}"
-                )
-            conditions.append("kind = ?")
-            values.append(kind)
-        if keys:
-            conditions.append(f"op_spec IN ({', '.join('?' for _ in keys)})")
-            values += keys
-        if where:
-            conditions.append(f"({where})")
-        clause = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-        sql = f"SELECT * FROM latencies {clause} ORDER BY kind, op_spec LIMIT {limit + 1}"
-        rows = opened.rows(sql, values)
+        keys = [opened.lookup(OpSpec.parse(text)).key for text in ops]
+        rows = entries_where(opened, kind, keys, where, limit + 1)
     is_cut = len(rows) > limit
     rows = rows[:limit]
     if as_json:
@@ -208,8 +155,8 @@ def diff(before: str, after: str, limit: int, as_json: bool) -> None:
 
     For a driver upgrade, another engine version, thermal trouble.
     """
+    from latlut.table.diff import diff as compare
     from latlut.table.table import LatencyTable
-    from latlut.validation.verdict import diff as compare
 
     with LatencyTable.open(before) as first, LatencyTable.open(after) as second:
         found = compare(first, second)

@@ -25,12 +25,14 @@ from latlut.engines.base import Engine, Session
 from latlut.errors import EngineError, SpecError
 from latlut.measure.bench_result import BenchResult, ClockContents, PaperReading
 from latlut.measure.opening import Opening
-from latlut.measure.timing import Sampling, TimingSettings, garbage_collection_paused, measure
+from latlut.measure.timing import TimingSettings, garbage_collection_paused, measure
 from latlut.operators.graph_cache import GraphCache
 from latlut.operators.onnx_files import OnnxWorkload, read_onnx
 from latlut.operators.workloads import Workload
 from latlut.progress import Progress
-from latlut.stats.quantiles import Interval, combine_passes, statistic_interval
+from latlut.stats.passes import combine_passes
+from latlut.stats.quantiles import Interval, statistic_interval
+from latlut.stats.sampling import Sampling
 
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 #: Half-width of the interval above which a result is remarked on.

@@ -24,7 +24,6 @@ from latlut.measure.stopwatch import Stopwatch
 from latlut.measure.timing import (
     Pair,
     SampleNs,
-    Sampling,
     TimingSettings,
     measure_side_by_side,
 )
@@ -32,6 +31,7 @@ from latlut.operators.graph_cache import GraphCache
 from latlut.operators.in_context import ContextWorkload, context_of
 from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
+from latlut.stats.sampling import Sampling
 from latlut.table.identity import IN_CONTEXT, STANDALONE
 
 

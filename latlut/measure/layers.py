@@ -21,12 +21,13 @@ import numpy as np
 
 from latlut.engines.base import Engine, LayerTime
 from latlut.measure.opening import Opening
-from latlut.measure.timing import SampleNs, Sampling, TimingSettings, measure
+from latlut.measure.timing import SampleNs, TimingSettings, measure
 from latlut.operators.graph_cache import GraphCache
 from latlut.operators.workloads import Workload
 from latlut.opspec import Node
 from latlut.pricing.estimator import Estimate, estimate
 from latlut.stats.quantiles import Interval, statistic_interval
+from latlut.stats.sampling import Sampling
 from latlut.table.table import LatencyTable
 
 _PLACE = re.compile(r"/?operators\.(\d+)(?=[./]|$)")

@@ -21,7 +21,8 @@ from latlut.measure.worklist import work_of
 from latlut.operators.own_modules import import_own_modules
 from latlut.progress import Progress
 from latlut.table.identity import Identity
-from latlut.table.summary import Roofline, summarise
+from latlut.table.roofline import Roofline
+from latlut.table.summary import summarise
 from latlut.table.table import LatencyTable
 
 

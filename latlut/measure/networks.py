@@ -26,8 +26,9 @@ from latlut.operators.registry import check
 from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 from latlut.progress import Progress
-from latlut.stats.quantiles import log_readings_at_usual_speed, statistic_interval
-from latlut.table.table import LatencyTable
+from latlut.stats.machine_speed import relative_speed
+from latlut.stats.passes import log_readings_at_usual_speed
+from latlut.stats.quantiles import statistic_interval
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class NetworkReadings:
         """(N, R) milliseconds at the speed that the machine had while the table was made.
 
         The level of all rounds follows the sentinels fully, a single reading's deviation by the
-        elasticity that the readings show (``stats.log_readings_at_usual_speed``): a sentinel's
+        elasticity that the readings show (``stats.passes``): a sentinel's
         own noise must not be added where the machine was steady.
         """
         if not np.isfinite(self.speeds).all():
@@ -66,18 +67,6 @@ class NetworkReadings:
         usual = self.at_usual_speed_ms()
         half = usual.shape[1] // 2
         return np.median(usual[:, :half], axis=1), np.median(usual[:, half:], axis=1)
-
-
-def usual_sentinels(table: LatencyTable) -> dict[OpSpec, float]:
-    """The op specs that served as sentinels -> their usual reading in the table, milliseconds."""
-    rows = table.rows(
-        "SELECT key, reading_ms FROM sentinel_readings JOIN op_specs ON op_specs.id = op_spec_id"
-        " ORDER BY key"
-    )
-    readings: dict[str, list[float]] = {}
-    for row in rows:
-        readings.setdefault(row["key"], []).append(row["reading_ms"])
-    return {OpSpec.parse(key): float(np.median(values)) for key, values in readings.items()}
 
 
 class NetworkTimer:
@@ -155,11 +144,8 @@ class NetworkTimer:
         with ExitStack() as stack:
             samplers = [stack.enter_context(self._open(item)).sample_ns for item in workloads]
             samplings, beside = measure_side_by_side(samplers, self.timing, companions)
-        ratios = [
-            statistic_interval(samples / 1e6, self.timing.statistic).value / usual_ms
-            for samples, usual_ms in zip(beside, self.sentinels.values(), strict=True)
-        ]
-        speed = float(np.exp(np.mean(np.log(ratios)))) if ratios else float("nan")
+        taken_ms = (statistic_interval(item / 1e6, self.timing.statistic).value for item in beside)
+        speed = relative_speed(zip(taken_ms, self.sentinels.values(), strict=True))
         return [sampling.interval_ms.value for sampling in samplings], speed
 
     def _open_sentinels(self, stack: ExitStack) -> list[SampleNs]:

@@ -23,7 +23,7 @@ from latlut.measure.plans import Plan
 from latlut.measure.sweep import Sweep, SweepSettings, identity_of
 from latlut.measure.sweep_report import SweepSummary
 from latlut.progress import Progress
-from latlut.table.summary import Roofline
+from latlut.table.roofline import Roofline
 from latlut.table.table import LatencyTable
 
 

@@ -25,17 +25,18 @@ from latlut.measure.sentinels import Sentinels, choose_sentinels
 from latlut.measure.stopwatch import Stopwatch
 from latlut.measure.sweep_report import SweepSummary
 from latlut.measure.timing import TimingSettings, warm_up
-from latlut.measure.worklist import known_parities, table_sentinels, work_of
+from latlut.measure.worklist import table_sentinels, work_of
 from latlut.operators.building import cost
 from latlut.operators.graph_cache import GraphCache
 from latlut.operators.registry import check
 from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec, unique
 from latlut.progress import Progress
-from latlut.table import recording
+from latlut.table import history, recording
 from latlut.table.identity import IN_CONTEXT, MODES, STANDALONE, Identity
 from latlut.table.recording import Measurement, SpecFacts
-from latlut.table.summary import Roofline, set_launch_floor, set_roofline, summarise
+from latlut.table.roofline import Roofline, set_bounds
+from latlut.table.summary import summarise
 from latlut.table.table import LatencyTable
 
 MAX_REQUEUES = 2
@@ -233,24 +234,20 @@ class Sweep:
                 self.plan.specs, self.settings.sentinels
             )
             facts = {}
-            known = {
-                row["key"]
-                for row in self.table.rows("SELECT key FROM op_specs WHERE macs IS NOT NULL")
-            }
+            known = history.keys_of_known_cost(self.table)
             for spec in pending - {s for s in pending if s.key in known}:
                 found = cost(spec)
                 facts[spec] = SpecFacts(found.macs, found.params, found.moved_bytes)
             specs = unique([*self.plan.specs, *self.sentinels])
             self._ids = recording.add_op_specs(self.table, specs, facts)
-            set_roofline(self.table, self.roofline)
             floor_ms = self.engine.launch_floor_ms()
-            set_launch_floor(self.table, floor_ms)
+            set_bounds(self.table, self.roofline, floor_ms)
             self._timer = GroupTimer(
                 self.engine,
                 self.settings.timing,
                 self.cache,
                 self._watch,
-                known_parities(self.table),
+                history.parities(self.table),
                 self._fail,
                 self.monitor,
                 self.table.identity.mode,

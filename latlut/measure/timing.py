@@ -25,7 +25,8 @@ import numpy as np
 
 from latlut.errors import SpecError
 from latlut.stats.differences import paired_reading
-from latlut.stats.quantiles import Interval, check_statistic, statistic_interval
+from latlut.stats.quantiles import check_statistic, statistic_interval
+from latlut.stats.sampling import PairedSampling, Sampling
 
 SampleNs = Callable[[int], np.ndarray]
 
@@ -64,42 +65,11 @@ class TimingSettings:
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """One op's samples in one pass.
-
-    ``samples_ns`` (n,) int64 nanoseconds in order; ``interval_ms`` the statistic with its
-    within-pass 95% interval; ``is_steady`` whether warm-up settled before its cap.
-    """
-
-    samples_ns: np.ndarray
-    interval_ms: Interval
-    warmup_runs: int
-    warmup_s: float
-    timing_s: float
-    is_steady: bool
-
-
-@dataclass(frozen=True)
 class Pair:
     """Samplers of the graph with an operator and of that without it."""
 
     with_operator: SampleNs
     without: SampleNs
-
-
-@dataclass(frozen=True)
-class PairedSampling(Sampling):
-    """A pair's samples in one pass; ``interval_ms`` is the difference's, which may be negative.
-
-    ``samples_ns`` are those with the operator, ``without_ns`` (n,) int64 those without it, both in
-    turns of ``turn_sizes`` samples; ``with_ms`` and ``without_ms`` the two latencies, whose
-    difference is the reading. Warm-up and timing are those of both.
-    """
-
-    without_ns: np.ndarray
-    turn_sizes: tuple[int, ...]
-    with_ms: float
-    without_ms: float
 
 
 def warm_up(sample_ns: SampleNs, settings: TimingSettings) -> tuple[int, float, bool, float]:

@@ -9,6 +9,7 @@ from latlut.measure.parts import Part
 from latlut.measure.plans import Plan
 from latlut.operators.registry import operator_kinds
 from latlut.opspec import OpSpec
+from latlut.table import history
 from latlut.table.table import LatencyTable
 
 
@@ -33,14 +34,9 @@ def work_of(
     With several builds, pass p is there if build p modulo ``rebuilds`` was measured in it; with
     one, whichever build was.
     """
-    rows = table.rows(
-        "SELECT key, pass_index, build_index FROM measurements"
-        " JOIN passes ON passes.id = pass_id JOIN op_specs ON op_specs.id = op_spec_id"
-    )
-    there: set[tuple[str, int, int]] = set()
-    for row in rows:
-        build = row["build_index"] if rebuilds > 1 else 0
-        there.add((row["key"], row["pass_index"], build))
+    there = {
+        (key, index, build if rebuilds > 1 else 0) for key, index, build in history.visits(table)
+    }
     missing: dict[int, list[OpSpec]] = {}
     reused = 0
     for index in range(passes):
@@ -57,21 +53,5 @@ def work_of(
 
 def table_sentinels(table: LatencyTable) -> tuple[OpSpec, ...]:
     """Those of earlier runs: what is added later is tied to the same usual speed."""
-    rows = table.rows(
-        "SELECT DISTINCT key FROM sentinel_readings"
-        " JOIN op_specs ON op_specs.id = op_spec_id ORDER BY key"
-    )
     known = operator_kinds()
-    specs = [OpSpec.parse(row["key"]) for row in rows]
-    return tuple(spec for spec in specs if spec.kind in known)
-
-
-def known_parities(table: LatencyTable) -> dict[tuple[str, int], float]:
-    """(key, build) -> difference from PyTorch, of those that were compared before."""
-    rows = table.rows(
-        "SELECT key, build_index, max(parity) AS parity FROM measurements"
-        " JOIN op_specs ON op_specs.id = op_spec_id GROUP BY key, build_index"
-    )
-    return {
-        (row["key"], row["build_index"]): row["parity"] for row in rows if row["parity"] is not None
-    }
+    return tuple(spec for spec in history.usual_sentinels(table) if spec.kind in known)

@@ -6,8 +6,7 @@ over the executed operators e with entries t_e: an operator costs more or less i
 than alone, by its kind (what the engine fuses with it, what its neighbours leave in the cache), by
 the size of the map that it writes (whether maps fit in a cache) and by both together; b0 is what
 every network costs whatever is in it. The model is linear in the entries, so a search can use it as
-it uses them. ``validation.fitting`` fits it; here it is applied, and kept in the table that it
-belongs to.
+it uses them. ``validation.fitting`` fits it, ``table.calibrations`` keeps it; here it is applied.
 
 Symbols: P effects.
 """
@@ -16,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -25,8 +24,10 @@ import numpy as np
 
 from latlut.errors import CalibrationError
 from latlut.opspec import OpSpec
-from latlut.table.table import LatencyTable, now_text
-from latlut.version import __version__
+from latlut.stats.quantiles import student_95
+from latlut.table import calibrations
+from latlut.table.calibrations import UsedNetwork
+from latlut.table.table import LatencyTable
 
 #: Raised whenever the model changes so much that a stored one can no longer be applied.
 CALIBRATION_VERSION = 1
@@ -111,17 +112,6 @@ class Calibration:
         chosen = np.array([float(name in own) for name in self.effects])
         return 1.96 * float(np.sqrt(chosen @ np.array(self.covariance) @ chosen))
 
-    def features_ms(self, terms: Iterable[tuple[OpSpec, float]]) -> np.ndarray:
-        """Sums of entries by effect.
-
-        Args:
-            terms: (op spec, milliseconds of all its executions).
-
-        Returns:
-            (P,) milliseconds; 1 for ``network``.
-        """
-        return features_ms(self.effects, terms)
-
     def outside(self, features: np.ndarray) -> dict[str, tuple[float, float, float]]:
         """Effects whose sum is not within the fitted range: name -> (sum, low, high), ms."""
         return {
@@ -155,7 +145,7 @@ class Calibration:
             + float(((out * np.array(self.prior_sd)) ** 2).sum())
             + max(0.0, entries_sd_ms**2 - (self.entries_sd * plain_ms) ** 2)
         )
-        return student_95(self.dof) * float(np.sqrt(variance))
+        return float(student_95(self.dof)) * float(np.sqrt(variance))
 
     def widened(self, factor: float) -> Calibration:
         """The same with all standard deviations multiplied by ``factor``."""
@@ -164,13 +154,6 @@ class Calibration:
             covariance=tuple(tuple(v * factor**2 for v in row) for row in self.covariance),
             residual_sd=self.residual_sd * factor,
         )
-
-
-def student_95(dof: float) -> float:
-    """Half-width of Student's 95% interval in standard deviations."""
-    from scipy.stats import t as student
-
-    return float(student.ppf(0.975, dof))
 
 
 def features_ms(effects: Sequence[str], terms: Iterable[tuple[OpSpec, float]]) -> np.ndarray:
@@ -195,20 +178,6 @@ def features_ms(effects: Sequence[str], terms: Iterable[tuple[OpSpec, float]]) -
     return found
 
 
-@dataclass(frozen=True)
-class UsedNetwork:
-    """A network behind a calibration: its architecture as JSON, and which validation measured it.
-
-    ``source`` is the file of the validation, ``is_fitted`` tells the fitted from those that judge.
-    """
-
-    architecture: str
-    source: str
-    validation_id: int
-    position: int
-    is_fitted: bool
-
-
 def entries_digest(table: LatencyTable) -> str:
     """A hash of all entries' latencies."""
     lines = sorted(f"{entry.key} {entry.latency_ms:.9g}" for entry in table)
@@ -218,7 +187,7 @@ def entries_digest(table: LatencyTable) -> str:
 def store(
     table: LatencyTable,
     calibration: Calibration,
-    scores: dict[str, object],
+    scores: Mapping[str, object],
     seed: int,
     used: Iterable[UsedNetwork],
 ) -> int:
@@ -231,44 +200,15 @@ def store(
         seed: of the choice of networks.
         used: the networks that it was fitted on, and those that judged it.
     """
-    with table.writing() as db:
-        cursor = db.execute(
-            "INSERT INTO calibrations (at, version, networks, seed, model, scores, latlut_version)"
-            " VALUES (?,?,?,?,?,?,?)",
-            [
-                now_text(),
-                CALIBRATION_VERSION,
-                calibration.networks,
-                seed,
-                json.dumps(asdict(calibration)),
-                json.dumps(scores),
-                __version__,
-            ],
-        )
-        calibration_id = int(cursor.lastrowid or 0)
-        for number, item in enumerate(used):
-            db.execute(
-                "INSERT INTO calibration_networks VALUES (?,?,?,?,?,?,?)",
-                [
-                    calibration_id,
-                    number,
-                    item.architecture,
-                    item.source,
-                    item.validation_id,
-                    item.position,
-                    int(item.is_fitted),
-                ],
-            )
-    return calibration_id
-
-
-def forget(table: LatencyTable) -> int:
-    """Delete all calibrations of a table; how many there were."""
-    with table.writing() as db:
-        count = int(db.execute("SELECT count(*) FROM calibrations").fetchone()[0])
-        db.execute("DELETE FROM calibration_networks")
-        db.execute("DELETE FROM calibrations")
-    return count
+    return calibrations.store(
+        table,
+        used,
+        version=CALIBRATION_VERSION,
+        networks=calibration.networks,
+        seed=seed,
+        model=json.dumps(asdict(calibration)),
+        scores=json.dumps(scores),
+    )
 
 
 def stored(table: LatencyTable) -> Calibration | None:
@@ -277,23 +217,18 @@ def stored(table: LatencyTable) -> Calibration | None:
     Raises:
         CalibrationError: it was made by a version whose model this one cannot apply.
     """
-    if not table.has("calibrations"):  # a file that was last written by an older version
+    found = calibrations.latest(table)
+    if found is None:
         return None
-    rows = table.rows(
-        "SELECT version, model, latlut_version FROM calibrations ORDER BY id DESC LIMIT 1"
-    )
-    if not rows:
-        return None
-    (row,) = rows
-    if row["version"] != CALIBRATION_VERSION:
+    if found.version != CALIBRATION_VERSION:
         raise CalibrationError(
-            f"{table.path} has a calibration of version {row['version']}, made by latlut "
-            f"{row['latlut_version']}; this one applies version {CALIBRATION_VERSION}\n"
+            f"{table.path} has a calibration of version {found.version}, made by latlut "
+            f"{found.latlut_version}; this one applies version {CALIBRATION_VERSION}\n"
             f"fit it again with: latlut calibrate --table {table.path}\n"
             f"or delete it with: latlut calibrate --table {table.path} --forget"
         )
     try:
-        return _from_json(row["model"])
+        return _from_json(found.model)
     except (TypeError, ValueError, KeyError) as error:
         raise CalibrationError(f"{table.path}: its calibration cannot be read: {error}") from error
 
@@ -309,14 +244,3 @@ def _from_json(text: str) -> Calibration:
     lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
     lists["covariance"] = tuple(tuple(row) for row in values["covariance"])
     return Calibration(**{**values, **lists})
-
-
-def fitted_networks(table: LatencyTable) -> set[str]:
-    """The architectures, as JSON, that the calibration in force was fitted on."""
-    if not table.has("calibrations"):
-        return set()
-    rows = table.rows(
-        "SELECT architecture FROM calibration_networks WHERE is_fitted"
-        " AND calibration_id = (SELECT max(id) FROM calibrations)"
-    )
-    return {row["architecture"] for row in rows}

@@ -19,7 +19,7 @@ import numpy as np
 from latlut.operators.registry import alternatives
 from latlut.opspec import HasOpSpecs, OpSpec
 from latlut.pricing import calibration as calibrations
-from latlut.pricing.calibration import Calibration
+from latlut.pricing.calibration import Calibration, features_ms
 from latlut.table.table import Entry, LatencyTable
 
 
@@ -126,9 +126,8 @@ def estimate(
 def calibrated(plain: Estimate, calibration: Calibration) -> Estimate:
     """A plain estimate by a calibration."""
     terms = tuple(replace(term, factor=calibration.factor(term.spec)) for term in plain.terms)
-    features = calibration.features_ms(
-        (term.spec, term.count * term.latency_ms) for term in plain.terms
-    )
+    sums = ((term.spec, term.count * term.latency_ms) for term in plain.terms)
+    features = features_ms(calibration.effects, sums)
     total = calibration.constant_ms + sum(term.total_ms for term in terms)
     half = None
     if plain.entries_sd_ms is not None:

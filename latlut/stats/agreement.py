@@ -25,12 +25,11 @@ import numpy as np
 import numpy.typing as npt
 
 from latlut.errors import SpecError
+from latlut.stats.quantiles import CONFIDENCE, student_95
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Interval: TypeAlias = tuple[float, float]
 
-#: Nominal coverage of every interval.
-CONFIDENCE = 0.95
 MIN_NETWORKS = 3
 #: Below this the bootstrap has too few networks to draw from, and a note says so.
 FEW_NETWORKS = 20
@@ -91,19 +90,7 @@ class Agreement:
 
     def to_dict(self) -> dict[str, object]:
         """All fields as plain values that JSON can hold: NaN becomes None, tuples lists."""
-        plain: dict[str, object] = {}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if isinstance(value, float):
-                plain[item.name] = _finite_or_none(value)
-            elif isinstance(value, Mapping):
-                plain[item.name] = {
-                    name: [_finite_or_none(bound) for bound in bounds]
-                    for name, bounds in value.items()
-                }
-            else:
-                plain[item.name] = list(value) if isinstance(value, tuple) else value
-        return plain
+        return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
 
 
 def agreement(
@@ -214,8 +201,17 @@ def checked_latencies_ms(name: str, values: npt.ArrayLike) -> Floats:
 _WITHIN = {"within_5": 0.05 + 1e-12, "within_10": 0.10 + 1e-12}
 
 
-def _finite_or_none(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
+    """A number as JSON can hold it: None where it is NaN or infinite."""
     return float(value) if math.isfinite(value) else None
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, float):
+        return finite_or_none(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return list(map(_plain, value)) if isinstance(value, tuple) else value
 
 
 def _is_constant(values: Floats) -> npt.NDArray[np.bool_]:
@@ -294,7 +290,7 @@ def _line(estimated: Floats, measured: Floats) -> tuple[float, float, dict[str, 
     if _is_constant(estimated[None])[0]:
         return math.nan, math.nan, {"slope": _NAN_INTERVAL, "intercept_ms": _NAN_INTERVAL}
     fit = stats.linregress(estimated, measured)
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(estimated) - 2))
+    quantile = float(student_95(len(estimated) - 2))
 
     def around(value: float, error: float) -> Interval:
         return float(value - quantile * error), float(value + quantile * error)

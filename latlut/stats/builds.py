@@ -7,7 +7,7 @@ them. A one-way random-effects model separates them,
     x_ebp = mu_e + B_eb + W_ebp,    B_eb ~ (0, build variance of e),    W_ebp ~ (0, pass variance)
 
 x being log latency at the machine's usual speed, or a share (``stats.differences``). Both
-variances are shrunk towards what all entries have, as ``stats.quantiles`` does with the one between
+variances are shrunk towards what all entries have, as ``stats.passes`` does with the one between
 passes: two or three builds say little about their own spread.
 
 Symbols: E entries, P passes, k builds of an entry, n their passes.
@@ -21,22 +21,28 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from latlut.errors import SpecError
-from latlut.stats.quantiles import (
+from latlut.stats.passes import (
     MEDIAN_LOSS,
+    centres,
     fit_spread_prior,
     log_readings_at_usual_speed,
     posterior_variances,
 )
+from latlut.stats.quantiles import student_95
 
 
 @dataclass(frozen=True)
 class CombinedBuilds:
     """Entries from several builds; arrays of length E, NaN where nothing is known.
 
-    ``value`` in the unit of the input, ``half_width`` the relative (log) half-width of its 95%
-    interval from both sources, ``build_half_width`` what of it comes from the builds alone;
-    ``build_sd`` and ``pass_sd`` the standard deviations of log latency from build to build and
-    from pass to pass on one build; ``builds`` how many builds an entry has.
+    Attributes:
+        value: in the unit of the input.
+        half_width: relative (log) half-width of its 95% interval, from both sources.
+        build_half_width: what of it comes from the builds alone.
+        build_sd, pass_sd: standard deviations of log latency from build to build and from pass to
+            pass on one build.
+        builds: how many builds an entry has.
+        elasticity: how strongly readings follow the machine's speed.
     """
 
     value: np.ndarray
@@ -48,12 +54,12 @@ class CombinedBuilds:
     elasticity: float
 
 
-def combine_builds(
+def combine_readings(
     readings: np.ndarray, builds: np.ndarray, speeds: np.ndarray | None = None
 ) -> CombinedBuilds:
-    """One value per entry from its readings on several builds, with both spreads.
+    """One value per entry from its readings in several passes, on one build or several.
 
-    ``separate_builds`` of log readings at the machine's usual speed; the value is exp of its.
+    ``builds_or_centres`` of log readings at the machine's usual speed; the value is exp of its.
 
     Args:
         readings: (E, P) positive, NaN where an entry was not measured in a pass.
@@ -64,8 +70,22 @@ def combine_builds(
         SpecError: a reading is not positive, or shapes differ.
     """
     logs, elasticity = log_readings_at_usual_speed(readings, speeds)
-    found = separate_builds(logs, builds)
+    found = builds_or_centres(logs, builds)
     return replace(found, value=np.exp(found.value), elasticity=elasticity)
+
+
+def builds_or_centres(values: np.ndarray, builds: np.ndarray) -> CombinedBuilds:
+    """``separate_builds`` where any entry has several, else ``stats.passes.centres`` of all.
+
+    Nothing is known of the spreads of builds in the second case.
+    """
+    if (builds[np.isfinite(values)] > 0).any():
+        found = separate_builds(values, builds)
+        if np.isfinite(found.half_width).any():
+            return found
+    plain = centres(values)
+    unknown, ones = np.full(len(values), math.nan), np.ones(len(values), dtype=int)
+    return CombinedBuilds(plain.value, plain.half_width, unknown, unknown, unknown, ones, 0.0)
 
 
 def separate_builds(values: np.ndarray, builds: np.ndarray) -> CombinedBuilds:
@@ -91,10 +111,8 @@ def separate_builds(values: np.ndarray, builds: np.ndarray) -> CombinedBuilds:
         SpecError: shapes differ.
 
     Source: the unweighted-means analysis of the one-way random model; Searle, Casella, McCulloch,
-    Variance Components, 1992, Sec. 3.6; moderation as in ``stats.quantiles.fit_spread_prior``.
+    Variance Components, 1992, Sec. 3.6; moderation as in ``stats.passes.fit_spread_prior``.
     """
-    from scipy.stats import t as student
-
     if builds.shape != values.shape:
         raise SpecError(f"builds are {builds.shape}, readings {values.shape}: they go together")
     entries = len(values)
@@ -124,7 +142,7 @@ def separate_builds(values: np.ndarray, builds: np.ndarray) -> CombinedBuilds:
     of_passes, _ = posterior_variances(within, dof_within, fit_spread_prior(within, dof_within))
     from_passes = np.nan_to_num(of_passes / harmonic)
     of_builds = np.maximum(0.0, of_means - from_passes)
-    t_value = student.ppf(0.975, np.where(dof > 0, dof, np.nan))
+    t_value = student_95(np.where(dof > 0, dof, np.nan))
     with np.errstate(invalid="ignore", divide="ignore"):
         variance = (of_builds + loss**2 * from_passes) / counts
         half_width = t_value * np.sqrt(variance)

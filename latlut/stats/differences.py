@@ -17,17 +17,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from latlut.stats.builds import CombinedBuilds, separate_builds
+from latlut.stats.builds import CombinedBuilds, builds_or_centres
+from latlut.stats.passes import log_readings_at_usual_speed, row_medians
 from latlut.stats.quantiles import (
     Interval,
-    centres,
-    log_readings_at_usual_speed,
     quantile_interval,
-    row_medians,
     statistic_interval,
     statistic_value,
 )
@@ -93,9 +91,8 @@ def combine_differences(
         scale_e = sqrt((median_p f with)^2 + (median_p f without)^2)
         x_ep = f_ep difference_ep / scale_e
 
-    by ``stats.quantiles.centres``, or by ``stats.builds.separate_builds`` where any entry has
-    several builds: variances of x are shrunk towards what all entries have, which makes sense for
-    shares as it does for logarithms.
+    by ``stats.builds.builds_or_centres``: variances of x are shrunk towards what all entries have,
+    which makes sense for shares as it does for logarithms.
 
     Args:
         differences_ms: (E, P) NaN where an entry was not measured in a pass.
@@ -115,19 +112,11 @@ def combine_differences(
     to_usual = np.exp(logs) / with_ms
     scale_ms = np.hypot(row_medians(with_ms * to_usual), row_medians(without_ms * to_usual))
     shares = differences_ms * to_usual / scale_ms[:, None]
-    found = None
-    if (builds[np.isfinite(shares)] > 0).any():
-        found = separate_builds(shares, builds)
-    if found is None or not np.isfinite(found.half_width).any():
-        plain = centres(shares)
-        unknown, ones = np.full(len(shares), np.nan), np.ones(len(shares), dtype=int)
-        found = CombinedBuilds(plain.value, plain.half_width, unknown, unknown, unknown, ones, 0.0)
-    return CombinedBuilds(
+    found = builds_or_centres(shares, builds)
+    return replace(
+        found,
         value=found.value * scale_ms,
         half_width=found.half_width * scale_ms,
         build_half_width=found.build_half_width * scale_ms,
-        build_sd=found.build_sd,
-        pass_sd=found.pass_sd,
-        builds=found.builds,
         elasticity=elasticity,
     )

@@ -15,9 +15,12 @@ from dataclasses import dataclass
 class EntryError:
     """What an entry's interval is made of; None where unknown.
 
-    ``own`` and ``own_ms``: the half-width that it does not share with others, relative to the
-    entry and in milliseconds; ``build``: the part of ``own`` that comes from builds; ``low_ms`` and
-    ``high_ms``: the interval; ``total``: its half-width relative to the entry.
+    Attributes:
+        own, own_ms: the half-width that it does not share with others, relative to the entry and
+            in milliseconds.
+        build: the part of ``own`` that comes from builds.
+        low_ms, high_ms: the interval.
+        total: its half-width relative to the entry.
     """
 
     own: float | None = None

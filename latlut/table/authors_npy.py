@@ -10,10 +10,10 @@ Each row becomes the op spec of what was timed, with a note where that matters.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from latlut.errors import ImportFileError, SpecError
 from latlut.opspec import OpSpec
@@ -54,7 +54,7 @@ class FasterSegTable:
 
 
 def read_fasterseg_npy(path: str | Path) -> FasterSegTable:
-    """Every row of the FasterSeg authors' latency table, as op specs; nothing is unpickled.
+    """Every row of the FasterSeg authors' latency table, as op specs; nothing in it is run.
 
     The file says nothing of its device, engine or precision: whoever imports it must.
 
@@ -75,72 +75,52 @@ def read_fasterseg_npy(path: str | Path) -> FasterSegTable:
     return FasterSegTable(str(path), tuple(rows))
 
 
-_NEAREST = "timed with nearest-neighbour resizing; the trained operator is bilinear"
 _SIZES = r"_H(?P<height>\d{1,5})_W(?P<width>\d{1,5})"
-_CHANNELS = _SIZES + r"_Cin(?P<cin>\d{1,5})_Cout(?P<cout>\d{1,5})"
+_INPUT = _SIZES + r"_Cin(?P<in_channels>\d{1,5})"
+_CHANNELS = _INPUT + r"_Cout(?P<out_channels>\d{1,5})"
 _RESIDUAL = _CHANNELS + r"_stride(?P<stride>[12])_dilation(?P<dilation>\d{1,3})"
+_KERNEL = r"_kernel(?P<kernel_size>\d{1,2})_stride(?P<stride>[12])"
 
-_Numbers = Mapping[str, int]
+#: Options that a key does not say, and what to know of the row.
+_Timed: TypeAlias = tuple[dict[str, Any], str]
+_AS_NAMED: _Timed = ({}, "")
+_NEAREST: _Timed = (
+    {"interpolation": "nearest"},
+    "timed with nearest-neighbour resizing; the trained operator is bilinear",
+)
+_SINGLE: _Timed = (
+    {"form": "single"},
+    "timed as one 1x1 convolution; the trained operator joins two of half the width",
+)
+_JOINED: _Timed = ({}, "timed on one concatenated input")
+_IDENTITY: _Timed = (
+    {"form": "identity"},
+    "timed as an identity: the key's output channels were not in the graph",
+)
 
-
-def _residual(kind: str, **options: Any) -> Callable[[_Numbers], tuple[OpSpec, str]]:
-    def convert(n: _Numbers) -> tuple[OpSpec, str]:
-        shape = (n["cin"], n["height"], n["width"])
-        spec = OpSpec(kind, shape, n["cout"], n["stride"], dilation=n["dilation"], **options)
-        return spec, _NEAREST if options else ""
-
-    return convert
-
-
-def _conv_norm(n: _Numbers) -> tuple[OpSpec, str]:
-    shape = (n["cin"], n["height"], n["width"])
-    return OpSpec("conv", shape, n["cout"], n["stride"], kernel_size=n["kernel"]), ""
-
-
-def _factorized_reduce(n: _Numbers) -> tuple[OpSpec, str]:
-    shape = (n["cin"], n["height"], n["width"])
-    if n["stride"] == 2:
-        note = "timed as one 1x1 convolution; the trained operator joins two of half the width"
-        return OpSpec("skip", shape, n["cout"], 2, form="single"), note
-    note = "timed as an identity: the key's output channels were not in the graph"
-    return OpSpec("skip", shape, n["cin"], 1, form="identity"), note
-
-
-def _fusion(n: _Numbers) -> tuple[OpSpec, str]:
-    shape = (n["channels"], n["height"], n["width"])
-    return OpSpec("fusion", shape, n["channels"]), "timed on one concatenated input"
-
-
-def _head(n: _Numbers) -> tuple[OpSpec, str]:
-    shape = (n["cin"], n["height"], n["width"])
-    return OpSpec("head", shape, n["cout"]), ""
-
-
-#: Form of a key, and the op spec that its row timed.
-_FORMS: tuple[tuple[re.Pattern[str], Callable[[_Numbers], tuple[OpSpec, str]]], ...] = tuple(
-    (re.compile(pattern, re.ASCII), convert)
-    for pattern, convert in (
-        ("BasicResidual1x" + _RESIDUAL, _residual("conv")),
-        ("BasicResidual2x" + _RESIDUAL, _residual("conv_2x")),
-        ("BasicResidual_downup_1x" + _RESIDUAL, _residual("zoomed_conv", interpolation="nearest")),
-        (
-            "BasicResidual_downup_2x" + _RESIDUAL,
-            _residual("zoomed_conv_2x", interpolation="nearest"),
-        ),
-        ("FactorizedReduce" + _CHANNELS + r"_stride(?P<stride>[12])", _factorized_reduce),
-        ("ConvNorm" + _CHANNELS + r"_kernel(?P<kernel>\d{1,2})_stride(?P<stride>[12])", _conv_norm),
-        ("ff" + _SIZES + r"_C(?P<channels>\d{1,5})", _fusion),
-        ("head" + _CHANNELS, _head),
-    )
+#: Form of a key, and kind of the operator that its row timed. What the form names are the op spec's
+#: arguments; output channels that it does not name are those of the input.
+_FORMS: tuple[tuple[str, str, _Timed], ...] = (
+    ("BasicResidual1x" + _RESIDUAL, "conv", _AS_NAMED),
+    ("BasicResidual2x" + _RESIDUAL, "conv_2x", _AS_NAMED),
+    ("BasicResidual_downup_1x" + _RESIDUAL, "zoomed_conv", _NEAREST),
+    ("BasicResidual_downup_2x" + _RESIDUAL, "zoomed_conv_2x", _NEAREST),
+    ("FactorizedReduce" + _CHANNELS + "_stride(?P<stride>2)", "skip", _SINGLE),
+    ("FactorizedReduce" + _INPUT + r"_Cout\d{1,5}_stride(?P<stride>1)", "skip", _IDENTITY),
+    ("ConvNorm" + _CHANNELS + _KERNEL, "conv", _AS_NAMED),
+    ("ff" + _SIZES + r"_C(?P<in_channels>\d{1,5})", "fusion", _JOINED),
+    ("head" + _CHANNELS, "head", _AS_NAMED),
 )
 
 
 def _spec_from_key(key: str, path: str) -> tuple[OpSpec, str]:
-    for pattern, convert in _FORMS:
-        match = pattern.fullmatch(key)
+    for form, kind, (options, note) in _FORMS:
+        match = re.fullmatch(form, key, re.ASCII)
         if match is not None:
+            n = {name: int(text) for name, text in match.groupdict().items()}
+            shape = (n.pop("in_channels"), n.pop("height"), n.pop("width"))
             try:
-                return convert({name: int(text) for name, text in match.groupdict().items()})
+                return OpSpec(kind, shape, n.pop("out_channels", shape[0]), **n, **options), note
             except SpecError as error:
                 raise ImportFileError(f"{path}: key {key!r}: {error}") from error
     raise ImportFileError(

@@ -1,4 +1,4 @@
-"""Read and write latency entries as CSV and Parquet files, and other projects' tables.
+"""Read and write latency entries as CSV and Parquet files.
 
 A file of entries has one row per op spec: ``op_spec`` (the canonical text) and ``latency_ms``,
 and may have ``ci_low_ms``, ``ci_high_ms``, ``n``, ``passes`` and ``warnings``. Whose latencies
@@ -12,33 +12,21 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latlut.errors import ImportFileError
+from latlut.files import WriteError, written_whole
 from latlut.opspec import OpSpec
-from latlut.table.authors_npy import FasterSegTable, ImportedRow, read_fasterseg_npy
 from latlut.table.entry_rows import Cells, EntryRow
 from latlut.table.identity import IN_CONTEXT
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = [
-    "EntriesFile",
-    "EntryRow",
-    "FasterSegTable",
-    "ImportedRow",
-    "read_entries",
-    "read_fasterseg_npy",
-    "replaced_atomically",
-    "write_entries",
-]
 
 REQUIRED_COLUMNS = ("op_spec", "latency_ms")
 OPTIONAL_COLUMNS = ("ci_low_ms", "ci_high_ms", "n", "passes", "warnings")
@@ -160,14 +148,14 @@ def replaced_atomically(path: Path) -> Iterator[Path]:
     Raises:
         ImportFileError: the folder is missing or the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    if not path.parent.is_dir():
+        raise ImportFileError(f"{path}: cannot be written: No such file or directory")
     try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ImportFileError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        with written_whole(path) as temporary:
+            yield temporary
+    except WriteError as error:
+        reason = getattr(error.__cause__, "strerror", None) or error.__cause__
+        raise ImportFileError(f"{path}: cannot be written: {reason}") from error
 
 
 def _joined(value: object) -> str:
@@ -205,18 +193,13 @@ def _read_csv(path: Path, data: bytes) -> tuple[dict[str, Any] | None, list[str]
         raise ImportFileError(f"{path}: not a text file (byte {error.start})") from error
     if "\0" in text:
         raise ImportFileError(f"{path}: not a text file (byte {text.index(chr(0))} is zero)")
-    stream = io.StringIO(text, newline="")
-    identity, skipped = None, 0
-    while True:
-        place = stream.tell()
-        line = stream.readline()
+    head = list(takewhile(lambda line: line.startswith("#"), io.StringIO(text, newline="")))
+    identity = None
+    for line in head:
         if line.startswith(_IDENTITY_PREFIX):
             identity = _parsed_identity(path, line.removeprefix(_IDENTITY_PREFIX))
-        elif not line or not line.startswith("#"):
-            break
-        skipped += 1
-    stream.seek(place)
-    lines = _csv_lines(path, stream, skipped)
+    stream = io.StringIO(text[sum(map(len, head)) :], newline="")
+    lines = _csv_lines(path, stream, len(head))
     _, columns = next(lines, (0, []))
     _check_columns(path, columns)
     return identity, columns, _csv_rows(path, columns, lines)
@@ -225,16 +208,13 @@ def _read_csv(path: Path, data: bytes) -> tuple[dict[str, Any] | None, list[str]
 def _csv_lines(path: Path, stream: io.StringIO, skipped: int) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of each line that is not blank."""
     reader = csv.reader(stream, strict=True)
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            row = skipped + reader.line_num
-            raise ImportFileError(f"{path}: row {row}: not CSV: {error}") from error
-        if any(cell.strip() for cell in cells):
-            yield skipped + reader.line_num, [cell.strip() for cell in cells]
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield skipped + reader.line_num, [cell.strip() for cell in cells]
+    except csv.Error as error:
+        row = skipped + reader.line_num
+        raise ImportFileError(f"{path}: row {row}: not CSV: {error}") from error
 
 
 def _csv_rows(path: Path, columns: list[str], lines: Iterator[tuple[int, list[str]]]) -> _Rows:

@@ -68,10 +68,9 @@ class Cells:
             raise self.error("latency_ms", f"a {kind} number of milliseconds")
         low_ms = self.number("ci_low_ms", "a finite number of milliseconds, or nothing")
         high_ms = self.number("ci_high_ms", "a finite number of milliseconds, or nothing")
-        if low_ms is None and high_ms is not None:
-            raise self.error("ci_low_ms", "both ends of the interval or neither")
-        if low_ms is not None and high_ms is None:
-            raise self.error("ci_high_ms", "both ends of the interval or neither")
+        if (low_ms is None) != (high_ms is None):
+            missing = "ci_low_ms" if low_ms is None else "ci_high_ms"
+            raise self.error(missing, "both ends of the interval or neither")
         if low_ms is not None and low_ms <= 0 and not self.may_be_negative:
             raise self.error("ci_low_ms", "a positive number of milliseconds, or nothing")
         if low_ms is not None and low_ms > latency_ms:

@@ -22,9 +22,11 @@ MODES = (STANDALONE, IN_CONTEXT)
 class Identity:
     """Device, engine and measuring protocol of a table.
 
-    ``target`` is latlut's name of the hardware (``cpu``, ``1080ti``); ``device_model`` the name
-    that the driver or the kernel gives; ``mode`` how entries are isolated, one of ``MODES``;
-    ``engine_options`` the engine's settings that are not at their default, ``cuda_graph=on``.
+    Attributes:
+        target: latlut's name of the hardware, ``cpu`` or ``1080ti``.
+        device_model: the name that the driver or the kernel gives.
+        mode: how entries are isolated, one of ``MODES``.
+        engine_options: the engine's settings that are not at their default, ``cuda_graph=on``.
     """
 
     target: str

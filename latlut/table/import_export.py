@@ -6,8 +6,9 @@ An import is one transaction: a file that is refused at its last row leaves the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +16,15 @@ import numpy as np
 from latlut.errors import IdentityError, ImportFileError, TableError
 from latlut.opspec import OpSpec
 from latlut.table import recording
-from latlut.table.entries_file import (
-    EntryRow,
-    ImportedRow,
-    read_entries,
-    read_fasterseg_npy,
-    write_entries,
-)
+from latlut.table.authors_npy import read_fasterseg_npy
+from latlut.table.entries_file import read_entries, write_entries
+from latlut.table.entry_rows import EntryRow
+from latlut.table.history import measured_keys
 from latlut.table.identity import STANDALONE, Identity
 from latlut.table.summary import summarise
-from latlut.table.table import LatencyTable, now_text
+from latlut.table.table import LatencyTable
+from latlut.table.writing import replace, set_fact
+from latlut.timestamps import now_text
 
 #: What the authors' table was measured with; their file does not say.
 #: Source: FasterSeg, Sec. 4.1 (TensorRT 5.1.5, CUDA 10.0, cuDNN 7, FP32, batch 1) and their code,
@@ -82,13 +82,11 @@ def import_file(
         several = sum(len(readings) > 1 for readings in repeats.values())
         remarks = [
             f"{several} op specs were measured more than once; the spread between these repeats "
-            "gives every entry its interval",
-            *_notes(source.rows),
+            "gives every entry its interval"
         ]
-
-        def write(table: LatencyTable) -> None:
-            _write_readings(table, repeats, path)
-
+        notes = Counter(row.note for row in source.rows if row.note)
+        remarks += [f"{rows} rows: {note}" for note, rows in notes.items()]
+        write = partial(_write_readings, repeats=repeats, path=path)
     else:
         mode = overrides.get("mode")
         entries = read_entries(path, None if mode is None else str(mode))
@@ -96,10 +94,7 @@ def import_file(
         shared = _shared_error(values.pop("shared_error", 0.0), path)
         specs, count = [row.spec for row in entries.rows], len(entries.rows)
         remarks = [f"column {name} is not part of an entry" for name in entries.ignored_columns]
-
-        def write(table: LatencyTable) -> None:
-            _write_entries(table, entries.rows, shared, path)
-
+        write = partial(_write_entries, rows=entries.rows, shared=shared, path=path)
     identity = Identity.from_dict(values | overrides)
     try:
         with LatencyTable.create(table_path, identity) as table:
@@ -113,18 +108,8 @@ def import_file(
     return ImportReport(path, table_path, count, len(specs), count - len(specs), tuple(remarks))
 
 
-def _notes(rows: Iterable[ImportedRow]) -> list[str]:
-    counts = Counter(row.note for row in rows if row.note)
-    return [f"{count} rows: {note}" for note, count in counts.items()]
-
-
 def _refuse_measured(table: LatencyTable, specs: Sequence[OpSpec], path: Path) -> None:
-    measured = {
-        row["key"]
-        for row in table.rows(
-            "SELECT DISTINCT key FROM measurements JOIN op_specs ON op_specs.id = op_spec_id"
-        )
-    }
+    measured = measured_keys(table)
     if clash := [spec.key for spec in specs if spec.key in measured]:
         raise TableError(
             f"{table.path} holds measurements of {len(clash)} of the op specs in {path}, such as "
@@ -145,15 +130,10 @@ def _write_readings(
     run_id = _start(table, path, sum(len(readings) for readings in repeats.values()))
     for index in range(max(len(readings) for readings in repeats.values())):
         pass_id = recording.start_pass(table, run_id, index)
-        recording.add_readings(
-            table,
-            pass_id,
-            {
-                ids[spec.key]: values[index]
-                for spec, values in repeats.items()
-                if index < len(values)
-            },
-        )
+        readings = {
+            ids[spec.key]: values[index] for spec, values in repeats.items() if index < len(values)
+        }
+        recording.add_readings(table, pass_id, readings)
     recording.end_run(table, run_id, "imported")
     summarise(table)
 
@@ -172,26 +152,21 @@ def _write_entries(
     with table.writing() as db:
         for row in rows:
             own, own_ms = _own_errors(row, shared, table.identity)
-            db.execute(
-                "INSERT OR REPLACE INTO entries (op_spec_id, latency_ms, ci_low_ms, ci_high_ms,"
-                " own_error, own_error_ms, passes, n, warnings, updated_at)"
-                " VALUES (?,?,?,?,?,?,?,?,?,?)",
-                [
-                    ids[row.spec.key],
-                    row.latency_ms,
-                    row.ci_low_ms,
-                    row.ci_high_ms,
-                    own,
-                    own_ms,
-                    row.passes or 1,
-                    row.n or 1,
-                    row.warnings,
-                    now_text(),
-                ],
+            replace(
+                db,
+                "entries",
+                op_spec_id=ids[row.spec.key],
+                latency_ms=row.latency_ms,
+                ci_low_ms=row.ci_low_ms,
+                ci_high_ms=row.ci_high_ms,
+                own_error=own,
+                own_error_ms=own_ms,
+                passes=row.passes or 1,
+                n=row.n or 1,
+                warnings=row.warnings,
+                updated_at=now_text(),
             )
-        db.execute(
-            "INSERT OR REPLACE INTO facts (name, value) VALUES ('shared_error', ?)", [repr(shared)]
-        )
+        set_fact(db, "shared_error", repr(shared))
     recording.end_run(table, run_id, "imported")
 
 

@@ -1,20 +1,22 @@
-"""Follow a pickle's opcodes without unpickling: nothing is imported, nothing is called.
+"""Unpickle numbers by name without running anything: whatever the stream names stays a name.
 
-A pickle is a program that can run any code. Here its opcodes are listed with
-``pickletools.genops``, which runs nothing, and followed by an interpreter that knows the few
-opcodes that a numpy array of one flat dict needs. A callable named in the stream stays a ``Name``,
-a call of it a ``Call``, and a dict holds nothing but text to finite positive floats. All else is a
+A pickle is a program that can run any code. Its opcodes are listed first, with
+``pickletools.genops``, which runs nothing: they must be among the few that a numpy array of one
+flat dict needs, take what is there, and give each text one finite positive float. Then the
+standard library's ``Unpickler`` follows them, with an ``Inert`` for every callable. All else is a
 ``Refusal`` that says what was found and where.
 """
 
 from __future__ import annotations
 
+import io
 import math
+import pickle
 import pickletools
+import reprlib
 import struct
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 #: The only names that the stream may hold, none of which is ever looked up.
@@ -27,29 +29,20 @@ ALLOWED_NAMES = frozenset(
         "_codecs encode",
     }
 )
+#: Beside four for each number: of its text, of the memo, of itself and of the dict.
+MOST_OTHER_OPCODES = 1000
 
-
-@dataclass(frozen=True)
-class Name:
-    """A callable that the stream names; nothing but the name is kept."""
-
-    text: str
-
-
-@dataclass(eq=False)
-class Call:
-    """A call that the stream asks for and that is not made, with the state set on its result."""
-
-    name: str
-    arguments: tuple[object, ...]
-    states: list[object] = field(default_factory=list)
-
-
-class _Mark:
-    """Where the arguments of a later opcode begin on the stack."""
-
-
-_MARK = _Mark()
+_TEXTS = {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
+_PUTS = {"MEMOIZE", "BINPUT", "LONG_BINPUT"}
+_GETS = {"BINGET", "LONG_BINGET"}
+_TO_MARK = {"TUPLE", "APPENDS", "SETITEMS"}
+_ALLOWED_OPCODES = (
+    _TEXTS | _PUTS | _GETS | _TO_MARK
+    | {"PROTO", "FRAME", "MARK", "STOP", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"}
+    | {"NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "BINFLOAT"}
+    | {"BINBYTES", "SHORT_BINBYTES", "EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
+    | {"EMPTY_LIST", "APPEND", "EMPTY_DICT", "SETITEM"}
+)  # fmt: skip
 
 
 class Refusal(Exception):
@@ -60,201 +53,148 @@ class Refusal(Exception):
         self.position = position
 
 
+class Inert:
+    """A callable that the stream names, or a call of one, which is not made.
+
+    Attributes:
+        name: its module and name.
+        arguments: of the call; None of the callable itself.
+        states: what the stream sets on the call's result.
+    """
+
+    __slots__ = ("arguments", "name", "states")
+    __match_args__ = ("name", "arguments", "states")
+
+    def __init__(self, name: str, arguments: tuple[object, ...] | None = None) -> None:
+        self.name, self.arguments = name, arguments
+        self.states: list[object] = []
+
+    def __call__(self, *arguments: object) -> Inert:
+        if self.arguments is not None:
+            raise Refusal("a call of something that is not an allowed name")
+        return Inert(self.name, arguments)
+
+    def __setstate__(self, state: object) -> None:
+        self.states.append(state)
+
+
+class _InertUnpickler(pickle.Unpickler):
+    def __init__(self, payload: bytes, named_at: Sequence[int]) -> None:
+        super().__init__(io.BytesIO(payload))
+        self._named_at = iter(named_at)
+
+    def find_class(self, module: str, name: str) -> Inert:
+        position = next(self._named_at)
+        if f"{module} {name}" not in ALLOWED_NAMES:
+            raise Refusal(_not_allowed(f"{module} {name}"), position)
+        return Inert(f"{module} {name}")
+
+
 def describe_pickle(payload: bytes) -> object:
     """What a pickle of protocol 2 to 5 describes, with every callable and call left as it is.
 
     Returns:
-        Plain values, tuples and lists of them, dicts of text to finite positive floats,
-        ``Name`` and ``Call``. Lists may contain themselves: do not walk blindly.
+        Plain values, tuples, lists and dicts of them, and ``Inert``. Lists may contain
+        themselves: do not walk blindly.
 
     Raises:
-        Refusal: an opcode, name or value that has no place in a pickled dict of numbers, a
+        Refusal: an opcode, name or number that has no place in a pickled dict of numbers, a
             stream that breaks off, or bytes after its end.
     """
-    interpreter = _Interpreter(payload)
     with warnings.catch_warnings():  # bytes that look like odd escapes are the file's fault
         warnings.simplefilter("ignore")
-        try:
-            return interpreter.run()
-        except Refusal as refusal:
-            refusal.position = interpreter.position
-            raise
+        parts, named_at = _checked(payload)
+    # An unpickler gives the topmost object: in a tuple around all of them none is overlooked.
+    in_tuple = b"".join([pickle.MARK, *parts, pickle.TUPLE, pickle.STOP])
+    try:
+        objects = _InertUnpickler(in_tuple, named_at).load()
+    except Refusal:
+        raise
+    except Exception as error:
+        raise Refusal(
+            "an opcode takes a value that is not there or of another kind "
+            f"({str(error)[:120]}): not an array"
+        ) from error
+    if len(objects) != 1:
+        raise Refusal(f"{len(objects)} objects at the end of the pickle, expected one")
+    return objects[0]
 
 
-class _Interpreter:
-    """The stack and memo of a pickle; ``run`` follows the opcodes to the end."""
+def _not_allowed(name: str) -> str:
+    return f"it names {name[:80]!r}, which a latency table has no use for"
 
-    def __init__(self, payload: bytes) -> None:
-        self.payload = payload
-        self.position = 0  # of the current opcode
-        self.stack: list[object] = []
-        self.memo: dict[int, object] = {}
 
-    def _opcodes(self) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]:
-        operations = pickletools.genops(self.payload)
-        while True:
-            try:
-                opcode, argument, position = next(operations)
-            except StopIteration:
-                return
-            except (ValueError, EOFError, IndexError, OverflowError, struct.error) as error:
-                found = f"the pickle breaks off or is damaged ({str(error)[:120]})"
-                raise Refusal(found) from error
-            self.position = int(position or 0)
-            yield opcode, argument
+def _opcodes(payload: bytes) -> Iterator[tuple[str, Any, int]]:
+    """Name, argument and position of each."""
+    position = 0
+    try:
+        for opcode, argument, place in pickletools.genops(payload):
+            position = int(place or 0)
+            yield opcode.name, argument, position
+    except (ValueError, EOFError, IndexError, OverflowError, struct.error) as error:
+        found = f"the pickle breaks off or is damaged ({str(error)[:120]})"
+        raise Refusal(found, position) from error
 
-    def run(self) -> object:
-        is_first = True
-        for opcode, argument in self._opcodes():
-            name = opcode.name
-            if is_first and name != "PROTO":
-                raise Refusal("not a pickle of protocol 2 to 5")
-            if not is_first and name == "PROTO":
-                raise Refusal("a second PROTO opcode")
-            is_first = False
-            if name == "STOP":
-                return self._finish()
-            if name in _PLAIN_VALUES:
-                self.stack.append(argument)
-            elif name in _HANDLERS:
-                _HANDLERS[name](self, argument)
-            else:
-                raise Refusal(f"opcode {name} ({shown(argument)}) has no place in such a file")
-        raise Refusal("the pickle has no end")
 
-    def _finish(self) -> object:
-        trailing = len(self.payload) - self.position - 1
-        if trailing:
-            raise Refusal(f"{trailing} bytes after the end of the pickle")
-        if len(self.stack) != 1:
-            raise Refusal(f"{len(self.stack)} objects at the end of the pickle, expected one")
-        return self.stack[0]
+def _checked(payload: bytes) -> tuple[list[bytes], list[int]]:
+    """The stream's opcodes from the first to the last, and where it names something.
 
-    def pop(self) -> object:
-        if not self.stack or self.stack[-1] is _MARK:
-            raise Refusal("an opcode takes a value that is not there")
-        return self.stack.pop()
-
-    def pop_to_mark(self) -> list[object]:
-        items: list[object] = []
-        while self.stack and self.stack[-1] is not _MARK:
-            items.append(self.stack.pop())
-        if not self.stack:
-            raise Refusal("an opcode takes values up to a mark that is not there")
-        self.stack.pop()
-        return items[::-1]
-
-    def top(self) -> object:
-        if not self.stack or self.stack[-1] is _MARK:
-            raise Refusal("an opcode needs a value that is not there")
-        return self.stack[-1]
-
-    def push_name(self, text: str) -> None:
-        if text not in ALLOWED_NAMES:
-            raise Refusal(f"it names {text[:80]!r}, which a latency table has no use for")
-        self.stack.append(Name(text))
-
-    def stack_global(self, _: Any) -> None:
-        name, module = self.pop(), self.pop()
-        if type(name) is not str or type(module) is not str:
-            raise Refusal("a name that is not text")
-        self.push_name(f"{module} {name}")
-
-    def protocol(self, argument: Any) -> None:
-        if argument not in (2, 3, 4, 5):
-            raise Refusal(f"pickle protocol {argument} is not one of 2 to 5")
-
-    def memoise(self, slot: Any) -> None:
-        self.memo[len(self.memo) if slot is None else slot] = self.top()
-
-    def recall(self, slot: Any) -> None:
-        if slot not in self.memo:
-            raise Refusal(f"memo slot {slot} was never filled")
-        self.stack.append(self.memo[slot])
-
-    def make_tuple(self, length: int | None) -> None:
-        if length is None:
-            items = self.pop_to_mark()
+    A frame only says how much to read ahead, and may lie: the parts are those between frames.
+    ``key`` is the text that the next opcode would give a number to. A number is in no memo: so
+    that each text with one is an item of the dict, and a repeated key is noticed.
+    """
+    parts: list[bytes] = []
+    named_at: list[int] = []
+    start = 2  # behind the protocol
+    keys: set[str] = set()
+    marks = filled = 0
+    previous = key = ""
+    for count, (name, argument, position) in enumerate(_opcodes(payload)):
+        found = ""
+        marks += (name == "MARK") - (name in _TO_MARK)
+        if name not in _ALLOWED_OPCODES and count:
+            found = f"opcode {name} has no place in such a file"
+        elif (name == "PROTO") != (count == 0):
+            found = "a second PROTO opcode" if count else "not a pickle of protocol 2 to 5"
+        elif name == "PROTO" and argument not in (2, 3, 4, 5):
+            found = f"pickle protocol {argument} is not one of 2 to 5"
+        elif name == "GLOBAL" and argument not in ALLOWED_NAMES:
+            found = _not_allowed(argument)
+        elif count > 4 * len(keys) + MOST_OTHER_OPCODES:
+            found = f"{count} opcodes for {len(keys)} numbers"
+        elif marks < 0:
+            found = "an opcode takes values up to a mark that is not there"
+        elif name in _GETS and argument >= filled:
+            found = f"memo slot {argument} was never filled"
+        elif name in _PUTS and (previous == "BINFLOAT" or (argument or 0) > filled):
+            found = "the memo is not filled the way numpy.save does"
+        elif name == "BINFLOAT" and not key:
+            found = "a number whose key is not text, or that is not one dict's"
+        elif name == "BINFLOAT" and key in keys:
+            found = f"the key {key[:120]!r} occurs twice"
+        elif name == "BINFLOAT" and not (math.isfinite(argument) and argument > 0):
+            found = f"the latency of {key[:120]!r} is {argument}, not positive and finite"
+        if found:
+            raise Refusal(found, position)
+        if name == "BINFLOAT":
+            keys.add(key)
+        if name in _PUTS:
+            filled = max(filled, (filled if argument is None else argument) + 1)
         else:
-            items = [self.pop() for _ in range(length)][::-1]
-        self.stack.append(tuple(items))
-
-    def reduce(self, _: Any) -> None:
-        arguments, function = self.pop(), self.pop()
-        if not isinstance(function, Name) or not isinstance(arguments, tuple):
-            raise Refusal("a call of something that is not an allowed name")
-        self.stack.append(Call(function.text, arguments))
-
-    def build(self, _: Any) -> None:
-        state, target = self.pop(), self.top()
-        if not isinstance(target, Call):
-            raise Refusal("a state set on something that is not an array or a dtype")
-        target.states.append(state)
-
-    def append(self, items: list[object]) -> None:
-        target = self.top()
-        if type(target) is not list:
-            raise Refusal("an item appended to something that is not a list")
-        target.extend(items)
-
-    def set_items(self, items: list[object]) -> None:
-        target = self.top()
-        if type(target) is not dict or len(items) % 2:
-            raise Refusal("an item set on something that is not a dict")
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            if type(key) is not str:
-                raise Refusal(f"a key that is {shown(key)}, not text")
-            if type(value) is not float:
-                raise Refusal(f"the value of {key[:120]!r} is {shown(value)}, not a float")
-            if not (math.isfinite(value) and value > 0):
-                raise Refusal(f"the latency of {key[:120]!r} is {value}, not positive and finite")
-            if key in target:
-                raise Refusal(f"the key {key[:120]!r} occurs twice")
-            target[key] = value
-
-    def set_item(self, _: Any) -> None:
-        value, key = self.pop(), self.pop()
-        self.set_items([key, value])
-
-
-_PLAIN_VALUES = frozenset(
-    {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES"}
-    | {"BININT", "BININT1", "BININT2", "BINFLOAT"}
-)
-_HANDLERS: dict[str, Callable[[_Interpreter, Any], None]] = {
-    "PROTO": _Interpreter.protocol,
-    "FRAME": lambda machine, size: None,
-    "GLOBAL": lambda machine, text: machine.push_name(str(text)),
-    "STACK_GLOBAL": _Interpreter.stack_global,
-    "MEMOIZE": _Interpreter.memoise,
-    "BINPUT": _Interpreter.memoise,
-    "LONG_BINPUT": _Interpreter.memoise,
-    "BINGET": _Interpreter.recall,
-    "LONG_BINGET": _Interpreter.recall,
-    "MARK": lambda machine, _: machine.stack.append(_MARK),
-    "NONE": lambda machine, _: machine.stack.append(None),
-    "NEWTRUE": lambda machine, _: machine.stack.append(True),
-    "NEWFALSE": lambda machine, _: machine.stack.append(False),
-    "EMPTY_TUPLE": lambda machine, _: machine.stack.append(()),
-    "EMPTY_LIST": lambda machine, _: machine.stack.append([]),
-    "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
-    "TUPLE": lambda machine, _: machine.make_tuple(None),
-    "TUPLE1": lambda machine, _: machine.make_tuple(1),
-    "TUPLE2": lambda machine, _: machine.make_tuple(2),
-    "TUPLE3": lambda machine, _: machine.make_tuple(3),
-    "REDUCE": _Interpreter.reduce,
-    "BUILD": _Interpreter.build,
-    "APPEND": lambda machine, _: machine.append([machine.pop()]),
-    "APPENDS": lambda machine, _: machine.append(machine.pop_to_mark()),
-    "SETITEM": _Interpreter.set_item,
-    "SETITEMS": lambda machine, _: machine.set_items(machine.pop_to_mark()),
-}
+            key = argument if name in _TEXTS else ""
+        if name in ("GLOBAL", "STACK_GLOBAL"):
+            named_at.append(position)
+        if name in ("FRAME", "STOP"):
+            parts.append(payload[start:position])
+            start = position + 9
+        previous = name
+    if trailing := len(payload) - position - 1:
+        raise Refusal(f"{trailing} bytes after the end of the pickle", position)
+    if marks:
+        raise Refusal("the pickle holds a mark, not an array", position)
+    return parts, named_at
 
 
 def shown(value: object) -> str:
-    """A value in a message: plain ones in short, containers by type alone (they may be deep)."""
-    if isinstance(value, (str, bytes)):
-        return f"{type(value).__name__} {value[:80]!r}"
-    if isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 64):
-        return f"{type(value).__name__} {value!r}"
-    return "nothing" if value is None else f"a {type(value).__name__.strip('_').lower()}"
+    """A value in a message, in short whatever it contains."""
+    return f"{type(value).__name__} {reprlib.repr(value)}"

@@ -10,9 +10,12 @@ from sqlite_utils import Database
 from latlut.errors import IdentityError, TableError
 from latlut.opspec import OpSpec
 from latlut.table import recording
+from latlut.table.history import measured_keys
 from latlut.table.recording import SpecFacts
 from latlut.table.summary import summarise
 from latlut.table.table import LatencyTable
+from latlut.table.writing import insert
+from latlut.timestamps import now_text
 
 
 @dataclass
@@ -45,13 +48,7 @@ def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
             + "\n  ".join(differences)
         )
     report = MergeReport()
-    measured = {
-        row["key"]: row["n"]
-        for row in source.rows(
-            "SELECT key, count(*) AS n FROM measurements JOIN op_specs ON op_specs.id = op_spec_id"
-            " GROUP BY key"
-        )
-    }
+    measured = measured_keys(source)
     for entry in source:
         known = into.lookup(entry.spec) if entry.spec in into else None
         if entry.key not in measured and known and known.latency_ms != entry.latency_ms:
@@ -71,27 +68,8 @@ def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
         _copy_runs(source, ids, report, db)
         for entry in source:
             if entry.key not in measured and entry.spec not in into:
-                db.execute(
-                    "INSERT INTO entries (op_spec_id, latency_ms, ci_low_ms, ci_high_ms, own_error,"
-                    " passes, n, roofline_ms, warnings, builds, build_error, build_sd, pass_sd,"
-                    " own_error_ms, updated_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,datetime())",
-                    [
-                        ids[entry.key],
-                        entry.latency_ms,
-                        entry.ci_low_ms,
-                        entry.ci_high_ms,
-                        entry.own_error,
-                        entry.passes,
-                        entry.n,
-                        entry.roofline_ms,
-                        entry.warnings,
-                        entry.builds,
-                        entry.build_error,
-                        entry.build_sd,
-                        entry.pass_sd,
-                        entry.own_error_ms,
-                    ],
-                )
+                columns = {name: value for name, value in vars(entry).items() if name != "key"}
+                insert(db, "entries", op_spec_id=ids[entry.key], updated_at=now_text(), **columns)
                 report.entries += 1
     summarise(into)
     return report
@@ -110,24 +88,18 @@ def _copy_runs(
         if same:
             report.skipped_runs += 1
             continue
-        run_id = _insert(db, "runs", run, id=None)
+        run_id = insert(db, "runs", **run | {"id": None})
         report.runs += 1
         passes: dict[int | None, int | None] = {None: None}
         for row in source.rows("SELECT * FROM passes WHERE run_id = ?", [run["id"]]):
-            pass_id = passes[row["id"]] = _insert(db, "passes", row, id=None, run_id=run_id)
+            pass_id = insert(db, "passes", **row | {"id": None, "run_id": run_id})
+            passes[row["id"]] = pass_id
             for name in ("sentinel_readings", "measurements"):
                 for item in source.rows(f"SELECT * FROM {name} WHERE pass_id = ?", [row["id"]]):
                     spec_id = spec_of[item["op_spec_id"]]
-                    _insert(db, name, item, id=None, pass_id=pass_id, op_spec_id=spec_id)
+                    own = {"id": None, "pass_id": pass_id, "op_spec_id": spec_id}
+                    insert(db, name, **item | own)
                     report.measurements += name == "measurements"
         for state in source.rows("SELECT * FROM gpu_states WHERE run_id = ?", [run["id"]]):
-            of_pass = passes[state["pass_id"]]
-            _insert(db, "gpu_states", state, id=None, run_id=run_id, pass_id=of_pass)
-
-
-def _insert(db: Database, name: str, row: Mapping[str, object], **changes: object) -> int:
-    values = {**row, **changes}
-    columns = ", ".join(values)
-    marks = ", ".join("?" for _ in values)
-    cursor = db.execute(f"INSERT INTO {name} ({columns}) VALUES ({marks})", list(values.values()))
-    return int(cursor.lastrowid or 0)
+            own = {"id": None, "run_id": run_id, "pass_id": passes[state["pass_id"]]}
+            insert(db, "gpu_states", **state | own)

@@ -1,4 +1,4 @@
-"""Read the dict of numbers that numpy.save pickled into an .npy file, without unpickling it.
+"""Read the dict of numbers that numpy.save pickled into an .npy file, without running any of it.
 
 The .npy header is read strictly, the pickle behind it is described by ``table.inert_pickle``, and
 the description must be exactly a zero-dimensional object array around one flat dict of text to
@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 
 from latlut.errors import ImportFileError
-from latlut.table.inert_pickle import Call, Name, Refusal, describe_pickle, shown
+from latlut.table.inert_pickle import Inert, Refusal, describe_pickle, shown
 
 MAX_FILE_BYTES = 64 << 20
 _MAX_HEADER_BYTES = 10_000
@@ -21,7 +21,7 @@ _MAGIC = b"\x93NUMPY"
 
 
 def read_pickled_numbers(path: str | Path) -> dict[str, float]:
-    """The ``{text: positive float}`` that a pickled .npy file holds, read without unpickling.
+    """The ``{text: positive float}`` that a pickled .npy file holds; nothing in it is run.
 
     Raises:
         ImportFileError: no such file, larger than 64 MiB, not an .npy of one pickled object, or
@@ -91,56 +91,40 @@ def _payload_start(path: Path, data: bytes) -> int:
     return start
 
 
-def _is_exactly(found: object, expected: tuple[object, ...]) -> bool:
-    """Whether a tuple of plain values equals another, with types (1 is not True)."""
-    return (
-        type(found) is tuple
-        and len(found) == len(expected)
-        and all(type(a) is type(b) and a == b for a, b in zip(found, expected, strict=True))
-    )
-
-
-def _is_type_code(value: object) -> bool:
-    """b"b", or the call through which protocol 2 spells it."""
-    if isinstance(value, Call):
-        is_encode = value.name == "_codecs encode" and not value.states
-        return is_encode and _is_exactly(value.arguments, ("b", "latin1"))
-    return type(value) is bytes and value == b"b"
-
-
-def _is_object_dtype(value: object) -> bool:
-    return (
-        isinstance(value, Call)
-        and value.name == "numpy dtype"
-        and len(value.arguments) == 3
-        and type(value.arguments[0]) is str
-        and value.arguments[0] in ("O8", "|O", "O")
-        and all(type(flag) in (int, bool) for flag in value.arguments[1:])
-        and len(value.states) == 1
-        and _is_exactly(value.states[0], (3, "|", None, None, None, -1, -1, 63))
-    )
-
-
 def _dict_of_array(value: object) -> dict[str, float]:
-    """The dict inside the description of a zero-dimensional object array."""
-    if not isinstance(value, Call) or not value.name.endswith(" _reconstruct"):
-        raise Refusal(f"the pickle holds {shown(value)}, not an array")
-    arguments, state = value.arguments, value.states[0] if len(value.states) == 1 else None
-    is_array = (
-        len(arguments) == 3
-        and arguments[0] == Name("numpy ndarray")
-        and _is_exactly(arguments[1], (0,))
-        and _is_type_code(arguments[2])
-    )
-    if not is_array or type(state) is not tuple or len(state) != 5:
-        raise Refusal("the array is not built the way numpy.save writes it")
-    version, shape, dtype, is_fortran, items = state
-    is_plain = type(version) is int and version == 1 and type(is_fortran) is bool
-    if not is_plain or not _is_exactly(shape, ()) or not _is_object_dtype(dtype):
-        raise Refusal("the array is not a zero-dimensional array of one object")
-    if type(items) is not list or len(items) != 1 or type(items[0]) is not dict:
-        raise Refusal("the array's object is not one dict")
-    numbers: dict[str, float] = items[0]
+    """The dict inside a zero-dimensional object array that ``numpy.save`` wrote."""
+    match value:
+        case Inert(
+            "numpy.core.multiarray _reconstruct" | "numpy._core.multiarray _reconstruct",
+            (
+                Inert("numpy ndarray", None, []),
+                (0,),
+                b"b" | Inert("_codecs encode", ("b", "latin1"), []),  # so in protocol 2
+            ),
+            [
+                (
+                    1,
+                    (),
+                    Inert(
+                        "numpy dtype",
+                        ("O8" | "|O" | "O", int(), int()),
+                        [(3, "|", None, None, None, -1, -1, 63)],
+                    ),
+                    bool(),
+                    [dict(numbers)],
+                )
+            ],
+        ):
+            pass
+        case Inert(name, tuple()) if name.endswith(" _reconstruct"):
+            raise Refusal("not an array as numpy.save writes it, or its object is not one dict")
+        case _:
+            raise Refusal(f"the pickle holds {shown(value)}, not an array")
     if not numbers:
         raise Refusal("the dict is empty")
+    for key, number in numbers.items():
+        if type(key) is not str:
+            raise Refusal(f"a key that is {shown(key)}, not text")
+        if type(number) is not float:
+            raise Refusal(f"the value of {key[:120]!r} is {shown(number)}, not a float")
     return numbers

@@ -14,9 +14,11 @@ import numpy as np
 
 from latlut.machine.gpu_state import GpuState
 from latlut.machine.provenance import is_process_gone
-from latlut.measure.timing import PairedSampling, Sampling
 from latlut.opspec import OpSpec
-from latlut.table.table import LatencyTable, now_text
+from latlut.stats.sampling import PairedSampling, Sampling
+from latlut.table.table import LatencyTable
+from latlut.table.writing import insert, replace, update
+from latlut.timestamps import now_text
 from latlut.version import __version__
 
 
@@ -51,37 +53,32 @@ def unpack_samples(blob: bytes) -> np.ndarray:
     return np.frombuffer(zlib.decompress(blob), dtype="<i8")
 
 
+#: Columns that are attributes of the same name.
+_SPEC_COLUMNS = ("key", "kind", "in_channels", "out_channels", "stride", "batch")
+_STATE_COLUMNS = ("sm_mhz", "memory_mhz", "temperature_c", "power_w", "power_limit_w",
+                  "performance_state", "is_persistent")  # fmt: skip
+
+
 def add_op_specs(
     table: LatencyTable, specs: Iterable[OpSpec], facts: Mapping[OpSpec, SpecFacts] | None = None
 ) -> dict[str, int]:
     """Make sure that op specs have rows; key -> row id for all of the given ones."""
     specs = list(specs)
-    known = facts or {}
     with table.writing() as db:
+        ids = {row["key"]: row["id"] for row in db.query("SELECT key, id FROM op_specs")}
         for spec in specs:
-            fact = known.get(spec, SpecFacts())
-            db.execute(
-                "INSERT INTO op_specs (key, kind, in_channels, out_channels, stride, height, width,"
-                " batch, options, macs, params, moved_bytes) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
-                " ON CONFLICT (key) DO UPDATE SET macs = coalesce(excluded.macs, macs),"
-                " params = coalesce(excluded.params, params),"
-                " moved_bytes = coalesce(excluded.moved_bytes, moved_bytes)",
-                [
-                    spec.key,
-                    spec.kind,
-                    spec.in_channels,
-                    spec.out_channels,
-                    spec.stride,
-                    spec.inputs[-1][1],
-                    spec.inputs[-1][2],
-                    spec.batch,
-                    json.dumps(dict(spec.options)),
-                    fact.macs,
-                    fact.params,
-                    fact.moved_bytes,
-                ],
-            )
-    ids = {row["key"]: row["id"] for row in table.rows("SELECT key, id FROM op_specs")}
+            known = vars(facts[spec]) if facts and spec in facts else {}
+            if spec.key not in ids:
+                own = {name: getattr(spec, name) for name in _SPEC_COLUMNS}
+                _, height, width = spec.inputs[-1]
+                own |= {"height": height, "width": width, "options": json.dumps(dict(spec.options))}
+                ids[spec.key] = insert(db, "op_specs", **own, **known)
+            elif known:
+                db.execute(
+                    "UPDATE op_specs SET macs = coalesce(?, macs), params = coalesce(?, params),"
+                    " moved_bytes = coalesce(?, moved_bytes) WHERE id = ?",
+                    [*known.values(), ids[spec.key]],
+                )
     return {spec.key: ids[spec.key] for spec in specs}
 
 
@@ -100,23 +97,20 @@ def start_run(
         running = "SELECT id, environment FROM runs WHERE status = 'running'"
         for row in list(db.query(running)):
             if is_process_gone(json.loads(row["environment"])):
-                db.execute("UPDATE runs SET status = 'killed' WHERE id = ?", [row["id"]])
-        cursor = db.execute(
-            "INSERT INTO runs (kind, started_at, status, plan, plan_hash, space, settings,"
-            " environment, latlut_version) VALUES (?,?,?,?,?,?,?,?,?)",
-            [
-                kind,
-                now_text(),
-                "running",
-                plan,
-                plan_hash,
-                json.dumps(space) if space else None,
-                json.dumps(dict(settings)),
-                json.dumps(dict(environment)),
-                __version__,
-            ],
+                update(db, "runs", row["id"], status="killed")
+        return insert(
+            db,
+            "runs",
+            kind=kind,
+            started_at=now_text(),
+            status="running",
+            plan=plan,
+            plan_hash=plan_hash,
+            space=json.dumps(space) if space else None,
+            settings=json.dumps(dict(settings)),
+            environment=json.dumps(dict(environment)),
+            latlut_version=__version__,
         )
-        return int(cursor.lastrowid or 0)
 
 
 def end_run(
@@ -132,27 +126,23 @@ def end_run(
     ``seconds`` by what they went into; ``environment`` as it is now (clocks, temperature, load).
     """
     with table.writing() as db:
-        db.execute(
-            "UPDATE runs SET ended_at = ?, status = ?, seconds = ?, environment_end = ?"
-            " WHERE id = ?",
-            [
-                now_text(),
-                status,
-                json.dumps(dict(seconds or {})),
-                json.dumps(dict(environment)) if environment else None,
-                run_id,
-            ],
+        update(
+            db,
+            "runs",
+            run_id,
+            ended_at=now_text(),
+            status=status,
+            seconds=json.dumps(dict(seconds or {})),
+            environment_end=json.dumps(dict(environment)) if environment else None,
         )
 
 
 def start_pass(table: LatencyTable, run_id: int, pass_index: int, device: str = "") -> int:
     """Record that a pass began, on the GPU with the UUID ``device`` if it is one; its id."""
     with table.writing() as db:
-        cursor = db.execute(
-            "INSERT INTO passes (run_id, pass_index, started_at, device) VALUES (?,?,?,?)",
-            [run_id, pass_index, now_text(), device],
+        return insert(
+            db, "passes", run_id=run_id, pass_index=pass_index, started_at=now_text(), device=device
         )
-        return int(cursor.lastrowid or 0)
 
 
 def add_measurements(
@@ -172,49 +162,51 @@ def add_measurements(
     """
     with table.writing() as db:
         for item in measurements:
-            pair = item.sampling if isinstance(item.sampling, PairedSampling) else None
-            samples_ms = item.sampling.samples_ns / 1e6
-            p10, median, p90 = np.quantile(samples_ms, [0.1, 0.5, 0.9])
-            interval = item.sampling.interval_ms
-            db.execute(
-                "INSERT OR REPLACE INTO measurements (op_spec_id, pass_id, group_index, at, n,"
-                " reading_ms, min_ms, p10_ms, median_ms, p90_ms, max_ms, ci_low_ms, ci_high_ms,"
-                " warmup_runs, is_steady, requeues, parity, samples, build_index, with_ms,"
-                " without_ms, without_samples, turn_sizes)"
-                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                [
-                    spec_ids[item.spec.key],
-                    pass_id,
-                    item.group,
-                    now_text(),
-                    len(samples_ms),
-                    interval.value,
-                    float(samples_ms.min()),
-                    float(p10),
-                    float(median),
-                    float(p90),
-                    float(samples_ms.max()),
-                    _or_none(interval.low),
-                    _or_none(interval.high),
-                    item.sampling.warmup_runs,
-                    item.sampling.is_steady,
-                    item.requeues,
-                    item.parity,
-                    pack_samples(item.sampling.samples_ns),
-                    item.build,
-                    pair.with_ms if pair else None,
-                    pair.without_ms if pair else None,
-                    pack_samples(pair.without_ns) if pair else None,
-                    json.dumps(list(pair.turn_sizes)) if pair else None,
-                ],
+            spec_id = spec_ids[item.spec.key]
+            replace(
+                db,
+                "measurements",
+                op_spec_id=spec_id,
+                pass_id=pass_id,
+                group_index=item.group,
+                at=now_text(),
+                requeues=item.requeues,
+                parity=item.parity,
+                build_index=item.build,
+                **_sampled(item.sampling),
             )
-            db.execute("DELETE FROM failures WHERE op_spec_id = ?", [spec_ids[item.spec.key]])
+            db.execute("DELETE FROM failures WHERE op_spec_id = ?", [spec_id])
         for spec, number, reading_ms in sentinels:
-            db.execute(
-                "INSERT INTO sentinel_readings (pass_id, op_spec_id, group_index, at, reading_ms)"
-                " VALUES (?,?,?,?,?)",
-                [pass_id, spec_ids[spec.key], number, now_text(), reading_ms],
-            )
+            ids = {"pass_id": pass_id, "op_spec_id": spec_ids[spec.key], "group_index": number}
+            insert(db, "sentinel_readings", **ids, at=now_text(), reading_ms=reading_ms)
+
+
+def _sampled(sampling: Sampling) -> dict[str, object]:
+    """The columns of a measurement that say what was sampled."""
+    samples_ms = sampling.samples_ns / 1e6
+    p10, median, p90 = np.quantile(samples_ms, [0.1, 0.5, 0.9])
+    found: dict[str, object] = {
+        "n": len(samples_ms),
+        "reading_ms": sampling.interval_ms.value,
+        "min_ms": float(samples_ms.min()),
+        "p10_ms": float(p10),
+        "median_ms": float(median),
+        "p90_ms": float(p90),
+        "max_ms": float(samples_ms.max()),
+        "ci_low_ms": sampling.interval_ms.low,
+        "ci_high_ms": sampling.interval_ms.high,
+        "warmup_runs": sampling.warmup_runs,
+        "is_steady": sampling.is_steady,
+        "samples": pack_samples(sampling.samples_ns),
+    }
+    if isinstance(sampling, PairedSampling):
+        found |= {
+            "with_ms": sampling.with_ms,
+            "without_ms": sampling.without_ms,
+            "without_samples": pack_samples(sampling.without_ns),
+            "turn_sizes": json.dumps(list(sampling.turn_sizes)),
+        }
+    return found
 
 
 def add_gpu_state(
@@ -226,54 +218,32 @@ def add_gpu_state(
     group: int | None = None,
 ) -> None:
     """Store a GPU's state ``before`` or ``after`` a run, or beside a ``group`` of a pass."""
-
-    def listed(items: Sequence[object] | None) -> str | None:
-        return None if items is None else json.dumps(list(items))
-
+    lists = {name: getattr(state, name) for name in ("throttle_reasons", "other_processes")}
     with table.writing() as db:
-        db.execute(
-            "INSERT INTO gpu_states (run_id, pass_id, group_index, phase, at, device, sm_mhz,"
-            " memory_mhz, temperature_c, power_w, power_limit_w, throttle_reasons,"
-            " other_processes, performance_state, is_persistent, is_disturbed)"
-            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-            [
-                run_id,
-                pass_id,
-                group,
-                phase,
-                now_text(),
-                state.uuid,
-                state.sm_mhz,
-                state.memory_mhz,
-                state.temperature_c,
-                state.power_w,
-                state.power_limit_w,
-                listed(state.throttle_reasons),
-                listed(state.other_processes),
-                state.performance_state,
-                state.is_persistent,
-                bool(state.disturbances),
-            ],
+        insert(
+            db,
+            "gpu_states",
+            run_id=run_id,
+            pass_id=pass_id,
+            group_index=group,
+            phase=phase,
+            at=now_text(),
+            device=state.uuid,
+            is_disturbed=bool(state.disturbances),
+            **{name: getattr(state, name) for name in _STATE_COLUMNS},
+            **{name: None if v is None else json.dumps(v) for name, v in lists.items()},
         )
 
 
 def add_readings(table: LatencyTable, pass_id: int, readings_ms: Mapping[int, float]) -> None:
     """Store bare readings by op spec id, from a source that kept no samples."""
     with table.writing() as db:
-        db.conn.executemany(
-            "INSERT INTO measurements (op_spec_id, pass_id, at, n, reading_ms) VALUES (?,?,?,1,?)",
-            [(spec_id, pass_id, now_text(), ms) for spec_id, ms in readings_ms.items()],
-        )
+        for spec_id, ms in readings_ms.items():
+            values = {"op_spec_id": spec_id, "pass_id": pass_id, "n": 1, "reading_ms": ms}
+            insert(db, "measurements", **values, at=now_text())
 
 
 def add_failure(table: LatencyTable, run_id: int, spec_id: int, message: str) -> None:
     """Record that an op spec could not be measured; never as a number."""
     with table.writing() as db:
-        db.execute(
-            "INSERT OR REPLACE INTO failures (op_spec_id, run_id, at, message) VALUES (?,?,?,?)",
-            [spec_id, run_id, now_text(), message],
-        )
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+        replace(db, "failures", op_spec_id=spec_id, run_id=run_id, at=now_text(), message=message)

@@ -2,7 +2,7 @@
 
 Each change of the schema is one named migration; sqlite-utils applies the missing ones, each in
 its own transaction. A file whose migrations this version does not know is newer than this
-version and is refused.
+version and is refused. A view is made by the step that last changed it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ APPLICATION_ID = 0x6C6C7574
 migrations = Migrations("latlut")
 
 
+def _run(db: Database, statements: str) -> None:
+    """One by one: an SQLite script would commit the transaction that a step runs in."""
+    for statement in filter(str.strip, statements.split(";\n")):
+        db.conn.execute(statement)
+
+
 @migrations()
 def m001_initial(db: Database) -> None:
     """Identity, op specs, runs, passes, measurements, entries, failures, validations, views."""
-    for statement in _INITIAL.split(";\n"):
-        if statement.strip():
-            db.conn.execute(statement)
+    _run(db, _INITIAL)
     db.conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
@@ -33,9 +37,7 @@ def m002_engine_options(db: Database) -> None:
 @migrations()
 def m003_gpus_and_builds(db: Database) -> None:
     """States of the GPU, the device of a pass, builds and what they add to an entry's error."""
-    for statement in _GPUS_AND_BUILDS.split(";\n"):
-        if statement.strip():
-            db.conn.execute(statement)
+    _run(db, _GPUS_AND_BUILDS)
 
 
 @migrations()
@@ -45,17 +47,13 @@ def m004_differences(db: Database) -> None:
     SQLite cannot drop a CHECK: both tables are made anew without it, and triggers that know the
     table's mode take its place.
     """
-    for statement in _DIFFERENCES.split(";\n"):
-        if statement.strip():
-            db.conn.execute(statement)
+    _run(db, _DIFFERENCES)
 
 
 @migrations()
 def m005_calibrations(db: Database) -> None:
     """Calibrations; what a validation measured at, and each network's readings."""
-    for statement in _CALIBRATIONS.split(";\n"):
-        if statement.strip():
-            db.conn.execute(statement)
+    _run(db, _CALIBRATIONS)
 
 
 _INITIAL = """
@@ -119,32 +117,9 @@ CREATE TABLE validation_networks (
 );
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE INDEX measurements_pass ON measurements(pass_id);
-CREATE VIEW latencies AS
-    SELECT op_specs.key AS op_spec, kind, in_channels, out_channels, stride, height, width, batch,
-        options, round(latency_ms, 5) AS latency_ms, round(ci_low_ms, 5) AS ci_low_ms,
-        round(ci_high_ms, 5) AS ci_high_ms,
-        round(50.0 * (ci_high_ms - ci_low_ms) / latency_ms, 2) AS ci_percent, passes, n,
-        round(roofline_ms, 5) AS roofline_ms,
-        round(macs / latency_ms / 1e6, 2) AS gmacs_per_s, warnings
-    FROM entries JOIN op_specs ON op_specs.id = entries.op_spec_id;
-CREATE VIEW readings AS
-    SELECT op_specs.key AS op_spec, runs.id AS run, pass_index, group_index, measurements.at,
-        reading_ms, n, min_ms, p10_ms, median_ms, p90_ms, max_ms, ci_low_ms, ci_high_ms,
-        is_steady, requeues, speed_factor
-    FROM measurements JOIN op_specs ON op_specs.id = op_spec_id
-        JOIN passes ON passes.id = pass_id JOIN runs ON runs.id = run_id;
-CREATE VIEW suspects AS
-    SELECT * FROM latencies WHERE warnings <> '' ORDER BY ci_percent DESC;
 CREATE VIEW failed AS
     SELECT op_specs.key AS op_spec, at, message FROM failures
         JOIN op_specs ON op_specs.id = op_spec_id;
-CREATE VIEW run_log AS
-    SELECT id, kind, status, started_at, ended_at, plan, latlut_version,
-        json_extract(environment, '$.host') AS host,
-        json_extract(seconds, '$.total') AS seconds,
-        (SELECT count(*) FROM measurements JOIN passes ON passes.id = pass_id
-            WHERE passes.run_id = runs.id) AS measurements
-    FROM runs;
 """
 
 _GPUS_AND_BUILDS = """
@@ -163,27 +138,6 @@ CREATE TABLE gpu_states (
     performance_state INTEGER, is_persistent INTEGER, is_disturbed INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX gpu_states_group ON gpu_states(pass_id, group_index);
-DROP VIEW suspects;
-DROP VIEW latencies;
-DROP VIEW readings;
-CREATE VIEW latencies AS
-    SELECT op_specs.key AS op_spec, kind, in_channels, out_channels, stride, height, width, batch,
-        options, round(latency_ms, 5) AS latency_ms, round(ci_low_ms, 5) AS ci_low_ms,
-        round(ci_high_ms, 5) AS ci_high_ms,
-        round(50.0 * (ci_high_ms - ci_low_ms) / latency_ms, 2) AS ci_percent, passes, n,
-        builds, round(100 * build_error, 2) AS build_percent,
-        round(100 * build_sd, 2) AS build_sd_percent, round(100 * pass_sd, 2) AS pass_sd_percent,
-        round(roofline_ms, 5) AS roofline_ms,
-        round(macs / latency_ms / 1e6, 2) AS gmacs_per_s, warnings
-    FROM entries JOIN op_specs ON op_specs.id = entries.op_spec_id;
-CREATE VIEW suspects AS
-    SELECT * FROM latencies WHERE warnings <> '' ORDER BY ci_percent DESC;
-CREATE VIEW readings AS
-    SELECT op_specs.key AS op_spec, runs.id AS run, pass_index, device, build_index, group_index,
-        measurements.at, reading_ms, n, min_ms, p10_ms, median_ms, p90_ms, max_ms, ci_low_ms,
-        ci_high_ms, is_steady, requeues, speed_factor
-    FROM measurements JOIN op_specs ON op_specs.id = op_spec_id
-        JOIN passes ON passes.id = pass_id JOIN runs ON runs.id = run_id;
 CREATE VIEW gpu_log AS
     SELECT gpu_states.run_id AS run, gpu_states.device, pass_index, group_index, phase, at,
         sm_mhz, memory_mhz, temperature_c, power_w, power_limit_w, throttle_reasons,
@@ -209,10 +163,10 @@ CREATE TABLE calibration_networks (
 """
 
 _DIFFERENCES = """
-DROP VIEW suspects;
-DROP VIEW latencies;
-DROP VIEW readings;
-DROP VIEW run_log;
+DROP VIEW IF EXISTS suspects;
+DROP VIEW IF EXISTS latencies;
+DROP VIEW IF EXISTS readings;
+DROP VIEW IF EXISTS run_log;
 CREATE TABLE new_measurements (
     id INTEGER PRIMARY KEY, op_spec_id INTEGER NOT NULL REFERENCES op_specs(id),
     pass_id INTEGER NOT NULL REFERENCES passes(id), group_index INTEGER,

@@ -6,23 +6,24 @@ Entries are the summary of the measurements and can be computed again from them 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from typing import Any
 
 import numpy as np
 
-from latlut.stats.builds import CombinedBuilds, combine_builds
+from latlut.stats.builds import CombinedBuilds, combine_readings
 from latlut.stats.differences import combine_differences
 from latlut.stats.entry_intervals import EntryError, error_of_difference, error_of_latency
-from latlut.stats.quantiles import (
-    CONFIDENCE,
-    STATISTICS,
-    combine_passes,
-    quantile_interval,
-    shared_half_width,
-)
+from latlut.stats.machine_speed import relative_speed, usual_readings
+from latlut.stats.passes import shared_half_width
+from latlut.stats.quantiles import statistic_interval
+from latlut.table.history import sentinel_readings
 from latlut.table.recording import unpack_samples
-from latlut.table.table import LatencyTable, now_text
+from latlut.table.roofline import Roofline, bounds
+from latlut.table.table import LatencyTable
+from latlut.table.writing import replace, set_fact, update
+from latlut.timestamps import now_text
 
 #: An entry below this multiple of what an empty kernel takes is mostly the launch.
 LAUNCH_FLOOR_SLACK = 2.0
@@ -32,57 +33,27 @@ WIDE_INTERVAL = 0.10
 NEAR_LAUNCH_FLOOR = "near the launch floor"
 OTHER_PROCESSES = "other processes on the GPU"
 NEAR_ZERO = "not distinguishable from zero"
-#: Measured faster than the roofline by this factor: a measurement error, not a clever kernel.
-ROOFLINE_SLACK = 4.0
+
+#: (pass id, group index) -> how slow the machine was beside that group.
+_Speeds = dict[tuple[int, int], float]
+Row = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Roofline:
-    """Peak figures of the target: FLOP/s, and bytes/s of memory and of the last-level cache."""
-
-    flops_per_s: float | None = None
-    memory_bytes_per_s: float | None = None
-    cache_bytes_per_s: float | None = None
-
-    def least_ms(self, macs: int | None, moved_bytes: int | None) -> float | None:
-        """The least latency that compute and memory allow, None where neither is known."""
-        bounds = []
-        if macs and self.flops_per_s:
-            bounds.append(2e3 * macs / self.flops_per_s)
-        if moved_bytes and self.memory_bytes_per_s:
-            bounds.append(1e3 * moved_bytes / self.memory_bytes_per_s)
-        return max(bounds) if bounds else None
-
-    def is_impossible(self, ms: float, macs: int | None, moved_bytes: int | None) -> bool:
-        """Beyond 4x the compute peak or the last-level cache's bandwidth."""
-        compute = macs and self.flops_per_s and ms * ROOFLINE_SLACK < 2e3 * macs / self.flops_per_s
-        cache = (
-            moved_bytes
-            and self.cache_bytes_per_s
-            and ms < 1e3 * moved_bytes / self.cache_bytes_per_s
-        )
-        return bool(compute or cache)
-
-
-def group_speeds(table: LatencyTable) -> dict[tuple[int, int], float]:
+def group_speeds(table: LatencyTable) -> _Speeds:
     """How slow the machine was in each group of each pass, from its sentinels; 1 is usual.
 
-    A sentinel's usual reading is its median over the whole table; a group's speed is the
-    geometric mean of its sentinels' readings over their usual ones. Keys: (pass id, group index).
+    Keys: (pass id, group index).
     """
-    rows = table.rows("SELECT pass_id, group_index, op_spec_id, reading_ms FROM sentinel_readings")
-    by_spec: dict[int, list[float]] = {}
-    for row in rows:
-        by_spec.setdefault(row["op_spec_id"], []).append(row["reading_ms"])
-    usual = {spec_id: float(np.median(readings)) for spec_id, readings in by_spec.items()}
-    logs: dict[tuple[int, int], list[float]] = {}
-    for row in rows:
-        ratio = row["reading_ms"] / usual[row["op_spec_id"]]
-        logs.setdefault((row["pass_id"], row["group_index"]), []).append(np.log(ratio))
-    return {group: float(np.exp(np.mean(values))) for group, values in logs.items()}
+    readings = sentinel_readings(table)
+    usual_ms = usual_readings((item.key, item.reading_ms) for item in readings)
+    beside: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    for item in readings:
+        pair = (item.reading_ms, usual_ms[item.key])
+        beside.setdefault((item.pass_id, item.group), []).append(pair)
+    return {group: relative_speed(pairs) for group, pairs in beside.items()}
 
 
-def _store_pass_speeds(table: LatencyTable, speeds: Mapping[tuple[int, int], float]) -> float:
+def _store_pass_speeds(table: LatencyTable, speeds: _Speeds) -> float:
     """Write each pass's mean speed; the relative error that all entries share, 0 if unknown."""
     by_pass: dict[int, list[float]] = {}
     for (pass_id, _), speed in speeds.items():
@@ -90,10 +61,8 @@ def _store_pass_speeds(table: LatencyTable, speeds: Mapping[tuple[int, int], flo
     with table.writing() as db:
         for pass_id, logs in by_pass.items():
             error = float(np.std(logs, ddof=1)) / len(logs) ** 0.5 if len(logs) > 1 else None
-            db.execute(
-                "UPDATE passes SET speed_factor = ?, speed_error = ? WHERE id = ?",
-                [float(np.exp(np.mean(logs))), error, pass_id],
-            )
+            mean = float(np.exp(np.mean(logs)))
+            update(db, "passes", pass_id, speed_factor=mean, speed_error=error)
     longest = max((len(logs) for logs in by_pass.values()), default=0)
     # A pass that was cut short says little about the level.
     whole = [np.exp(np.mean(logs)) for logs in by_pass.values() if len(logs) > 0.2 * longest]
@@ -101,90 +70,45 @@ def _store_pass_speeds(table: LatencyTable, speeds: Mapping[tuple[int, int], flo
     return shared if np.isfinite(shared) else 0.0
 
 
-def set_roofline(table: LatencyTable, roofline: Roofline) -> None:
-    """Keep the target's peak figures in the table, for every summary to come."""
-    with table.writing() as db:
-        db.execute(
-            "INSERT OR REPLACE INTO facts (name, value) VALUES ('roofline', ?)",
-            [json.dumps(asdict(roofline))],
-        )
-
-
-def set_launch_floor(table: LatencyTable, floor_ms: float | None) -> None:
-    """Keep what an empty kernel takes on this engine; None leaves what is there."""
-    if floor_ms is not None:
-        with table.writing() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO facts (name, value) VALUES ('launch_floor_ms', ?)",
-                [repr(float(floor_ms))],
-            )
-
-
-def _group_troubles(table: LatencyTable) -> dict[tuple[int, int], tuple[str, ...]]:
+def _group_troubles(table: LatencyTable) -> dict[tuple[int, int], list[str]]:
     """What the GPU's state beside a group is to be warned of. Keys: (pass id, group index)."""
-    found: dict[tuple[int, int], tuple[str, ...]] = {}
+    found = {}
     for row in table.rows(
         "SELECT pass_id, group_index, is_disturbed, other_processes FROM gpu_states"
         " WHERE phase = 'group'"
     ):
         others = json.loads(row["other_processes"] or "[]")
-        troubles = [
-            *(["throttled"] if row["is_disturbed"] else []),
-            *([OTHER_PROCESSES] if others else []),
-        ]
-        if troubles:
-            found[row["pass_id"], row["group_index"]] = tuple(troubles)
+        signs = (("throttled", row["is_disturbed"]), (OTHER_PROCESSES, others))
+        found[row["pass_id"], row["group_index"]] = [text for text, is_seen in signs if is_seen]
     return found
 
 
-@dataclass(frozen=True)
-class _Readings:
-    """What was measured, (E, P): entries in rows, passes in columns; NaN where there is nothing.
-
-    ``with_ms`` and ``without_ms`` of differences, ``speeds`` None where there is no sentinel.
-    """
-
-    reading_ms: np.ndarray
-    with_ms: np.ndarray
-    without_ms: np.ndarray
-    builds: np.ndarray
-    speeds: np.ndarray | None
-
-
-def _arranged(
-    groups: Mapping[int, Sequence[Mapping]],
-    columns: Mapping[int, int],
-    speeds: Mapping[tuple[int, int], float],
-) -> _Readings:
-    shape = (len(groups), len(columns))
-    reading, with_, without, beside = (np.full(shape, np.nan) for _ in range(4))
-    builds = np.zeros(shape, dtype=int)
-    for line, spec_id in enumerate(sorted(groups)):
-        for row in groups[spec_id]:
-            column = columns[row["pass_id"]]
-            ms = row["reading_ms"]
-            reading[line, column] = ms
-            # Where nothing comes before an operator the reading is all of the graph with it.
-            with_[line, column] = ms if row["with_ms"] is None else row["with_ms"]
-            without[line, column] = row["without_ms"] or 0.0
-            builds[line, column] = row["build_index"]
-            beside[line, column] = speeds.get((row["pass_id"], row["group_index"]), np.nan)
-    return _Readings(reading, with_, without, builds, beside if speeds else None)
-
-
 def _combined(
-    readings: np.ndarray, builds: np.ndarray, speeds: np.ndarray | None
+    table: LatencyTable, groups: Mapping[int, Sequence[Row]], speeds: _Speeds
 ) -> CombinedBuilds:
-    """One value per entry: over passes, and over builds where any entry has several."""
-    if (builds[np.isfinite(readings)] > 0).any():
-        found = combine_builds(readings, builds, speeds)
-        if np.isfinite(found.half_width).any():
-            return found
-    plain = combine_passes(readings, speeds)
-    unknown, ones = np.full(len(plain.value), np.nan), np.ones(len(plain.value), dtype=int)
-    return CombinedBuilds(
-        plain.value, plain.half_width, unknown, unknown, unknown, ones, plain.elasticity
-    )
+    """The rows' values over passes and builds, one per op spec in the order of ``groups``."""
+    passes = [row["id"] for row in table.rows("SELECT id FROM passes ORDER BY id")]
+    column = {pass_id: number for number, pass_id in enumerate(passes)}
+
+    def matrix(value: Callable[[Row], float], empty: float = np.nan) -> np.ndarray:
+        """(E, P): entries in rows, passes in columns; ``empty`` where there is nothing."""
+        found = np.full((len(groups), len(passes)), empty)
+        for line, rows in enumerate(groups.values()):
+            for row in rows:
+                found[line, column[row["pass_id"]]] = value(row)
+        return found
+
+    reading_ms = matrix(lambda row: row["reading_ms"])
+    builds = matrix(lambda row: row["build_index"], 0)
+    beside = None
+    if speeds:
+        beside = matrix(lambda row: speeds.get((row["pass_id"], row["group_index"]), np.nan))
+    if not table.identity.is_in_context:
+        return combine_readings(reading_ms, builds, beside)
+    # Where nothing comes before an operator the reading is all of the graph with it.
+    with_ms = matrix(lambda row: row["reading_ms"] if row["with_ms"] is None else row["with_ms"])
+    without_ms = matrix(lambda row: row["without_ms"] or 0.0)
+    return combine_differences(reading_ms, with_ms, without_ms, builds, beside)
 
 
 def summarise(table: LatencyTable) -> None:
@@ -200,7 +124,6 @@ def summarise(table: LatencyTable) -> None:
     statistic = table.identity.statistic
     speeds = group_speeds(table)
     shared = _store_pass_speeds(table, speeds)
-    columns = {r["id"]: i for i, r in enumerate(table.rows("SELECT id FROM passes ORDER BY id"))}
     rows = table.rows(
         "SELECT op_spec_id, pass_id, group_index, n, reading_ms, is_steady, requeues, samples,"
         " build_index, macs, moved_bytes, with_ms, without_ms, ci_low_ms, ci_high_ms"
@@ -208,28 +131,18 @@ def summarise(table: LatencyTable) -> None:
     )
     if not rows:
         return
-    groups: dict[int, list[dict]] = {}
-    for row in rows:
+    groups: dict[int, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row["op_spec_id"]):
         groups.setdefault(row["op_spec_id"], []).append(row)
-    ids = sorted(groups)
-    found = _arranged(groups, columns, speeds)
-    has_differences = table.identity.is_in_context
-    if has_differences:
-        combined = combine_differences(
-            found.reading_ms, found.with_ms, found.without_ms, found.builds, found.speeds
-        )
-    else:
-        combined = _combined(found.reading_ms, found.builds, found.speeds)
-    roofline = Roofline(**json.loads(table.fact("roofline") or "{}"))
-    floor_ms = float(table.fact("launch_floor_ms") or 0.0)
+    combined = _combined(table, groups, speeds)
+    roofline, floor_ms = bounds(table)
     troubles = _group_troubles(table)
     with table.writing() as db:
-        for line, spec_id in enumerate(ids):
-            mine = groups[spec_id]
+        for line, (spec_id, mine) in enumerate(groups.items()):
             macs, moved = mine[0]["macs"], mine[0]["moved_bytes"]
             value, spread = float(combined.value[line]), float(combined.half_width[line])
             build = float(combined.build_half_width[line])
-            if has_differences:
+            if table.identity.is_in_context:
                 within = _within_half_width_ms(mine)
                 error = error_of_difference(value, spread, within, build, shared)
                 warnings = _warnings(mine, error, _is_impossible_at_most(roofline, error, macs))
@@ -239,34 +152,29 @@ def summarise(table: LatencyTable) -> None:
                 warnings = _warnings(mine, error, roofline.is_impossible(value, macs, moved))
                 if value < LAUNCH_FLOOR_SLACK * floor_ms:
                     warnings.append(NEAR_LAUNCH_FLOOR)
-            seen = [troubles.get((row["pass_id"], row["group_index"]), ()) for row in mine]
-            warnings += dict.fromkeys(text for texts in seen for text in texts)
-            db.execute(
-                "INSERT OR REPLACE INTO entries (op_spec_id, latency_ms, ci_low_ms, ci_high_ms,"
-                " own_error, own_error_ms, passes, n, builds, build_error, build_sd, pass_sd,"
-                " roofline_ms, warnings, updated_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                [
-                    spec_id,
-                    value,
-                    error.low_ms,
-                    error.high_ms,
-                    error.own,
-                    error.own_ms,
-                    len(mine),
-                    sum(row["n"] for row in mine),
-                    int(combined.builds[line]),
-                    error.build,
-                    _or_none(combined.build_sd[line]),
-                    _or_none(combined.pass_sd[line]),
-                    roofline.least_ms(macs, moved),
-                    "; ".join(warnings),
-                    now_text(),
-                ],
+            seen = [troubles.get((row["pass_id"], row["group_index"]), []) for row in mine]
+            warnings += dict.fromkeys(chain(*seen))
+            replace(
+                db,
+                "entries",
+                op_spec_id=spec_id,
+                latency_ms=value,
+                ci_low_ms=error.low_ms,
+                ci_high_ms=error.high_ms,
+                own_error=error.own,
+                own_error_ms=error.own_ms,
+                passes=len(mine),
+                n=sum(row["n"] for row in mine),
+                builds=int(combined.builds[line]),
+                build_error=error.build,
+                build_sd=float(combined.build_sd[line]),
+                pass_sd=float(combined.pass_sd[line]),
+                roofline_ms=roofline.least_ms(macs, moved),
+                warnings="; ".join(warnings),
+                updated_at=now_text(),
             )
-        for name, fact in (("shared_error", shared), ("elasticity", combined.elasticity)):
-            db.execute(
-                "INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", [name, repr(fact)]
-            )
+        set_fact(db, "shared_error", repr(shared))
+        set_fact(db, "elasticity", repr(combined.elasticity))
 
 
 def _is_impossible_at_most(roofline: Roofline, error: EntryError, macs: int | None) -> bool:
@@ -277,7 +185,7 @@ def _is_impossible_at_most(roofline: Roofline, error: EntryError, macs: int | No
     return error.high_ms is not None and roofline.is_impossible(error.high_ms, macs, None)
 
 
-def _within_half_width_ms(rows: Sequence[Mapping]) -> float:
+def _within_half_width_ms(rows: Sequence[Row]) -> float:
     """Half-width of the mean of the passes' own intervals, milliseconds; NaN where none has one."""
     halves = [
         (row["ci_high_ms"] - row["ci_low_ms"]) / 2
@@ -287,18 +195,17 @@ def _within_half_width_ms(rows: Sequence[Mapping]) -> float:
     return float(np.linalg.norm(halves)) / len(halves) if halves else float("nan")
 
 
-def _within_half_width(rows: Sequence[Mapping], statistic: str) -> float:
+def _within_half_width(rows: Sequence[Row], statistic: str) -> float:
     """Relative half-width that the samples of all passes together give, NaN if too few."""
     parts = [
         unpack_samples(row["samples"]) / (row["reading_ms"] * 1e6) for row in rows if row["samples"]
     ]
     if not parts:
         return float("nan")
-    interval = quantile_interval(np.concatenate(parts), STATISTICS[statistic], CONFIDENCE)
-    return interval.half_width
+    return statistic_interval(np.concatenate(parts), statistic).half_width
 
 
-def _warnings(rows: Sequence[Mapping], error: EntryError, is_impossible: bool) -> list[str]:
+def _warnings(rows: Sequence[Row], error: EntryError, is_impossible: bool) -> list[str]:
     found, total = [], error.total
     if is_impossible:
         found.append("faster than the target's peak figures allow")
@@ -313,7 +220,3 @@ def _warnings(rows: Sequence[Mapping], error: EntryError, is_impossible: bool) -
     if any(row["requeues"] >= 2 for row in rows):
         found.append("machine disturbed while measuring")
     return found
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -12,7 +12,6 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,8 @@ from latlut.table.storage import (
     find_table,
     storage_errors,
 )
+from latlut.table.writing import insert
+from latlut.timestamps import now_text
 
 if TYPE_CHECKING:
     import pandas
@@ -45,15 +46,20 @@ _ENTRY_COLUMNS = (
 class Entry:
     """One op spec's measured latency; in a table of differences it may be zero or negative.
 
-    ``latency_ms`` and its 95% interval (None where unknown: one pass, or imported without one);
-    ``own_error`` the part of the interval's relative half-width that other entries do not share,
-    ``own_error_ms`` the same in milliseconds, which also an entry of zero has;
-    ``passes`` and ``n`` how many passes and samples it rests on; ``roofline_ms`` the least that
-    the target's peak figures allow; ``warnings`` what to know before believing it. ``builds`` how
-    many independent builds of the engine it rests on; ``build_error`` the part of ``own_error``
-    that comes from their number; ``build_sd`` and ``pass_sd`` the relative standard deviations
-    from build to build and from pass to pass on one build; None where one build was measured. Of
-    a difference they are relative to what it is a difference of (``stats.differences``).
+    Attributes:
+        key: canonical text of the op spec.
+        latency_ms, ci_low_ms, ci_high_ms: with its 95% interval, None where unknown: one pass, or
+            imported without one.
+        own_error: the part of the interval's relative half-width that other entries do not share.
+        passes, n: how many passes and samples it rests on.
+        roofline_ms: the least that the target's peak figures allow.
+        warnings: what to know before using it, joined by "; ".
+        builds: how many independent builds of the engine it rests on.
+        build_error: the part of ``own_error`` that comes from their number.
+        build_sd, pass_sd: relative standard deviations from build to build and from pass to pass
+            on one build; None where one build was measured. Of a difference they are relative to
+            what it is a difference of (``stats.differences``).
+        own_error_ms: ``own_error`` in milliseconds, which also an entry of zero has.
     """
 
     key: str
@@ -90,11 +96,6 @@ class Entry:
     def spec(self) -> OpSpec:
         """The op spec that was measured."""
         return OpSpec.parse(self.key)
-
-
-def now_text() -> str:
-    """The time as tables store it: UTC, ISO 8601, seconds."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class LatencyTable:
@@ -158,8 +159,7 @@ class LatencyTable:
             table = cls(path, connect_writable(path), is_writable=True)
             with table.db.atomic():
                 migrations.apply(table.db)
-                row = {"id": 1, **identity.to_dict(), "created_at": now_text()}
-                table.db["identity"].insert(row)  # type: ignore[union-attr]
+                insert(table.db, "identity", id=1, **identity.to_dict(), created_at=now_text())
         return table
 
     def _check_content(self) -> None:
@@ -224,7 +224,6 @@ class LatencyTable:
                     self.db.conn.execute("ROLLBACK")
                 raise
         self.__dict__.pop("_entries", None)
-        self.__dict__.pop("_columns", None)
 
     # ---- reading ---------------------------------------------------------------------------
 
@@ -233,9 +232,10 @@ class LatencyTable:
         with storage_errors(self.path):
             return list(self.db.query(sql, list(parameters)))
 
-    def has(self, name: str) -> bool:
-        """Whether the file has an SQL table of that name: one of an older version may not."""
-        return bool(self.rows("SELECT 1 FROM sqlite_master WHERE name = ?", [name]))
+    def damage(self) -> str:
+        """What SQLite finds wrong with the file, empty if nothing."""
+        found = str(self.rows("PRAGMA integrity_check")[0]["integrity_check"])
+        return "" if found == "ok" else found
 
     @cached_property
     def identity(self) -> Identity:
@@ -267,10 +267,6 @@ class LatencyTable:
             ).fetchall()
         return {row[0]: row for row in rows}
 
-    @cached_property
-    def _columns(self) -> dict[str, float]:
-        return {key: fields[1] for key, fields in self._entries.items()}
-
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -297,11 +293,11 @@ class LatencyTable:
         Raises:
             MissingEntryError: the first that is not there.
         """
-        columns = self._columns
+        entries = self._entries
         try:
-            return np.fromiter((columns[spec.key] for spec in specs), np.float64, len(specs))
+            return np.fromiter((entries[spec.key][1] for spec in specs), np.float64, len(specs))
         except KeyError:
-            missing = next(spec for spec in specs if spec.key not in columns)
+            missing = next(spec for spec in specs if spec.key not in entries)
             raise MissingEntryError(self.missing_message(missing)) from None
 
     def missing_message(self, spec: OpSpec) -> str:

@@ -28,12 +28,13 @@ from latlut.pricing.calibration import (
     features_ms,
     kind_effect,
     spec_effects,
-    student_95,
 )
 from latlut.pricing.estimator import Estimate, calibrated, estimate
 from latlut.spaces.space import network_from_json
+from latlut.stats.quantiles import student_95
 from latlut.table.space import space_of
 from latlut.table.table import LatencyTable
+from latlut.table.validations import stored_networks, validation_ids
 from latlut.validation.scores import Scores, score
 
 #: Fewer networks than this cannot tell effects from noise.
@@ -91,42 +92,34 @@ def measured_networks(
     source = table if source is None else source
     # A network's latency does not depend on how the table's operators were isolated.
     table.check_identity(replace(source.identity, mode=table.identity.mode))
-    rows = source.rows(
-        "SELECT validation_id, position, architecture, measured_first_ms, measured_second_ms,"
-        " input_size, batch FROM validation_networks"
-        " JOIN validations ON validations.id = validation_id"
-        " WHERE ? IS NULL OR validation_id = ? ORDER BY validation_id DESC, position",
-        [validation_id, validation_id],
-    )
+    rows = stored_networks(source, validation_id)
     if validation_id is not None and not rows:
-        known = [str(row["id"]) for row in source.rows("SELECT id FROM validations ORDER BY id")]
+        known = [str(number) for number in validation_ids(source)]
         there = f"it has {', '.join(known)}" if known else "it has none"
         raise CalibrationError(f"{source.path} has no validation {validation_id}: {there}")
     found: dict[str, MeasuredNetwork] = {}
     where = None
     for row in rows:
-        if row["input_size"]:
-            height, width = (int(side) for side in row["input_size"].split("x"))
-            size, batch = (height, width), int(row["batch"])
-        else:  # measured before validations kept their input size
+        size, batch = row.input_size, row.batch
+        if size is None or batch is None:  # measured before validations kept their input size
             where = where or space_of(source)
             size, batch = where.input_size, where.batch
-        specs = network_from_json(row["architecture"]).op_specs(size, batch)
+        specs = network_from_json(row.architecture).op_specs(size, batch)
         plain = estimate(specs, table, is_calibrated=False)
         if not plain.is_complete or plain.substituted:
             lacks = next(spec for spec in specs if spec not in table)
             raise CalibrationError(
-                f"validation {row['validation_id']} of {source.path} measured networks of other "
+                f"validation {row.validation_id} of {source.path} measured networks of other "
                 f"op specs than {table.path} holds, such as {lacks}\n"
                 "name another validation with --validation, or measure networks of this table: "
                 f"latlut validate --table {table.path}"
             )
-        key = f"{row['architecture']} {size} {batch}"
+        key = f"{row.architecture} {size} {batch}"
         found.setdefault(
             key,
             MeasuredNetwork(
-                row["validation_id"], row["position"], row["architecture"], plain,
-                row["measured_first_ms"], row["measured_second_ms"],
+                row.validation_id, row.position, row.architecture, plain,
+                row.measured_first_ms, row.measured_second_ms,
             ),
         )  # fmt: skip
     return list(found.values())
@@ -162,9 +155,11 @@ def fit(networks: Sequence[MeasuredNetwork], digest: str = "") -> Calibration:
         for index in inside:
             item = networks[index]
             half_ms = others.half_width_ms(
-                others.features_ms(item.terms), item.plain.ms, item.plain.entries_sd_ms or 0.0
+                features_ms(others.effects, item.terms),
+                item.plain.ms,
+                item.plain.entries_sd_ms or 0.0,
             )
-            sd_ms = half_ms / student_95(others.dof)
+            sd_ms = half_ms / float(student_95(others.dof))
             squares.append(((item.measured_ms - calibrated(item.plain, others).ms) / sd_ms) ** 2)
     return found.widened(max(1.0, float(np.mean(squares)) ** 0.5))
 

@@ -12,27 +12,26 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-import numpy as np
-
 from latlut.engines import engine_packages
 from latlut.engines.base import Engine
 from latlut.errors import CalibrationError, MissingEntryError
 from latlut.machine.provenance import collect_environment
-from latlut.measure.networks import NetworkReadings, NetworkTimer, usual_sentinels
+from latlut.measure.networks import NetworkReadings, NetworkTimer
 from latlut.measure.timing import TimingSettings
 from latlut.operators.graph_cache import GraphCache
 from latlut.operators.workloads import Workload
-from latlut.pricing.calibration import fitted_networks
 from latlut.pricing.calibration import stored as stored_calibration
 from latlut.pricing.estimator import Estimate, calibrated, estimate
 from latlut.progress import Progress
 from latlut.spaces.space import SpaceNetwork
-from latlut.stats.agreement import MIN_NETWORKS, Agreement, agreement
+from latlut.stats.agreement import MIN_NETWORKS, Agreement, agreement, finite_or_none
+from latlut.table import validations
+from latlut.table.calibrations import fitted_networks
+from latlut.table.history import usual_sentinels
 from latlut.table.space import TableSpace
-from latlut.table.table import LatencyTable, now_text
+from latlut.table.table import LatencyTable
 from latlut.validation.scores import Scores, score
 from latlut.validation.trends import Trend, trends
-from latlut.version import __version__
 
 
 @dataclass(frozen=True)
@@ -214,56 +213,40 @@ def store(
     table: LatencyTable, validation: Validation, settings: ValidationSettings, where: TableSpace
 ) -> int:
     """Keep the validation in the table's file; its id."""
-    height, width = where.input_size
     agreements = validation.agreement.to_dict() | {
-        "speed_factor": _finite(validation.readings.speed_factor)
+        "speed_factor": finite_or_none(validation.readings.speed_factor)
     }
     if validation.scores is not None:
         agreements |= {"plain": validation.plain.to_dict(), "covered": validation.scores.covered}
-    with table.writing() as db:
-        cursor = db.execute(
-            "INSERT INTO validations (at, networks, seed, sampler, settings, environment,"
-            " agreement, latlut_version, input_size, batch) VALUES (?,?,?,?,?,?,?,?,?,?)",
-            [
-                now_text(),
-                len(validation.networks),
-                settings.seed,
-                validation.sampler,
-                json.dumps(asdict(settings)),
-                json.dumps(collect_environment(engine_packages())),
-                json.dumps(agreements),
-                __version__,
-                f"{height}x{width}",
-                where.batch,
-            ],
-        )
-        validation_id = int(cursor.lastrowid or 0)
-        readings = validation.readings
-        for position, item in enumerate(validation.networks):
-            db.execute(
-                "INSERT INTO validation_networks (validation_id, position, architecture,"
-                " estimated_ms, ci_low_ms, ci_high_ms, measured_first_ms, measured_second_ms,"
-                " plain_ms, readings) VALUES (?,?,?,?,?,?,?,?,?,?)",
-                [
-                    validation_id,
-                    position,
-                    item.architecture.to_json(),
-                    item.estimate.ms,
-                    item.estimate.ci_low_ms,
-                    item.estimate.ci_high_ms,
-                    item.measured_first_ms,
-                    item.measured_second_ms,
-                    item.plain.ms,
-                    json.dumps(
-                        {
-                            "readings_ms": readings.readings_ms[position].tolist(),
-                            "speeds": [_finite(v) for v in readings.speeds[position].tolist()],
-                        }
-                    ),
-                ],
-            )
-    return validation_id
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+    height, width = where.input_size
+    pairs = zip(
+        validation.readings.readings_ms.tolist(), validation.readings.speeds.tolist(), strict=True
+    )
+    rounds = [
+        json.dumps({"readings_ms": readings_ms, "speeds": list(map(finite_or_none, speeds))})
+        for readings_ms, speeds in pairs
+    ]
+    rows = [
+        {
+            "architecture": item.architecture.to_json(),
+            "estimated_ms": item.estimate.ms,
+            "ci_low_ms": item.estimate.ci_low_ms,
+            "ci_high_ms": item.estimate.ci_high_ms,
+            "measured_first_ms": item.measured_first_ms,
+            "measured_second_ms": item.measured_second_ms,
+            "plain_ms": item.plain.ms,
+            "readings": readings,
+        }
+        for item, readings in zip(validation.networks, rounds, strict=True)
+    ]
+    return validations.store(
+        table,
+        rows,
+        seed=settings.seed,
+        sampler=validation.sampler,
+        settings=json.dumps(asdict(settings)),
+        environment=json.dumps(collect_environment(engine_packages())),
+        agreement=json.dumps(agreements),
+        input_size=f"{height}x{width}",
+        batch=where.batch,
+    )

@@ -1,11 +1,7 @@
-"""Comparing: a table with itself (may it be believed?), with this machine, with another table.
-
-``check`` gives one verdict, ``diff`` the entries that moved beyond their intervals.
-"""
+"""One verdict on a table: may it be believed, within what, and what is different here now."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,8 +12,11 @@ from latlut.errors import CalibrationError, TableError
 from latlut.machine.provenance import Environment, environment_changes
 from latlut.pricing import calibration as calibrations
 from latlut.pricing.estimator import calibrated
+from latlut.table import history
+from latlut.table.calibrations import fitted_networks
 from latlut.table.summary import NEAR_LAUNCH_FLOOR, NEAR_ZERO, OTHER_PROCESSES
 from latlut.table.table import Entry, LatencyTable
+from latlut.table.validations import validation_ids
 from latlut.validation.fitting import measured_networks
 
 #: More disturbed entries than this share of all, and the table is not to be believed.
@@ -67,17 +66,14 @@ def check(table: LatencyTable, environment: Environment | None = None) -> Verdic
     """
     problems: list[str] = []
     remarks: list[str] = []
-    damage = table.rows("PRAGMA integrity_check")[0]["integrity_check"]
-    if damage != "ok":
+    damage = table.damage()
+    if damage:
         problems.append(f"the file is damaged ({damage})")
     entries = list(table)
     if not entries:
         problems.append("it has no entries")
-    failed = table.rows("SELECT op_spec, message FROM failed")
-    if failed:
-        problems.append(
-            f"{len(failed)} op specs could not be measured: {failed[0]['op_spec']}, ..."
-        )
+    if failed := list(history.failures(table)):
+        problems.append(f"{len(failed)} op specs could not be measured: {failed[0]}, ...")
     suspects = [entry for entry in entries if entry.warnings]
     impossible = [entry for entry in suspects if "peak figures" in entry.warnings]
     if impossible:
@@ -95,15 +91,10 @@ def check(table: LatencyTable, environment: Environment | None = None) -> Verdic
     remarks += _build_remarks(entries)
     remarks += _calibration_remarks(table)
     # The runs of one sweep on several devices are as late as each other.
-    latest = table.rows(
-        "SELECT id, status FROM runs WHERE id = (SELECT max(id) FROM runs)"
-        " OR json_extract(settings, '$.sweep') = (SELECT json_extract(settings, '$.sweep')"
-        " FROM runs ORDER BY id DESC LIMIT 1) ORDER BY id"
-    )
     remarks += [
-        f"run {row['id']} ended as {row['status']!r}: repeat it to complete the table"
-        for row in latest
-        if row["status"] not in ("done", "imported")
+        f"run {number} ended as {status!r}: repeat it to complete the table"
+        for number, status in history.latest_runs(table).items()
+        if status not in ("done", "imported")
     ]
     return Verdict(
         not problems,
@@ -168,13 +159,10 @@ def _gpu_remarks(table: LatencyTable, entries: Sequence[Entry]) -> list[str]:
     ):
         count = sum(warning in entry.warnings for entry in entries)
         remarks += [f"{count} of {len(entries)} entries {text}"] if count else []
-    (states,) = table.rows(
-        "SELECT count(*) AS n, sum(throttle_reasons LIKE '%\"sw power cap\"%') AS capped"
-        " FROM gpu_states WHERE phase = 'group'"
-    )
-    if states["capped"]:
+    capped, groups = history.power_capped_groups(table)
+    if capped:
         remarks.append(
-            f"the GPU was at its power limit beside {states['capped']} of {states['n']} groups: "
+            f"the GPU was at its power limit beside {capped} of {groups} groups: "
             "its clocks followed the load; lower, locked clocks repeat better (latlut doctor)"
         )
     return remarks
@@ -194,15 +182,15 @@ def _build_remarks(entries: Sequence[Entry]) -> list[str]:
 
 def _network_percent(table: LatencyTable) -> float | None:
     """What 95% of the latest validation's networks are estimated within, by the table as it is."""
-    (latest,) = table.rows("SELECT max(id) AS id FROM validations")
-    if latest["id"] is None:
+    known = validation_ids(table)
+    if not known:
         return None
     try:
         calibration = calibrations.stored(table)
-        networks = measured_networks(table, validation_id=latest["id"])
+        networks = measured_networks(table, validation_id=known[-1])
     except (CalibrationError, TableError):  # of another version, or of a space that is not priced
         return None
-    fitted = calibrations.fitted_networks(table)
+    fitted = fitted_networks(table)
     errors = [
         abs((item.plain.ms if calibration is None else calibrated(item.plain, calibration).ms)
             / item.measured_ms - 1)
@@ -213,110 +201,9 @@ def _network_percent(table: LatencyTable) -> float | None:
 
 
 def _changes(table: LatencyTable, environment: Environment | None) -> list[str]:
-    rows = table.rows(
-        "SELECT environment FROM runs WHERE kind = 'profile' ORDER BY id DESC LIMIT 1"
-    )
-    if environment is None or not rows:
+    then = history.profiling_environment(table)
+    if environment is None or then is None:
         return []
-    then = json.loads(rows[0]["environment"])
     if then.get("host") != environment.get("host"):
         return [f"measured on host {then.get('host')}, this is {environment.get('host')}"]
     return environment_changes(then, environment, engine_packages())
-
-
-@dataclass(frozen=True)
-class Move:
-    """An op spec in two tables, milliseconds.
-
-    ``ratio`` is after / before, None where one of them is not positive; ``bound`` what noise
-    explains of its logarithm; ``bound_ms`` what noise explains of their difference. Of two whole
-    latencies the ratio decides, where one is itself a difference the difference does, and
-    ``bound`` is None; both are None where an interval is unknown.
-    """
-
-    key: str
-    before_ms: float
-    after_ms: float
-    ratio: float | None
-    bound: float | None
-    bound_ms: float | None = None
-
-    @property
-    def size(self) -> float:
-        """How large the change is: |log ratio|; infinite where there is no ratio."""
-        return float("inf") if self.ratio is None else abs(float(np.log(self.ratio)))
-
-    @property
-    def has_moved(self) -> bool:
-        """Beyond what the two intervals explain."""
-        if self.bound is not None:
-            return self.size > self.bound
-        return self.bound_ms is not None and abs(self.after_ms - self.before_ms) > self.bound_ms
-
-
-@dataclass(frozen=True)
-class Difference:
-    """What differs between two tables.
-
-    ``overall`` is the median ratio after / before; ``moves`` every common op spec, the largest
-    change first; ``by_chance`` how many would seem to move if nothing had.
-    """
-
-    identity: tuple[str, ...]
-    overall: float
-    moves: tuple[Move, ...]
-    only_before: tuple[str, ...]
-    only_after: tuple[str, ...]
-
-    @property
-    def moved(self) -> tuple[Move, ...]:
-        """The op specs that moved beyond their intervals."""
-        return tuple(move for move in self.moves if move.has_moved)
-
-    @property
-    def by_chance(self) -> float:
-        """Op specs expected beyond their 95% intervals if nothing had changed."""
-        return 0.05 * sum(
-            move.bound is not None or move.bound_ms is not None for move in self.moves
-        )
-
-
-def diff(before: LatencyTable, after: LatencyTable) -> Difference:
-    """Which entries moved beyond their intervals from one table to another.
-
-    An entry moved if |log(after / before)| exceeds the root of the sum of the squares of both
-    half-widths, what each table's entries share included; where one of the tables is of
-    differences, if |after - before| exceeds that of the half-widths in milliseconds. Tables of
-    different identity may be compared (another driver, another engine); ``identity`` says what
-    differs.
-    """
-    first = {entry.key: entry for entry in before}
-    second = {entry.key: entry for entry in after}
-    common = sorted(first.keys() & second.keys())
-    has_differences = before.identity.is_in_context or after.identity.is_in_context
-    shared = (before.shared_error, after.shared_error)
-    moves = [_move(first[key], second[key], shared, has_differences) for key in common]
-    if has_differences:
-        moves.sort(key=lambda move: -abs(move.after_ms - move.before_ms))
-    else:
-        moves.sort(key=lambda move: -move.size)
-    logs = [np.log(move.ratio) for move in moves if move.ratio is not None]
-    overall = float(np.exp(np.median(logs))) if logs else float("nan")
-    return Difference(
-        tuple(before.identity.differences(after.identity)),
-        overall,
-        tuple(moves),
-        tuple(sorted(first.keys() - second.keys())),
-        tuple(sorted(second.keys() - first.keys())),
-    )
-
-
-def _move(a: Entry, b: Entry, shared: tuple[float, float], has_differences: bool) -> Move:
-    ratio = b.latency_ms / a.latency_ms if a.latency_ms > 0 and b.latency_ms > 0 else None
-    bound = bound_ms = None
-    if has_differences and a.own_error_ms is not None and b.own_error_ms is not None:
-        parts_ms = (shared[0] * a.latency_ms, shared[1] * b.latency_ms)
-        bound_ms = float(np.linalg.norm([a.own_error_ms, b.own_error_ms, *parts_ms]))
-    elif not has_differences and a.own_error is not None and b.own_error is not None:
-        bound = float(np.linalg.norm([a.own_error, b.own_error, *shared]))
-    return Move(a.key, a.latency_ms, b.latency_ms, ratio, bound, bound_ms)

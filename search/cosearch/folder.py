@@ -21,7 +21,7 @@ from latlut.search.cosearch.problem import SearchProblem
 from latlut.search.cosearch.records import EpochRecord, name_of, write_trajectory
 from latlut.search.cosearch.settings import SearchSettings
 from latlut.search.runs.folder import begin_run, write_json
-from latlut.table.table import now_text
+from latlut.timestamps import now_text
 from latlut.version import __version__
 
 

@@ -24,7 +24,7 @@ from latlut.search.runs.folder import begin_run, write_json
 from latlut.search.train.settings import TrainSettings
 from latlut.search.train.training import TrainingResult
 from latlut.spaces import Architecture
-from latlut.table.table import now_text
+from latlut.timestamps import now_text
 from latlut.version import __version__
 
 

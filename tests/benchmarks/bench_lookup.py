@@ -22,7 +22,8 @@ from latlut.measure.plans import load_plan
 from latlut.opspec import OpSpec
 from latlut.table import recording
 from latlut.table.identity import Identity
-from latlut.table.table import LatencyTable, now_text
+from latlut.table.table import LatencyTable
+from latlut.timestamps import now_text
 
 ENTRIES = 10_000
 

@@ -28,7 +28,8 @@ from latlut.spaces import FasterSegSpace
 from latlut.spaces.shapes import SCALES
 from latlut.table import recording
 from latlut.table.identity import Identity
-from latlut.table.table import LatencyTable, now_text
+from latlut.table.table import LatencyTable
+from latlut.timestamps import now_text
 
 #: Latency of one cell's operator: (prices (K, V, V), alpha (K,), widths read (V,), written (V,)).
 CellLatency = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

@@ -35,7 +35,8 @@ from latlut.measure.sentinels import choose_sentinels
 from latlut.measure.timing import TimingSettings, measure, measure_side_by_side, warm_up
 from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
-from latlut.stats.quantiles import STATISTICS, combine_passes, statistic_interval
+from latlut.stats.passes import combine_passes
+from latlut.stats.quantiles import STATISTICS, statistic_interval
 from latlut.table.recording import unpack_samples
 from latlut.table.space import space_of
 from latlut.table.summary import group_speeds

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +22,6 @@ NEVER_REACHES = {
 
 #: Imports that still point upward; each goes with a change that breaks it.
 PENDING = {
-    "latlut.table.recording",
     "latlut.search.networks.comparing",
     "latlut.search.penalty.decoupled",
     "latlut.search.train.data",
@@ -46,6 +47,23 @@ def test_imports_point_one_way(package: str) -> None:
     pending = {name.replace("latlut.search", "search").replace(".", "/") for name in PENDING}
     wrong = [text for text in wrong if not any(f"{name}.py" in text for name in pending)]
     assert not wrong, "\n".join(wrong)
+
+
+SQL = re.compile(
+    r"\bSELECT\b.*\bFROM\b|\bINSERT\b.*\bINTO\b|\bUPDATE\b.*\bSET\b|\bDELETE FROM\b|\bPRAGMA\b",
+    re.DOTALL,
+)
+
+
+def test_only_the_table_speaks_sql() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.value[:60]}"
+        for path in rooms.source_files()
+        if rooms.room_of(rooms.module_name(path), "latlut") != "table"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and SQL.search(node.value)
+    ]
+    assert not wrong, "ask a function of table/ instead:\n" + "\n".join(wrong)
 
 
 def test_the_house_is_small() -> None:

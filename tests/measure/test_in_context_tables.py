@@ -24,13 +24,14 @@ from latlut.measure.plans import load_plan, plan_from_ops
 from latlut.opspec import OpSpec
 from latlut.penalty import ExpectedLatency
 from latlut.pricing.estimator import estimate
+from latlut.table.diff import diff
 from latlut.table.identity import IN_CONTEXT
 from latlut.table.import_export import export_file, import_file
 from latlut.table.merging import merge
 from latlut.table.space import space_of
 from latlut.table.table import LatencyTable
 from latlut.validation.validate import ValidationSettings, validate
-from latlut.validation.verdict import check, diff
+from latlut.validation.verdict import check
 
 pytestmark = pytest.mark.usefixtures("scripted_in_context")
 

@@ -23,7 +23,7 @@ from latlut.opspec import OpSpec
 from latlut.progress import Progress
 from latlut.table.identity import Identity
 from latlut.table.recording import start_run, unpack_samples
-from latlut.table.summary import Roofline
+from latlut.table.roofline import Roofline
 from latlut.table.table import LatencyTable
 
 

@@ -14,7 +14,8 @@ from latlut.resources import profiles_dir
 from latlut.spaces import Architecture
 from latlut.table import recording
 from latlut.table.identity import Identity
-from latlut.table.table import LatencyTable, now_text
+from latlut.table.table import LatencyTable
+from latlut.timestamps import now_text
 
 SPEC = OpSpec("conv", (8, 16, 16), 8)
 OTHER = OpSpec("conv_2x", (8, 16, 16), 8)

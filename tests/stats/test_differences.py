@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latlut.errors import SpecError
-from latlut.measure.timing import Pair, PairedSampling, TimingSettings, measure_side_by_side
+from latlut.measure.timing import Pair, TimingSettings, measure_side_by_side
 from latlut.stats.differences import combine_differences, paired_reading
 from latlut.stats.entry_intervals import error_of_difference, error_of_latency
-from latlut.stats.quantiles import combine_passes, statistic_interval
+from latlut.stats.passes import combine_passes
+from latlut.stats.quantiles import statistic_interval
+from latlut.stats.sampling import PairedSampling
 
 
 class Machine:

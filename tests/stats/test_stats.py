@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from latlut.errors import SpecError
-from latlut.stats.quantiles import (
-    STATISTICS,
-    combine_passes,
-    fit_spread_prior,
-    quantile_interval,
-    shared_half_width,
-    statistic_interval,
-)
+from latlut.stats.passes import combine_passes, fit_spread_prior, shared_half_width
+from latlut.stats.quantiles import STATISTICS, quantile_interval, statistic_interval
 
 
 @pytest.mark.parametrize("q", [0.1, 0.25, 0.5])

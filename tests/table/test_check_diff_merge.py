@@ -15,9 +15,10 @@ from latlut.machine.provenance import collect_environment
 from latlut.measure.plans import plan_from_ops
 from latlut.measure.sweep import Sweep, SweepSettings, identity_of
 from latlut.opspec import OpSpec
+from latlut.table.diff import diff
 from latlut.table.merging import merge
 from latlut.table.table import LatencyTable
-from latlut.validation.verdict import check, diff
+from latlut.validation.verdict import check
 
 
 def _table(path: Path, ops=OPS, speed: float = 1.0, seed: int = 0, statistic="p10", **settings):

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from latlut.errors import ImportFileError
 from latlut.opspec import OpSpec
-from latlut.table.entries_file import read_entries, read_fasterseg_npy, write_entries
+from latlut.table.authors_npy import read_fasterseg_npy
+from latlut.table.entries_file import read_entries, write_entries
 from latlut.table.pickled_npy import MAX_FILE_BYTES
 
 KEYS = {
@@ -504,7 +505,8 @@ def test_random_cells_raise_nothing_else(write, op_spec, latency):
 def test_reading_loads_neither_pandas_nor_torch_nor_arrow(write):
     path = write(GOOD, "a.csv")
     code = (
-        "import sys; from latlut.table.entries_file import read_entries, read_fasterseg_npy\n"
+        "import sys; from latlut.table.entries_file import read_entries\n"
+        "from latlut.table.authors_npy import read_fasterseg_npy\n"
         f"read_entries({str(path)!r})\n"
         "assert not {'pandas', 'torch', 'pyarrow', 'numpy'} & set(sys.modules)"
     )

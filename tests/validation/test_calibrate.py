@@ -22,6 +22,7 @@ from latlut.pricing.calibration import NETWORK, kind_effect, spec_effects
 from latlut.pricing.estimator import Estimate, Term, calibrated, estimate
 from latlut.search.penalty.prices import layout_for, read_prices
 from latlut.spaces import Architecture
+from latlut.table.calibrations import UsedNetwork, fitted_networks, forget
 from latlut.table.space import space_of
 from latlut.table.table import LatencyTable
 from latlut.validation.fitting import (
@@ -91,9 +92,7 @@ def table(made: Path, tmp_path: Path):
 def fit_and_store(table: LatencyTable, count: int = FITTED, seed: int = 0):
     found = calibrate(table, measured_networks(table), count, seed)
     used = [
-        calibrations.UsedNetwork(
-            item.architecture, "", item.validation_id, item.position, is_fitted
-        )
+        UsedNetwork(item.architecture, "", item.validation_id, item.position, is_fitted)
         for items, is_fitted in ((found.fitted, True), (found.others, False))
         for item in items
     ]
@@ -179,7 +178,7 @@ def test_validate_leaves_out_what_was_fitted(table: LatencyTable) -> None:
     assert found.scores is not None
     assert found.agreement.n == NETWORKS - FITTED
     assert found.agreement.mape_percent < found.plain.mape_percent / 3
-    fitted = calibrations.fitted_networks(table)
+    fitted = fitted_networks(table)
     assert not any(item.architecture.to_json() in fitted for item in found.judged)
 
 
@@ -352,9 +351,9 @@ def test_a_calibration_of_an_older_version_is_refused(table: LatencyTable) -> No
 def test_a_calibration_can_be_forgotten(table: LatencyTable) -> None:
     fit_and_store(table)
     fit_and_store(table, seed=1)
-    assert calibrations.forget(table) == 2
+    assert forget(table) == 2
     assert calibrations.stored(table) is None
-    assert calibrations.fitted_networks(table) == set()
+    assert fitted_networks(table) == set()
 
 
 def test_the_latest_calibration_is_in_force_and_survives_the_file(table: LatencyTable) -> None:
@@ -377,7 +376,7 @@ def test_what_another_connection_writes_is_in_force_at_once(table: LatencyTable)
             found = estimate(specs, reader).calibration
             assert found == own
             assert calibrations.stored(reader) is found  # parsed once
-        calibrations.forget(table)
+        forget(table)
         assert estimate(specs, reader).calibration is None
         third = fit_and_store(table, seed=2).calibration  # under the first one's number
         assert estimate(specs, reader).calibration == third

@@ -1,0 +1,33 @@
+"""How slow a shared machine was, from sentinels: op specs that are timed throughout.
+
+A sentinel's usual reading is the median of all its readings; what was measured beside some of them
+was measured at a speed of the geometric mean of these over the usual ones. 1 is usual, more is
+slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from typing import TypeVar
+
+import numpy as np
+
+Sentinel = TypeVar("Sentinel", bound=Hashable)
+
+
+def usual_readings(readings: Iterable[tuple[Sentinel, float]]) -> dict[Sentinel, float]:
+    """Each sentinel's usual reading, from all its readings; in their unit."""
+    by_sentinel: dict[Sentinel, list[float]] = {}
+    for sentinel, reading in readings:
+        by_sentinel.setdefault(sentinel, []).append(reading)
+    return {sentinel: float(np.median(values)) for sentinel, values in by_sentinel.items()}
+
+
+def relative_speed(readings: Iterable[tuple[float, float]]) -> float:
+    """The machine's speed beside sentinels; NaN where there are none.
+
+    Args:
+        readings: of each sentinel what it took and what it usually takes.
+    """
+    ratios = [reading / usual for reading, usual in readings]
+    return float(np.exp(np.mean(np.log(ratios)))) if ratios else float("nan")

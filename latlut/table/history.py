@@ -1,0 +1,113 @@
+"""What a table has on record besides its entries: runs, measurements, sentinel readings, failures.
+
+Validations and calibrations have files of their own (``table.validations``,
+``table.calibrations``).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from latlut.opspec import OpSpec
+from latlut.stats.machine_speed import usual_readings
+from latlut.table.table import LatencyTable
+
+_OF_SPECS = "JOIN op_specs ON op_specs.id = op_spec_id"
+
+
+@dataclass(frozen=True)
+class SentinelReading:
+    """What a sentinel took beside a group of a pass."""
+
+    key: str
+    pass_id: int
+    group: int
+    reading_ms: float
+
+
+def visits(table: LatencyTable) -> list[tuple[str, int, int]]:
+    """Of each measurement the op spec's key, the index of its pass and the number of its build."""
+    rows = table.rows(
+        "SELECT key, pass_index, build_index FROM measurements"
+        f" JOIN passes ON passes.id = pass_id {_OF_SPECS}"
+    )
+    return [(row["key"], row["pass_index"], row["build_index"]) for row in rows]
+
+
+def measured_keys(table: LatencyTable) -> set[str]:
+    """Keys of the op specs that have measurements."""
+    return {row["key"] for row in table.rows(f"SELECT DISTINCT key FROM measurements {_OF_SPECS}")}
+
+
+def measurement_count(table: LatencyTable) -> int:
+    """How many measurements there are."""
+    return int(table.rows("SELECT count(*) AS n FROM measurements")[0]["n"])
+
+
+def build_count(table: LatencyTable) -> int:
+    """How many builds the passes take turns with; 1 where nothing was measured."""
+    rows = table.rows("SELECT max(build_index) AS most FROM measurements")
+    return 1 + (rows[0]["most"] or 0)
+
+
+def parities(table: LatencyTable) -> dict[tuple[str, int], float]:
+    """(key, build) -> difference from PyTorch, of those that were compared."""
+    rows = table.rows(
+        "SELECT key, build_index, max(parity) AS parity FROM measurements"
+        f" {_OF_SPECS} WHERE parity IS NOT NULL GROUP BY key, build_index"
+    )
+    return {(row["key"], row["build_index"]): row["parity"] for row in rows}
+
+
+def keys_of_known_cost(table: LatencyTable) -> set[str]:
+    """Keys of the op specs whose multiply-adds are stored."""
+    return {row["key"] for row in table.rows("SELECT key FROM op_specs WHERE macs IS NOT NULL")}
+
+
+def failures(table: LatencyTable) -> dict[str, str]:
+    """Key -> why the op spec could not be measured."""
+    return {row["op_spec"]: row["message"] for row in table.rows("SELECT * FROM failed")}
+
+
+def sentinel_readings(table: LatencyTable) -> list[SentinelReading]:
+    """All of them, in the order of their taking."""
+    rows = table.rows(
+        f"SELECT key, pass_id, group_index, reading_ms FROM sentinel_readings {_OF_SPECS}"
+        " ORDER BY sentinel_readings.id"
+    )
+    return [SentinelReading(*row.values()) for row in rows]
+
+
+def usual_sentinels(table: LatencyTable) -> dict[OpSpec, float]:
+    """The op specs that served as sentinels -> their usual reading, ms; in order of their keys."""
+    usual = usual_readings((item.key, item.reading_ms) for item in sentinel_readings(table))
+    return {OpSpec.parse(key): reading_ms for key, reading_ms in sorted(usual.items())}
+
+
+def latest_runs(table: LatencyTable) -> dict[int, str]:
+    """Id -> status of the latest run, and of those of the same sweep on other devices."""
+    rows = table.rows(
+        "SELECT id, status FROM runs WHERE id = (SELECT max(id) FROM runs)"
+        " OR json_extract(settings, '$.sweep') = (SELECT json_extract(settings, '$.sweep')"
+        " FROM runs ORDER BY id DESC LIMIT 1) ORDER BY id"
+    )
+    return {row["id"]: row["status"] for row in rows}
+
+
+def profiling_environment(table: LatencyTable) -> dict[str, Any] | None:
+    """The machine of the latest run that profiled, as it was then; None where there is none."""
+    rows = table.rows(
+        "SELECT environment FROM runs WHERE kind = 'profile' ORDER BY id DESC LIMIT 1"
+    )
+    return json.loads(rows[0]["environment"]) if rows else None
+
+
+def power_capped_groups(table: LatencyTable) -> tuple[int, int]:
+    """Beside how many groups the GPU was at its power limit, and of how many its state is known."""
+    (row,) = table.rows(
+        "SELECT count(*) AS n, sum(throttle_reasons LIKE '%\"sw power cap\"%') AS capped"
+        " FROM gpu_states WHERE phase = 'group'"
+    )
+    return row["capped"] or 0, row["n"]

@@ -1,0 +1,73 @@
+"""What is printed of a table: what it holds in a few rows per subject, and entries that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from latlut.errors import LatlutError
+from latlut.table.table import LatencyTable
+
+#: Column titles -> cells.
+Rows = list[dict[str, Any]]
+
+
+_OVERVIEW = {
+    "kinds": "SELECT kind, count(*) AS entries, min(latency_ms) AS least_ms,"
+    " max(latency_ms) AS most_ms FROM latencies GROUP BY kind ORDER BY kind",
+    "runs": "SELECT * FROM run_log",
+    "validations": "SELECT at, networks, json_extract(agreement, '$.r') AS r,"
+    " json_extract(agreement, '$.mape_percent') AS mape_percent FROM validations",
+    "calibrations": "SELECT id, at, version, networks,"
+    " json_extract(scores, '$.held_out.plain.mape_percent') AS plain_mape_percent,"
+    " json_extract(scores, '$.held_out.calibrated.mape_percent') AS mape_percent,"
+    " json_extract(scores, '$.held_out.coverage') AS coverage FROM calibrations",
+    "failed": "SELECT * FROM failed",
+    "builds": "SELECT builds, count(*) AS entries, avg(build_percent) AS build_percent,"
+    " avg(build_sd_percent) AS build_sd_percent, avg(pass_sd_percent) AS pass_sd_percent"
+    " FROM latencies GROUP BY builds ORDER BY builds",
+    "gpus": "SELECT device, count(DISTINCT run) AS runs, count(*) AS groups,"
+    " min(sm_mhz) AS least_sm_mhz, max(sm_mhz) AS most_sm_mhz,"
+    " max(temperature_c) AS most_temperature_c, max(power_w) AS most_power_w,"
+    " sum(is_disturbed) AS throttled FROM gpu_log WHERE phase = 'group' GROUP BY device",
+}
+
+
+def overview(table: LatencyTable) -> dict[str, Rows]:
+    """What a table holds, by subject: entries by kind and by builds, runs, validations, ..."""
+    return {subject: table.rows(sql) for subject, sql in _OVERVIEW.items()}
+
+
+def entries_where(
+    table: LatencyTable, kind: str | None, keys: Sequence[str], where: str | None, limit: int
+) -> Rows:
+    """At most ``limit`` rows of the view ``latencies``, by kind and op spec.
+
+    Args:
+        table: to look in.
+        kind: only this operator.
+        keys: only these op specs; of all if empty.
+        where: an SQL condition.
+        limit: most rows.
+
+    Raises:
+        LatlutError: the table has no such operator; names those that it has.
+        TableError: the condition is not SQL.
+    """
+    conditions, values = [], []
+    if kind:
+        known = {row["kind"] for row in table.rows("SELECT DISTINCT kind FROM latencies")}
+        if kind not in known:
+            raise LatlutError(
+                f"{table.path} has no operator {kind!r}; it has: {', '.join(sorted(known))}"
+            )
+        conditions.append("kind = ?")
+        values.append(kind)
+    if keys:
+        conditions.append(f"op_spec IN ({', '.join('?' for _ in keys)})")
+        values += keys
+    if where:
+        conditions.append(f"({where})")
+    clause = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    sql = f"SELECT * FROM latencies {clause} ORDER BY kind, op_spec LIMIT {limit}"
+    return table.rows(sql, values)
