@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from latlut.cli.choices import SizeType
+from latlut.cli.options import SettingType, overrides_of, set_threads
 from latlut.cli.output import json_option, print_json, print_table, quiet_option, remark
-from latlut.cli.run_options import SettingType, overrides_of, set_threads
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:

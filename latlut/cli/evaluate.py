@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from latlut.cli.inference_options import compute_options, view_options
+from latlut.cli.options import set_threads
 from latlut.cli.output import json_option, print_json, print_table, quiet_option, remark
-from latlut.cli.run_options import set_threads
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latlut.cli.choices import SizeType
+from latlut.cli.options import overrides_of, run_options, set_threads
 from latlut.cli.output import json_option, print_json, quiet_option, remark
-from latlut.cli.run_options import overrides_of, run_options, set_threads
-from latlut.cli.step_bar import StepBar
+from latlut.cli.run_output import StepBar
 
 if TYPE_CHECKING:
     from latlut.search.cosearch.folder import Found, RunFolder

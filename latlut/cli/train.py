@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from latlut.cli.options import overrides_of, run_options, set_threads
 from latlut.cli.output import json_option, print_json, print_table, quiet_option, remark
-from latlut.cli.run_options import overrides_of, run_options, set_threads
-from latlut.cli.step_bar import StepBar
+from latlut.cli.run_output import StepBar
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:

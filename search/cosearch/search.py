@@ -45,8 +45,8 @@ from latlut.search.runs.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
-from latlut.search.runs.divergence import finite_loss
 from latlut.search.runs.processes import mean_gradients, mean_of, share_buffers
+from latlut.search.runs.step import finite_loss
 from latlut.search.supernet.mixing import Mixing
 from latlut.search.supernet.relaxed import RelaxedArchitecture
 from latlut.search.supernet.widths import (

@@ -33,8 +33,8 @@ from latlut.search.data.dataset import SegmentationData
 from latlut.search.data.loading import Batch, TrainBatches
 from latlut.search.networks.model_files import ModelFacts, save_model
 from latlut.search.networks.network import SegmentationNetwork, main_logits
-from latlut.search.runs.divergence import finite_loss
 from latlut.search.runs.processes import mean_gradients, mean_of, share_buffers
+from latlut.search.runs.step import finite_loss
 from latlut.search.train.averaging import MovingAverage
 from latlut.search.train.evaluating import evaluate
 from latlut.search.train.loss import training_loss

@@ -23,8 +23,8 @@ from latlut.search.data.opening import open_data
 from latlut.search.networks.model_files import load_model
 from latlut.search.networks.network import SegmentationNetwork, TrainOutputs, trainable
 from latlut.search.runs.checkpoints import CheckpointError, load_checkpoint
-from latlut.search.runs.divergence import DivergedError
 from latlut.search.runs.setting_files import preset_names, validated
+from latlut.search.runs.step import DivergedError
 from latlut.search.train.averaging import MovingAverage
 from latlut.search.train.loss import training_loss
 from latlut.search.train.losses import distillation_loss, ohem_loss
