@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from latlut.search.cosearch.problem import SearchProblem
     from latlut.search.cosearch.records import EpochRecord
     from latlut.search.cosearch.search import Search
-    from latlut.search.cosearch.settings import DataSettings, SearchSettings
+    from latlut.search.cosearch.settings import SearchSettings
     from latlut.search.cosearch.tensorboard import TensorboardLog
     from latlut.search.data.dataset import SegmentationData
+    from latlut.search.runs.settings import DataSettings
     from latlut.table.table import LatencyTable
 
 
@@ -35,7 +36,7 @@ class WeightsType(click.ParamType[Any]):
         if value == "naive":
             return (1 / 3, 1 / 3, 1 / 3)
         if value == "paper":
-            from latlut.search.cosearch.settings import PAPER_WEIGHTS
+            from latlut.search.penalty.weights import PAPER_WEIGHTS
 
             return PAPER_WEIGHTS
         try:

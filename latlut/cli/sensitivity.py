@@ -110,8 +110,8 @@ def _weights(found: Sensitivity) -> tuple[tuple[float, ...] | None, str]:
 
 
 def _print(found: Sensitivity, prices: SpacePrices, path: str) -> None:
-    from latlut.search.cosearch.settings import PAPER_WEIGHTS
     from latlut.search.penalty.sensitivity import PAPER_GAPS_MS
+    from latlut.search.penalty.weights import PAPER_WEIGHTS
 
     weights, why_not = _weights(found)
     layout = prices.layout
@@ -155,8 +155,8 @@ def _print(found: Sensitivity, prices: SpacePrices, path: str) -> None:
 
 
 def _as_json(found: Sensitivity, prices: SpacePrices, path: str) -> dict[str, object]:
-    from latlut.search.cosearch.settings import PAPER_WEIGHTS
     from latlut.search.penalty.sensitivity import PAPER_GAPS_MS
+    from latlut.search.penalty.weights import PAPER_WEIGHTS
 
     weights, why_not = _weights(found)
     layout = prices.layout

@@ -35,7 +35,7 @@ from latlut.search.cosearch.archive import Archive
 from latlut.search.cosearch.problem import SearchProblem
 from latlut.search.cosearch.records import EpochRecord, name_of
 from latlut.search.cosearch.scores import supernet_scores
-from latlut.search.cosearch.settings import PhaseSettings, SearchSettings
+from latlut.search.cosearch.settings import SearchSettings
 from latlut.search.data.augment import Augmentation
 from latlut.search.data.dataset import SegmentationData
 from latlut.search.data.loading import Batch, TrainBatches, train_halves
@@ -46,6 +46,7 @@ from latlut.search.runs.checkpoints import (
     save_checkpoint,
 )
 from latlut.search.runs.processes import mean_gradients, mean_of, share_buffers
+from latlut.search.runs.settings import PhaseSettings
 from latlut.search.runs.step import finite_loss
 from latlut.search.supernet.mixing import Mixing
 from latlut.search.supernet.relaxed import RelaxedArchitecture

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from latlut.errors import DataError
-from latlut.search.cosearch.settings import DataSettings
 from latlut.search.data.checking import SplitReport, check_labels, inspect_data
 from latlut.search.data.dataset import SegmentationData, Split
 from latlut.search.data.files import FileSplit
 from latlut.search.data.opening import STREET_SCENES, open_data
+from latlut.search.runs.settings import DataSettings
 from latlut.search.train.settings import TrainDataSettings
 
 

@@ -38,7 +38,6 @@ from latlut.search.runs.step import finite_loss
 from latlut.search.train.averaging import MovingAverage
 from latlut.search.train.evaluating import evaluate
 from latlut.search.train.loss import training_loss
-from latlut.search.train.rates import learning_rate
 from latlut.search.train.records import TrainEpoch, best_epoch
 from latlut.search.train.settings import TrainSettings
 from latlut.search.train.state import restore_training, save_training
@@ -199,7 +198,7 @@ class Training:
         text = f"{self.settings.seed}/train/{epoch}/{self.fabric.global_rank}"
         with _seeded(random.Random(text).getrandbits(63), self.fabric.device):  # dropout
             for step in range(steps):
-                rate = learning_rate(schedule, epoch, step, steps)
+                rate = schedule.rate(epoch, step, steps)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 loss = self._step(drawn, optimizer, sums, (epoch, step, batches))

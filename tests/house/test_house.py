@@ -22,9 +22,6 @@ NEVER_REACHES = {
 PENDING = {
     "latlut.table.recording",
     "latlut.search.networks.comparing",
-    "latlut.search.penalty.decoupled",
-    "latlut.search.train.data",
-    "latlut.search.train.settings",
     "latlut.search.train.training",
 }
 
