@@ -137,7 +137,8 @@ def run_search(
     from latlut.machine.provenance import collect_environment
     from latlut.search.cosearch.folder import Found, RunFolder
     from latlut.search.cosearch.problem import SearchProblem
-    from latlut.search.cosearch.search import PHASES, Search
+    from latlut.search.cosearch.search import Search
+    from latlut.search.cosearch.state import PHASES
     from latlut.search.cosearch.tensorboard import TensorboardLog
     from latlut.search.runs.processes import launched
 

@@ -23,7 +23,11 @@ from latlut.search.runs.settings import (
     RunSettings,
     Whole,
 )
-from latlut.search.train.losses import OHEM_THRESHOLD, Direction
+
+#: Pixels whose own class is given more than this probability are easy.
+OHEM_THRESHOLD = 0.7
+
+Direction = Literal["teacher_student", "student_teacher"]
 
 
 class TrainDataSettings(DataSettings):

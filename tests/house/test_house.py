@@ -22,7 +22,6 @@ NEVER_REACHES = {
 PENDING = {
     "latlut.table.recording",
     "latlut.search.networks.comparing",
-    "latlut.search.train.training",
 }
 
 HEAVY = {

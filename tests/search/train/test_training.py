@@ -26,8 +26,7 @@ from latlut.search.runs.checkpoints import CheckpointError, load_checkpoint
 from latlut.search.runs.setting_files import preset_names, validated
 from latlut.search.runs.step import DivergedError
 from latlut.search.train.averaging import MovingAverage
-from latlut.search.train.loss import training_loss
-from latlut.search.train.losses import distillation_loss, ohem_loss
+from latlut.search.train.losses import distillation_loss, ohem_loss, training_loss
 from latlut.search.train.records import TrainEpoch, best_epoch
 from latlut.search.train.settings import LossSettings, TrainSettings, load_train_settings
 from latlut.search.train.teachers import load_teacher
