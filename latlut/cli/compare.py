@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -131,6 +131,7 @@ class _Bench:
     def __init__(self, choice: DeviceChoice, passes: int, is_quiet: bool) -> None:
         self.engine = choose_engine(choice)[1]
         self.passes, self.is_quiet = passes, is_quiet
+        self.results: list[BenchResult] = []
 
     @property
     def where(self) -> str:
@@ -160,7 +161,8 @@ class _Bench:
                 settings = BenchSettings(self.passes, timing, is_checked=is_checked)
                 results = bench_workloads(self.engine, part, settings, listener=listener)
                 found |= {result.name: result for result in results}
-        return [found[item.name] for item in workloads]
+        self.results = [found[item.name] for item in workloads]
+        return self.results
 
 
 def _is_continuous(workload: Workload) -> bool:
@@ -216,15 +218,15 @@ def _print(rows: Sequence[ComparisonRow], bench: _Bench | None) -> None:
     for device, titles in _published_on(rows).items():
         click.echo(f"  FPS, {device}: {', '.join(titles)}")
     click.echo(f"* the size that its paper uses; {DEFINITION}")
-    _print_clock(rows, bench)
+    _print_clock(bench)
 
 
-def _print_clock(rows: Sequence[ComparisonRow], bench: _Bench | None) -> None:
+def _print_clock(bench: _Bench | None) -> None:
     """What was measured on what, and what was inside the clock."""
     if bench is None:
         click.echo("nothing was measured: --measure does")
         return
-    results = [row.latency for row in rows if row.latency]
+    results = bench.results
     click.echo(f"measured by {bench.where}; {bench.passes} passes, {results[0].statistic} of runs")
     outside = "copies, reading and normalising images"
     notes: dict[str, list[str]] = {}
@@ -276,7 +278,7 @@ def _size(size: tuple[int, int]) -> str:
 
 
 def _latency(row: ComparisonRow) -> str | None:
-    found: Any = row.latency
+    found = row.latency
     if found is None:
         return None
     half = 50 * (found.ci_high_ms - found.ci_low_ms) / found.latency_ms

@@ -10,10 +10,9 @@ import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from latlut.errors import ImportFileError
-from latlut.measure.bench_result import BenchResult
 from latlut.operators.workloads import Workload
 from latlut.search.networks.baselines import Figure, Published
 from latlut.search.networks.cost import NetworkCost
@@ -21,7 +20,23 @@ from latlut.search.networks.finding import Contender, Kind
 
 #: Which image sizes to compare at: each network's own paper's, the same for all, or both.
 Sizes = Literal["paper", "common", "both"]
-Measure = Callable[[Sequence[Workload]], Sequence[BenchResult]]
+
+
+class Latency(Protocol):
+    """What is read of a measured network: milliseconds with a 95% interval, images per second."""
+
+    @property
+    def latency_ms(self) -> float: ...
+    @property
+    def ci_low_ms(self) -> float: ...
+    @property
+    def ci_high_ms(self) -> float: ...
+    @property
+    def fps(self) -> float: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+Measure = Callable[[Sequence[Workload]], Sequence[Latency]]
 
 
 @dataclass(frozen=True)
@@ -45,7 +60,7 @@ class ComparisonRow:
     is_paper_size: bool
     cost: NetworkCost | None
     published: Published | None
-    latency: BenchResult | None = None
+    latency: Latency | None = None
     own_miou_percent: float | None = None
     own_data: str = ""
 
@@ -121,7 +136,7 @@ def compare(
         for size in _sizes_of(contender, sizes, common_size)
     ]
     measurable = [item for item in planned if item[0].kind != "published"]
-    latencies: dict[tuple[str, tuple[int, int]], BenchResult] = {}
+    latencies: dict[tuple[str, tuple[int, int]], Latency] = {}
     if measure is not None and measurable:
         results = measure([contender.workload(size) for contender, size in measurable])
         latencies = {

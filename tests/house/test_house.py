@@ -21,7 +21,6 @@ NEVER_REACHES = {
 #: Imports that still point upward; each goes with a change that breaks it.
 PENDING = {
     "latlut.table.recording",
-    "latlut.search.networks.comparing",
 }
 
 HEAVY = {
