@@ -62,7 +62,7 @@ def show(name: str, out: Path | None, input_size: tuple[int, int], as_json: bool
     latlut arch show fasterseg-student
     latlut arch show found.json --out found.png
     """
-    from latlut.cli.estimate import find_architecture
+    from latlut.spaces.shipped import find_architecture
 
     architecture = find_architecture(name)
     rows = _rows(architecture, input_size)

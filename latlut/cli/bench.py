@@ -124,9 +124,9 @@ def find_workload(
         LatlutError: no such network or file, sizes that do not fit, or parts asked of an ONNX file
             that are in it or not.
     """
-    from latlut.cli.networks import DEFAULT_SIZE, find_network
     from latlut.operators.onnx_files import read_onnx
-    from latlut.operators.workloads import Workload
+    from latlut.search.networks.deployable import DEFAULT_SIZE
+    from latlut.search.networks.finding import find_network
 
     if Path(target).suffix.lower() == ".onnx":
         if has_argmax or not has_upsample or num_classes is not None:
@@ -137,13 +137,7 @@ def find_workload(
         return read_onnx(target, input_size, batch)
     network = find_network(target, num_classes)
     size = input_size or network.input_size or DEFAULT_SIZE
-    name = f"{network.name} at {size[0]}x{size[1]}"
-    architecture = network.architecture
-    if network.kind == "architecture" and architecture is not None and not has_argmax:
-        nodes = architecture.nodes(size, batch or 1)  # its exported graph is kept in the cache
-        return Workload.from_nodes(nodes if has_upsample else nodes[:-1], name)
-    module = network.module(size, has_upsample, has_argmax)
-    return Workload.from_module(module, [(batch or 1, 3, *size)], name)
+    return network.workload(size, batch or 1, has_upsample, has_argmax)
 
 
 def print_result(found: BenchResult) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from latlut.cli.choices import SizeType
 from latlut.cli.output import interval_text, json_option, print_json, print_table
-from latlut.errors import LatlutError, UnknownNameError
+from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
     from latlut.pricing.estimator import Estimate
-    from latlut.spaces import Architecture
     from latlut.table.table import LatencyTable
 
 
@@ -80,6 +78,7 @@ def estimate(
     """
     from latlut.opspec import OpSpec
     from latlut.pricing.estimator import estimate as price
+    from latlut.spaces.shipped import find_architecture
     from latlut.table.table import LatencyTable
 
     if bool(arch_name) == bool(ops):
@@ -126,27 +125,6 @@ def _size_and_batch(
     except TableError:  # swept from single op specs, or imported
         return input_size or (1024, 2048), batch or 1
     return input_size or own.input_size, batch or (1 if input_size else own.batch)
-
-
-def find_architecture(name: str) -> Architecture:
-    """The architecture of a shipped name or a JSON file.
-
-    Raises:
-        UnknownNameError: neither is there; names the shipped ones.
-    """
-    from latlut.errors import did_you_mean
-    from latlut.resources import profiles_dir
-    from latlut.spaces import Architecture
-
-    folder = profiles_dir() / "architectures"
-    shipped = {path.stem: path for path in folder.glob("*.json")}
-    if name in shipped:
-        return Architecture.load(shipped[name])
-    if not Path(name).exists():
-        raise UnknownNameError(
-            f"no architecture file {name!r}; {did_you_mean(name, list(shipped))}"
-        )
-    return Architecture.load(name)
 
 
 def _print(found: Estimate, path: str) -> None:

@@ -86,9 +86,10 @@ def export(
     latlut export fasterseg-student -o student.onnx --input 512x1024 --dynamic-batch
     latlut export runs/student -o student.plan --format tensorrt --precision fp16
     """
-    from latlut.cli.networks import DEFAULT_SIZE, find_network
     from latlut.search.deploy.export import ExportSettings
     from latlut.search.deploy.export import export as write
+    from latlut.search.networks.deployable import DEFAULT_SIZE
+    from latlut.search.networks.finding import find_network
 
     found = find_network(network, num_classes)
     settings = ExportSettings(

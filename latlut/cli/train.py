@@ -117,7 +117,7 @@ def run_training(
 
 
 def _plan(arch_name: str | None, baseline: str | None, teacher: str | None) -> Plan:
-    from latlut.cli.estimate import find_architecture
+    from latlut.spaces.shipped import find_architecture
     from latlut.spaces import Architecture
 
     network: Architecture | str
