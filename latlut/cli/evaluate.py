@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latlut.cli.inference_options import compute_options, view_options
-from latlut.cli.options import set_threads
+from latlut.cli.options import compute_options, set_threads, view_options
 from latlut.cli.output import json_option, print_json, print_table, quiet_option, remark
 from latlut.errors import LatlutError
 
@@ -62,10 +61,9 @@ def evaluate(
     import time
 
     from latlut.search.deploy.predicting import check_label_ids
-    from latlut.search.networks.model_files import load_model
+    from latlut.search.networks.model_files import check_same_classes, load_model
     from latlut.search.runs.processes import launched
     from latlut.search.train.evaluating import evaluate as score_of
-    from latlut.search.train.teachers import check_same_classes
 
     network, facts = load_model(run)
     if label_ids is not None:

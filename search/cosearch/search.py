@@ -63,7 +63,7 @@ from latlut.search.train.losses import ohem_loss
 #: Told after each step: phase, epoch, step, steps in the epoch, loss of the weights' step.
 StepListener = Callable[[str, int, int, int, float], None]
 #: Told after each epoch, with the search as it stands.
-EpochListener = Callable[[EpochRecord, "Search"], None]
+EpochListener = Callable[[EpochRecord, SearchState], None]
 
 
 class Search(SearchState):
@@ -99,7 +99,7 @@ class Search(SearchState):
         """
         state = self.restore()
         for phase in PHASES[PHASES.index(state["phase"]) :]:
-            group = self._phase(phase)
+            group = self.phase(phase)
             first = state["epoch"] if phase == state["phase"] else 0
             optimizer, halves = self._weight_optimizer(group), self.halves(phase)
             if phase == state["phase"] and state["optimizer"] is not None:
@@ -112,9 +112,6 @@ class Search(SearchState):
                 self.on_epoch(record, self)
         return self.archive
 
-    def _phase(self, phase: str) -> PhaseSettings:
-        return self.settings.pretrain if phase == "pretrain" else self.settings.search
-
     def _weight_optimizer(self, group: PhaseSettings) -> Any:
         return weight_optimizer(self.fabric, self.supernet, group)
 
@@ -125,7 +122,7 @@ class Search(SearchState):
             DataError: a half of the training images is smaller than one batch of all processes.
             SpecError: crops so small that a norm would see a single value.
         """
-        group, data = self._phase(phase), self.settings.data
+        group, data = self.phase(phase), self.settings.data
         looks = Augmentation(
             group.crop, scales=data.crop_scales, image_scale=data.image_scale, label_stride=8
         )
@@ -157,7 +154,7 @@ class Search(SearchState):
         self, phase: str, epoch: int, optimizer: Any, halves: tuple[TrainBatches, TrainBatches]
     ) -> EpochRecord:
         started = time.monotonic()
-        group, is_search = self._phase(phase), phase == "search"
+        group, is_search = self.phase(phase), phase == "search"
         steps = len(halves[0]) // group.accumulate
         # Pretraining and search see other crops in epochs of the same number.
         number = epoch + (self.settings.pretrain.epochs if is_search else 0)
@@ -236,7 +233,7 @@ class Search(SearchState):
         check: LossCheck,
     ) -> float:
         """A step on the supernet's weights; the loss, summed over passes and heads."""
-        group = self._phase(phase)
+        group = self.phase(phase)
         self.supernet.train()
 
         def losses() -> Iterator[Tensor]:
@@ -326,7 +323,7 @@ class Search(SearchState):
     ) -> float:
         """The loss, if it is finite; else stop before the step is made, and say where."""
         phase, epoch, step = place
-        count = self._phase(phase).accumulate
+        count = self.phase(phase).accumulate
         where = f"{phase}, epoch {epoch}, step {step}, half {half.part!r}"
         numbers = range(step * count, (step + 1) * count)
         return finite_loss(loss, where, half, number, numbers, self.checkpoints)

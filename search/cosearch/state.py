@@ -20,6 +20,7 @@ from latlut.search.runs.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
+from latlut.search.runs.settings import PhaseSettings
 
 PHASES = ("pretrain", "search")
 
@@ -69,6 +70,10 @@ class SearchState:
                 weight_decay=choices.weight_decay,
             )
         )
+
+    def phase(self, name: str) -> PhaseSettings:
+        """The settings of one of ``PHASES``."""
+        return self.settings.pretrain if name == "pretrain" else self.settings.search
 
     @property
     def checkpoints(self) -> Path:

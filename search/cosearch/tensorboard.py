@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from latlut.search.cosearch.records import EpochRecord
+from latlut.search.cosearch.state import SearchState
 from latlut.search.supernet.relaxed import RelaxedArchitecture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from latlut.search.cosearch.search import Search
 
-
-class TensorboardLog:
+class SearchLog:
     """Writes each step's loss and each epoch's record.
 
     Args:
@@ -36,7 +35,7 @@ class TensorboardLog:
         """One step's loss, numbered from the phase's start."""
         self._add(f"{phase}/weight_loss", loss, epoch * steps + step - 1)
 
-    def on_epoch(self, record: EpochRecord, search: Search) -> None:
+    def on_epoch(self, record: EpochRecord, search: SearchState) -> None:
         """One epoch's numbers, and pictures of alpha and gamma."""
         for name, value in record.flat().items():
             if isinstance(value, float):

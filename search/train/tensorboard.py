@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,9 +12,7 @@ from latlut.search.data.augment import denormalised, whole
 from latlut.search.data.contact_sheet import painted_labels
 from latlut.search.train.evaluating import full_logits
 from latlut.search.train.records import TrainEpoch
-
-if TYPE_CHECKING:
-    from latlut.search.train.training import Training
+from latlut.search.train.state import TrainingState
 
 #: Validation images of which predictions are shown.
 SAMPLES = 4
@@ -43,7 +40,7 @@ class TrainingLog:
         """One step's loss."""
         self._writer.add_scalar("train/loss", loss, epoch * steps + step - 1)
 
-    def on_epoch(self, record: TrainEpoch, training: Training) -> None:
+    def on_epoch(self, record: TrainEpoch, training: TrainingState) -> None:
         """One epoch's numbers; the predictions of some validation images if it was evaluated."""
         for name, value in record.to_dict().items():
             if isinstance(value, float):
@@ -59,7 +56,7 @@ class TrainingLog:
         self._writer.flush()
 
 
-def sample_predictions(training: Training, count: int) -> list[NDArray[np.uint8]]:
+def sample_predictions(training: TrainingState, count: int) -> list[NDArray[np.uint8]]:
     """Validation images, spread over the split, each beside its labels and the prediction.
 
     Returns:

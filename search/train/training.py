@@ -50,7 +50,7 @@ from latlut.search.train.state import TrainingState
 #: Told after each step: epoch, step, steps in the epoch, loss.
 StepListener = Callable[[int, int, int, float], None]
 #: Told after each epoch, with the training as it stands.
-EpochListener = Callable[[TrainEpoch, "Training"], None]
+EpochListener = Callable[[TrainEpoch, TrainingState], None]
 
 
 @dataclass(frozen=True)
