@@ -6,7 +6,6 @@ Symbols: B batch, C classes, H, W pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -101,28 +100,3 @@ def score_of(confusion: Tensor) -> SegmentationScore:
         pixel_accuracy=float(right.sum() / total) if total else math.nan,
         labelled_pixels=int(total),
     )
-
-
-def mean_iou(
-    batches: Iterable[tuple[Tensor, Tensor]],
-    predict: Callable[[Tensor], Tensor],
-    class_count: int,
-    device: torch.device | str = "cpu",
-) -> SegmentationScore:
-    """The score of a network over a set.
-
-    Args:
-        batches: (image, label) pairs: (B, 3, H, W) float and (B, H, W) int64.
-        predict: image -> (B, C, H, W) logits or (B, H, W) classes, at the labels' size; it is
-            called without gradients and should be in evaluation mode.
-        class_count: C.
-        device: where the network runs.
-
-    Raises:
-        SpecError: predictions that do not fit the labels.
-    """
-    meter = ScoreMeter(class_count, device)
-    with torch.no_grad():
-        for image, label in batches:
-            meter.update(predict(image.to(device)), label.to(device))
-    return meter.score()
