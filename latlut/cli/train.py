@@ -60,16 +60,13 @@ def train(
         "precision": precision,
     }
     from latlut.machine.provenance import collect_environment
-    from latlut.search.networks.baselines import check_baseline
     from latlut.search.networks.finding import find_student, find_teacher
     from latlut.search.train.run import run_training
     from latlut.search.train.settings import load_train_settings
 
     settings = load_train_settings(preset, overrides_of(chosen, extra))
     network, taught_by = (
-        find_student(arch_name, teacher)
-        if arch_name
-        else (check_baseline(baseline or ""), find_teacher(teacher))
+        (baseline, find_teacher(teacher)) if baseline else find_student(arch_name or "", teacher)
     )
     set_threads(threads)
     result = run_training(

@@ -14,7 +14,7 @@ from torch import nn
 from latlut.errors import ImportFileError
 from latlut.search.data.classes import Classes
 from latlut.search.data.dataset import SegmentationData
-from latlut.search.networks.baselines import build_baseline
+from latlut.search.networks.baselines import build_baseline, published
 from latlut.search.networks.model_files import ModelFacts, check_same_classes, load_model
 from latlut.search.networks.network import trainable
 from latlut.search.runs.folder import Environment, begin_run, write_csv
@@ -58,6 +58,8 @@ def run_training(
         LatlutError: settings, data, teacher or folder that do not fit each other, before anything
             is written; a loss that is not finite, afterwards.
     """
+    if isinstance(network, str):
+        published(network)  # refused, where there is none of that name
     found = checked_data(settings.data, settings.data.corrupt)
     if isinstance(teacher, Path):
         load_teacher(teacher, found.data.classes)  # refused before processes start
@@ -127,15 +129,14 @@ def _train(
     def on_step(epoch: int, step: int, steps: int, loss: float) -> None:
         if log is not None:
             log.on_step(epoch, step, steps, loss)
-        told.step(f"epoch {epoch + 1}", step, steps, loss)
+            told.step(f"epoch {epoch + 1}", step, steps, loss)
 
     def on_epoch(record: TrainEpoch, state: TrainingState) -> None:
-        if log is None:  # another process tells
-            return
-        log.on_epoch(record, state)
-        write_csv(folder / "epochs.csv", [item.flat() for item in state.records], "\r\n")
-        told.epoch(record)
-        told.remark(record.describe(epochs))
+        if log is not None:  # else another process tells
+            log.on_epoch(record, state)
+            write_csv(folder / "epochs.csv", [item.flat() for item in state.records], "\r\n")
+            told.epoch(record)
+            told.remark(record.describe(epochs))
 
     training = Training(
         network, data, settings, folder, taught_by,

@@ -38,7 +38,6 @@ __all__ = [
     "baseline_names",
     "baseline_on_meta",
     "build_baseline",
-    "check_baseline",
     "published",
 ]
 
@@ -100,16 +99,6 @@ def published(name: str) -> Published:
         UnknownNameError: no such network.
     """
     return _entry(name).published
-
-
-def check_baseline(name: str) -> str:
-    """The name, if it is one that ``build_baseline`` knows.
-
-    Raises:
-        UnknownNameError: it is not; names the nearest.
-    """
-    _entry(name)
-    return name
 
 
 def _entry(name: str) -> _Entry:
