@@ -84,23 +84,13 @@ class ComparisonRow:
 
     def flat(self) -> dict[str, Any]:
         """One row of a CSV file; ``published_`` marks what latlut did not find out itself."""
-        cost, latency, paper = self.cost, self.latency, self.published
-        row: dict[str, Any] = {
-            "name": self.name,
-            "title": self.title,
-            "kind": self.kind,
-            "input": f"{self.input_size[0]}x{self.input_size[1]}",
-            "is_paper_size": self.is_paper_size,
-            "parameters": cost.parameters if cost else None,
-            "training_parameters": cost.training_parameters if cost else None,
-            "macs": cost.macs if cost else None,
-            "latency_ms": latency.latency_ms if latency else None,
-            "ci_low_ms": latency.ci_low_ms if latency else None,
-            "ci_high_ms": latency.ci_high_ms if latency else None,
-            "fps": latency.fps if latency else None,
-            "own_miou_percent": self.own_miou_percent,
-            "own_data": self.own_data,
-        }
+        paper, height_width = self.published, "x".join(map(str, self.input_size))
+        known = self.to_dict() | {"input": height_width}
+        counts = ("input", "is_paper_size", "parameters", "training_parameters", "macs")
+        row: dict[str, Any] = {name: known[name] for name in ("name", "title", "kind", *counts)}
+        for name in ("latency_ms", "ci_low_ms", "ci_high_ms", "fps"):
+            row[name] = getattr(self.latency, name, None)
+        row |= {name: known[name] for name in ("own_miou_percent", "own_data")}
         for name in _FIGURES:
             figure: Figure | None = getattr(paper, name) if paper else None
             row[f"published_{name}"] = figure.value if figure else None
