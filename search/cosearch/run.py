@@ -53,23 +53,7 @@ def run_search(
     fabric = launched(accelerator, devices, settings.precision)
     is_first = fabric.is_global_zero
     told = listener if listener is not None and is_first else RunListener()
-    log: SearchLog | None = None
-
-    def on_step(phase: str, epoch: int, step: int, steps: int, loss: float) -> None:
-        if log is not None:
-            log.on_step(phase, epoch, step, steps, loss)
-        told.step(f"{phase} {epoch + 1}", step, steps, loss)
-
-    def on_epoch(record: EpochRecord, state: SearchState) -> None:
-        if log is None:  # another process tells
-            return
-        log.on_epoch(record, state)
-        write_csv(folder / "trajectory.csv", [item.flat() for item in state.records])
-        state.archive.write()
-        told.epoch(record)
-        told.remark(record.describe(state.phase(record.phase).epochs))
-
-    search = Search(problem, data, settings, folder, fabric, on_step, on_epoch)
+    search = Search(problem, data, settings, folder, fabric)
     for phase in PHASES:
         search.halves(phase)  # refused before the folder is this run's
     facts = search_facts(problem, data.name)
@@ -78,8 +62,22 @@ def run_search(
     )
     fabric.barrier()
     told.remark(_headline(problem, goes_on, folder))
-    if is_first:
-        log = SearchLog(folder / "tensorboard")
+    log = SearchLog(folder / "tensorboard") if is_first else None
+
+    def on_step(phase: str, epoch: int, step: int, steps: int, loss: float) -> None:
+        if log is not None:
+            log.on_step(phase, epoch, step, steps, loss)
+            told.step(f"{phase} {epoch + 1}", step, steps, loss)
+
+    def on_epoch(record: EpochRecord, state: SearchState) -> None:
+        if log is not None:  # else another process tells
+            log.on_epoch(record, state)
+            write_csv(folder / "trajectory.csv", [item.flat() for item in state.records])
+            state.archive.write()
+            told.epoch(record)
+            told.remark(record.describe(state.phase(record.phase).epochs))
+
+    search.on_step, search.on_epoch = on_step, on_epoch
     with watched(told, folder, log):
         archive = search.run()
     if not is_first:

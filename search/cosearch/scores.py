@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import islice
 
 import torch
 from lightning_fabric import Fabric
 
 from latlut.operators import resize
 from latlut.search.data.dataset import SegmentationData
-from latlut.search.data.loading import val_loader
 from latlut.search.supernet.mixing import Mixing
 from latlut.search.supernet.supernet import Supernet
+from latlut.search.train.evaluating import split_batches
 from latlut.search.train.metrics import ScoreMeter
 
 
@@ -46,19 +45,11 @@ def supernet_scores(
     supernet.eval()
     wanted = tuple(outputs)
     meters = {output: ScoreMeter(data.classes.count, fabric.device) for output in wanted}
-    count = len(data.val) if limit is None else min(limit, len(data.val))
-    loader = val_loader(
-        data.val,
-        image_scale=image_scale,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-        workers=0,
-    )
-    own = len(range(fabric.global_rank, count, fabric.world_size))
     with torch.no_grad(), fabric.autocast():
         fixed = Mixing(*(part.detach() for part in mixing))
-        for batch in islice(loader, own):
-            image, label = fabric.to_device(batch.image), fabric.to_device(batch.label)
+        for _, (image, label) in split_batches(
+            fabric, data.val, image_scale=image_scale, limit=limit
+        ):
             logits = supernet(image, fixed, widths, end_width, outputs=wanted)
             size = (int(label.shape[-2]), int(label.shape[-1]))
             for output, meter in meters.items():

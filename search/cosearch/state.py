@@ -70,6 +70,14 @@ class SearchState:
                 weight_decay=choices.weight_decay,
             )
         )
+        #: What is stored by ``state_dict`` and loaded again, by its name in a checkpoint.
+        self._parts: dict[str, Any] = {
+            "supernet": self.supernet,
+            "teacher": self.teacher,
+            "student": self.student,
+            "latency": problem.latency,
+            "architecture_optimizer": self._architecture_optimizer,
+        }
 
     def phase(self, name: str) -> PhaseSettings:
         """The settings of one of ``PHASES``."""
@@ -99,12 +107,8 @@ class SearchState:
                     "classes": self.data.classes.count,
                     "phase": phase,
                     "epoch": epoch,
-                    "supernet": self.supernet.state_dict(),
-                    "teacher": self.teacher.state_dict(),
-                    "student": self.student.state_dict(),
-                    "latency": self.problem.latency.state_dict(),
+                    **{name: part.state_dict() for name, part in self._parts.items()},
                     "optimizer": optimizer.state_dict(),
-                    "architecture_optimizer": self._architecture_optimizer.state_dict(),
                     "scaler": self.fabric.strategy.precision.state_dict(),  # empty but in 16-mixed
                     "controller": self.controller.to_dict(),
                     "records": json.dumps([record.to_dict() for record in self.records]),
@@ -137,11 +141,8 @@ class SearchState:
                 f"{path} is of data with {state['classes']} classes, these have "
                 f"{self.data.classes.count}; search into another folder with --run"
             )
-        self.supernet.load_state_dict(state["supernet"])
-        self.teacher.load_state_dict(state["teacher"])
-        self.student.load_state_dict(state["student"])
-        self.problem.latency.load_state_dict(state["latency"])
-        self._architecture_optimizer.load_state_dict(state["architecture_optimizer"])
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
         if scaler := state.get("scaler"):
             self.fabric.strategy.precision.load_state_dict(scaler)
         self.controller = self.controller.restored(state["controller"])

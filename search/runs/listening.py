@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+from latlut.search.runs.tensorboard import RunLog
 
 
 def _ignored(*_: object) -> None:
@@ -36,12 +38,8 @@ class RunListener:
     searched: Callable[[Any], None] = _ignored
 
 
-class _Log(Protocol):
-    def close(self) -> None: ...
-
-
 @contextmanager
-def watched(listener: RunListener, folder: Path, log: _Log | None) -> Iterator[None]:
+def watched(listener: RunListener, folder: Path, log: RunLog | None) -> Iterator[None]:
     """While the steps of a run in ``folder`` are made: says what Ctrl-C means, closes the log."""
     try:
         yield

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from latlut.search.data.augment import denormalised, whole
 from latlut.search.data.contact_sheet import painted_labels
+from latlut.search.runs.tensorboard import RunLog
 from latlut.search.train.evaluating import full_logits
 from latlut.search.train.records import TrainEpoch
 from latlut.search.train.state import TrainingState
@@ -18,38 +17,20 @@ from latlut.search.train.state import TrainingState
 SAMPLES = 4
 
 
-class TrainingLog:
-    """Writes each step's loss and each epoch's record, with pictures where it was evaluated.
-
-    Args:
-        folder: of the event files.
-        samples: how many validation images are shown.
-    """
-
-    def __init__(self, folder: Path, samples: int = SAMPLES) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._writer = SummaryWriter(str(folder))
-        self._samples = samples
-
-    def close(self) -> None:
-        """Write what is buffered."""
-        self._writer.close()
+class TrainingLog(RunLog):
+    """Writes each step's loss and each epoch's record, with pictures where it was evaluated."""
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         """One step's loss."""
-        self._writer.add_scalar("train/loss", loss, epoch * steps + step - 1)
+        self.add("train", {"loss": loss}, epoch * steps + step - 1)
 
     def on_epoch(self, record: TrainEpoch, training: TrainingState) -> None:
         """One epoch's numbers; the predictions of some validation images if it was evaluated."""
-        for name, value in record.to_dict().items():
-            if isinstance(value, float):
-                self._writer.add_scalar(f"epochs/{name}", value, record.epoch)
+        self.add("epochs", record.flat(), record.epoch)
         if record.class_iou is not None:
-            names = training.data.classes.names
-            for name, value in zip(names, record.class_iou, strict=True):
-                self._writer.add_scalar(f"class_iou/{name}", value, record.epoch)
-            for number, picture in enumerate(sample_predictions(training, self._samples)):
+            scores = zip(training.data.classes.names, record.class_iou, strict=True)
+            self.add("class_iou", dict(scores), record.epoch)
+            for number, picture in enumerate(sample_predictions(training, SAMPLES)):
                 self._writer.add_image(
                     f"predictions/{number}", picture, record.epoch, dataformats="HWC"
                 )
