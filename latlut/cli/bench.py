@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latlut.cli.choices import DeviceChoice, FractionType, SizeType, choose_engine, device_options
+from latlut.cli.choices import DeviceChoice, FractionType, choose_engine, device_options
+from latlut.cli.options import batch_option, classes_option, input_option, passes_option
 from latlut.cli.output import (
     interval_text,
     json_option,
@@ -28,35 +29,24 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("target", metavar="FILE.onnx|ARCH|RUN|BASELINE")
 @device_options
-@click.option("--input", "input_size", type=SizeType(),
-              help="Image size [the file's or the run's own, 1024x2048].")  # fmt: skip
-@click.option("--batch", type=click.IntRange(1, 4096), help="Images per inference [1].")
+@input_option("Image size [the file's or the run's own, 1024x2048].")
+@batch_option("Images per inference [1].")
 @click.option("--no-upsample", is_flag=True, help="Without enlarging the logits to the image.")
 @click.option("--argmax", "has_argmax", is_flag=True, help="With taking the best class.")
-@click.option("--classes", "num_classes", type=click.IntRange(1, 65536),
-              help="Classes of a network that is not trained [its own, 19].")  # fmt: skip
+@classes_option
 @click.option(
-    "--protocol",
-    type=click.Choice(["latlut", "paper"]),
-    default="latlut",
-    show_default=True,
+    "--protocol", type=click.Choice(["latlut", "paper"]), default="latlut", show_default=True,
     help="paper: also the mean of six seconds after a warm-up, batch 1.",
-)
-@click.option("--passes", type=click.IntRange(1, 100), default=5, show_default=True,
-              help="Passes with fresh sessions; one leaves the interval unknown.")  # fmt: skip
+)  # fmt: skip
+@passes_option("Passes with fresh sessions; one leaves the interval unknown.")
 @click.option(
-    "--statistic",
-    default="p10",
-    show_default=True,
+    "--statistic", default="p10", show_default=True,
     help="What a reading is of its samples: min, p10, p25 or median.",
-)
+)  # fmt: skip
 @click.option(
-    "--ci",
-    type=FractionType(),
-    default=0.01,
-    show_default=True,
+    "--ci", type=FractionType(), default=0.01, show_default=True,
     help="Half-width of the interval within a pass that ends sampling early.",
-)
+)  # fmt: skip
 @click.option("--unchecked", is_flag=True, help="Do not compare the output before timing.")
 @quiet_option
 @json_option

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latlut.cli.choices import DeviceChoice, SizeType, choose_engine, device_options, is_left_open
+from latlut.cli.choices import DeviceChoice, choose_engine, device_options, is_left_open
+from latlut.cli.options import input_option, passes_option
 from latlut.cli.output import (
     json_option,
     print_json,
@@ -30,42 +31,20 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.command()
 @click.option(
-    "--networks",
-    "names",
-    multiple=True,
-    metavar="A,B,...",
+    "--networks", "names", multiple=True, metavar="A,B,...",
     help="Names, or files: an architecture's .json, an .onnx, a training's folder; `all`, `quick`. "
     "All if not given, the quick ones where they are measured.",
-)
+)  # fmt: skip
 @click.option(
-    "--at",
-    "sizes",
-    type=click.Choice(["paper", "common", "both"]),
-    default="common",
-    show_default=True,
-    help="Image sizes: each network's own paper's, one for all, or both.",
-)
+    "--at", "sizes", type=click.Choice(["paper", "common", "both"]), default="common",
+    show_default=True, help="Image sizes: each network's own paper's, one for all, or both.",
+)  # fmt: skip
+@input_option("The image size for all.", default="512x1024", show_default=True)
 @click.option(
-    "--input",
-    "input_size",
-    type=SizeType(),
-    default="512x1024",
-    show_default=True,
-    help="The image size for all.",
-)
-@click.option(
-    "--measure",
-    "is_measured",
-    is_flag=True,
+    "--measure", "is_measured", is_flag=True,
     help="Measure latencies; naming an engine, --cpu or --gpu means it too.",
-)
-@click.option(
-    "--passes",
-    type=click.IntRange(1, 100),
-    default=5,
-    show_default=True,
-    help="Fresh sessions per network; the interval comes from the spread between them.",
-)
+)  # fmt: skip
+@passes_option("Fresh sessions per network; the interval comes from the spread between them.")
 @device_options
 @click.option("--csv", "csv_path", type=_FILE, metavar="FILE", help="Write the rows as CSV.")
 @click.option(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latlut.cli.choices import SizeType
+from latlut.cli.options import batch_option, input_option, table_option
 from latlut.cli.output import interval_text, json_option, print_json, print_table
 from latlut.errors import LatlutError
 
@@ -16,49 +16,25 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@table_option("Table that prices the network.")
 @click.option(
-    "--table",
-    "table_name",
-    required=True,
-    metavar="NAME|FILE",
-    help="Table that prices the network.",
-)
-@click.option(
-    "--arch",
-    "arch_name",
-    metavar="NAME|FILE",
+    "--arch", "arch_name", metavar="NAME|FILE",
     help="Architecture: a JSON file, or a shipped one such as fasterseg-student.",
-)
+)  # fmt: skip
 @click.option(
-    "--op",
-    "ops",
-    multiple=True,
-    metavar="SPEC",
+    "--op", "ops", multiple=True, metavar="SPEC",
     help="Price op specs instead of a network; may be repeated.",
-)
+)  # fmt: skip
+@input_option("Image size [the table's own; 1024x2048 where it has none].")
+@batch_option("Images per inference [the table's own; 1].")
 @click.option(
-    "--input",
-    "input_size",
-    type=SizeType(),
-    help="Image size [the table's own; 1024x2048 where it has none].",
-)
-@click.option(
-    "--batch",
-    type=click.IntRange(1, 4096),
-    help="Images per inference [the table's own; 1].",
-)
-@click.option(
-    "--plain",
-    "is_plain",
-    is_flag=True,
+    "--plain", "is_plain", is_flag=True,
     help="The plain sum of the entries, whatever calibration the table has.",
-)
+)  # fmt: skip
 @click.option(
-    "--layers",
-    "has_layers",
-    is_flag=True,
+    "--layers", "has_layers", is_flag=True,
     help="Also run the network on the table's engine and show it layer by layer.",
-)
+)  # fmt: skip
 @json_option
 def estimate(
     table_name: str, arch_name: str | None, ops: tuple[str, ...],

@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     "--label-ids", type=click.Path(path_type=Path, file_okay=False),
     help="Write predictions as Cityscapes' label ids into this folder, for its server.",
 )  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Processes that load images.")  # fmt: skip
+@click.option(
+    "--workers", type=click.IntRange(min=0), default=0, show_default=True,
+    help="Processes that load images.",
+)  # fmt: skip
 @compute_options
 @quiet_option
 @json_option

@@ -86,6 +86,13 @@ def batch_option(text: str, **more: Any) -> Callable[[Command], Command]:
     return click.option("--batch", type=click.IntRange(1, 4096), help=text, **more)
 
 
+def passes_option(text: str) -> Callable[[Command], Command]:
+    """--passes: with fresh sessions."""
+    return click.option(
+        "--passes", type=click.IntRange(1, 100), default=5, show_default=True, help=text
+    )
+
+
 def folder_option(default: str) -> Callable[[Command], Command]:
     """--run: the folder of a run that can be gone on with."""
     return click.option(
