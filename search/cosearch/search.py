@@ -31,9 +31,9 @@ from torch import Tensor, nn
 
 from latlut.errors import DataError, SpecError
 from latlut.search.cosearch.archive import Archive
+from latlut.search.cosearch.judging import judged, mixing_of
 from latlut.search.cosearch.problem import SearchProblem
-from latlut.search.cosearch.records import EpochRecord, name_of
-from latlut.search.cosearch.scores import supernet_scores
+from latlut.search.cosearch.records import EpochRecord
 from latlut.search.cosearch.settings import SearchSettings
 from latlut.search.cosearch.state import PHASES, SearchState
 from latlut.search.data.augment import Augmentation
@@ -54,7 +54,6 @@ from latlut.search.supernet.relaxed import RelaxedArchitecture
 from latlut.search.supernet.widths import (
     Widths,
     gumbel_widths,
-    likeliest_widths,
     random_widths,
     same_width,
 )
@@ -172,56 +171,10 @@ class Search(SearchState):
         mean_loss = sum(weight_losses) / steps
         if not is_search:
             return EpochRecord(phase, epoch, time.monotonic() - started, mean_loss)
-        found = self._judged(epoch)
+        found = judged(self, epoch)
         seconds = time.monotonic() - started
         return EpochRecord(
             phase, epoch, seconds, mean_loss, sum(architecture_losses) / steps, **found
-        )
-
-    def _judged(self, epoch: int) -> dict[str, Any]:
-        """What the architectures are worth after an epoch; moves lambda and adds to the archive."""
-        lambda_now = self.controller.value
-        miou = self._scores(self.student, self.problem.student_end)
-        teacher_miou = self._scores(self.teacher, self.problem.teacher_end)
-        found = self.archive.add(
-            epoch, self.problem, self.student, self.teacher, miou, teacher_miou
-        )
-        best = max(found.derived, key=lambda item: item.score)
-        self.controller = self.controller.after(best.latency_ms)
-        with torch.no_grad():
-            terms = self.problem.latency(self.student)
-            alpha = self.student.alpha.softmax(-1)
-        likeliest = alpha.argmax(-1)
-        skip = self.problem.skip_column
-        widths = self.student.gamma.argmax(-1)
-        narrowest = self.student.widths.index(min(self.student.widths))
-        return {
-            "lambda_per_ms": lambda_now,
-            "expected_ms": float(terms.expected_ms),
-            "penalty_ms": float(terms.penalty_ms),
-            "terms_ms": tuple(terms.terms_ms.tolist()),
-            "derived_ms": {name_of(item.scales): item.latency_ms for item in found.derived},
-            "fitted_ms": {name_of(item.scales): item.latency_ms for item in found.fitted},
-            "fitted_loss": {name_of(item.scales): item.loss for item in found.fitted},
-            "miou": {name_of(scales): value for scales, value in miou.items()},
-            "teacher_miou": {name_of(scales): value for scales, value in teacher_miou.items()},
-            "scores": {name_of(item.scales): item.score for item in found.derived},
-            "skip_share": None if skip is None else float((likeliest == skip).float().mean()),
-            "narrowest_share": float((widths == narrowest).float().mean()),
-            "largest_alpha": float(alpha.max(-1).values.mean()),
-        }
-
-    def _scores(self, relaxed: RelaxedArchitecture, end: int) -> dict[tuple[int, ...], float]:
-        return supernet_scores(
-            self.fabric,
-            self.supernet,
-            self._mixing(relaxed),
-            likeliest_widths(relaxed).values,
-            end,
-            self.data,
-            self.problem.branch_sets,
-            image_scale=self.settings.data.image_scale,
-            limit=self.settings.data.evaluate_images,
         )
 
     def _weight_step(
@@ -239,7 +192,7 @@ class Search(SearchState):
         def losses() -> Iterator[Tensor]:
             for batch in self._batches(batches, group):
                 for relaxed, end, widths in self._weight_passes(phase, generator):
-                    frozen = Mixing(*(part.detach() for part in self._mixing(relaxed)))
+                    frozen = Mixing(*(part.detach() for part in mixing_of(relaxed)))
                     yield self._loss(batch, frozen, widths, end)
 
         return make_step(
@@ -288,7 +241,7 @@ class Search(SearchState):
                     (self.student, self.problem.student_end),
                 ):
                     widths = gumbel_widths(relaxed, generator)
-                    yield self._loss(batch, self._mixing(relaxed), widths, end)
+                    yield self._loss(batch, mixing_of(relaxed), widths, end)
             if self.controller.value:
                 penalty = self.controller.value * self.problem.latency(self.student).penalty_ms
                 self.fabric.backward(penalty)
@@ -304,11 +257,6 @@ class Search(SearchState):
             outputs = self.supernet(batch.image, mixing, widths.values, end, widths.gates)
             losses = [ohem_loss(logits.float(), batch.label) for logits in outputs.values()]
             return torch.stack(losses).sum()
-
-    @staticmethod
-    def _mixing(relaxed: RelaxedArchitecture) -> Mixing:
-        found = relaxed.probabilities()
-        return Mixing(found.alpha, found.beta)
 
     def _batches(self, drawn: Iterator[Batch], group: PhaseSettings) -> Iterator[Batch]:
         return step_batches(self.fabric, drawn, group.accumulate, self.settings.is_channels_last)
