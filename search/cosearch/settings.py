@@ -81,13 +81,5 @@ class SearchSettings(RunSettings):
 def load_settings(
     name_or_path: str | Path, overrides: Mapping[str, object] | None = None
 ) -> SearchSettings:
-    """The settings of a shipped preset or of a TOML file, with overrides.
-
-    Args:
-        name_or_path: ``"tiny"``, or a file.
-        overrides: dotted name -> value, ``{"search.epochs": 5}``.
-
-    Raises:
-        UnknownNameError, ImportFileError, SpecError: see ``setting_files.load_preset``.
-    """
+    """The settings of a preset or of a TOML file; see ``setting_files.load_preset``."""
     return load_preset(SearchSettings, "searches", name_or_path, overrides)

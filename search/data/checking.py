@@ -104,16 +104,14 @@ def inspect_data(
     return reports
 
 
-def check_labels(
-    data: SegmentationData, workers: int = 2, *, cache_folder: Path | None = None
-) -> dict[str, SplitReport]:
+def check_labels(data: SegmentationData, workers: int = 2) -> dict[str, SplitReport]:
     """``inspect_data``, but problems are an error: to be called before a training.
 
     Raises:
         DataError: a file that cannot be used, or a train or val split without any labelled pixel;
             the message lists the first ten.
     """
-    reports = inspect_data(data, workers, cache_folder=cache_folder)
+    reports = inspect_data(data, workers)
     problems = [problem for report in reports.values() for problem in report.problems]
     if problems:
         more = f"\n... and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""

@@ -12,6 +12,10 @@ from torch import Tensor
 from latlut.search.data.classes import IGNORE, Classes
 from latlut.search.data.dataset import Split
 
+_COLUMNS = 2  # pairs of pictures in a row of a sheet
+_TILE_WIDTH = 384  # of one picture, in pixels; its height keeps the proportions
+_GAP = 4  # between pairs, in pixels
+
 
 def painted_labels(label: Tensor | NDArray[np.uint8], classes: Classes) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 picture of (H, W) labels; ignored pixels are black."""
@@ -21,16 +25,12 @@ def painted_labels(label: Tensor | NDArray[np.uint8], classes: Classes) -> NDArr
     return picture
 
 
-def contact_sheet(
-    split: Split, classes: Classes, indices: Sequence[int], columns: int = 2, tile_width: int = 384
-) -> Image.Image:
+def contact_sheet(split: Split, classes: Classes, indices: Sequence[int]) -> Image.Image:
     """Images and, to the right of each, its labels.
 
     Args:
         split: where the examples come from. classes: what the labels mean.
         indices: which examples, from left to right and top to bottom.
-        columns: pairs in a row.
-        tile_width: width in pixels of one image; its height keeps the proportions.
 
     Raises:
         DataError: files that cannot be used.
@@ -40,7 +40,7 @@ def contact_sheet(
         image, label = split[index]
         picture = Image.fromarray(np.ascontiguousarray(image.numpy().transpose(1, 2, 0)))
         painted = Image.fromarray(painted_labels(label, classes))
-        size = (tile_width, max(1, round(tile_width * picture.height / picture.width)))
+        size = (_TILE_WIDTH, max(1, round(_TILE_WIDTH * picture.height / picture.width)))
         tiles.append(
             (
                 picture.resize(size, Image.Resampling.BILINEAR),
@@ -48,16 +48,15 @@ def contact_sheet(
             )
         )
     height = max(picture.height for picture, _ in tiles)
-    rows = -(-len(tiles) // columns)
-    gap = 4
+    rows = -(-len(tiles) // _COLUMNS)
     sheet = Image.new(
         "RGB",
-        (columns * (2 * tile_width + gap) - gap, rows * (height + gap) - gap),
+        (_COLUMNS * (2 * _TILE_WIDTH + _GAP) - _GAP, rows * (height + _GAP) - _GAP),
         (255, 255, 255),
     )
     for number, (picture, painted) in enumerate(tiles):
-        left = number % columns * (2 * tile_width + gap)
-        top = number // columns * (height + gap)
+        left = number % _COLUMNS * (2 * _TILE_WIDTH + _GAP)
+        top = number // _COLUMNS * (height + _GAP)
         sheet.paste(picture, (left, top))
-        sheet.paste(painted, (left + tile_width, top))
+        sheet.paste(painted, (left + _TILE_WIDTH, top))
     return sheet

@@ -67,13 +67,12 @@ def kind_of(name: str) -> Kind | None:
     return "onnx" if path.suffix.lower() == ".onnx" else None
 
 
-def find_network(name: str, num_classes: int | None = None, seed: int = 0) -> Deployable:
+def find_network(name: str, num_classes: int | None = None) -> Deployable:
     """The network to deploy: an architecture, one that is trained, or a baseline.
 
     Args:
         name: what stands for it.
         num_classes: of a baseline or an architecture; its own or 19 if not given.
-        seed: of weights that are not trained.
 
     Raises:
         UnknownNameError: there is nothing of that name; names what is known.
@@ -84,9 +83,9 @@ def find_network(name: str, num_classes: int | None = None, seed: int = 0) -> De
         architecture = find_architecture(name)
         if num_classes is not None:
             architecture = replace(architecture, num_classes=num_classes)
-        return from_architecture(architecture, path.stem, seed)
+        return from_architecture(architecture, path.stem)
     if kind == "baseline":
-        return from_baseline(name, num_classes or 19, seed)
+        return from_baseline(name, num_classes or 19)
     if not path.exists():
         known = [*shipped_architectures(), *baseline_names()]
         raise UnknownNameError(f"no network, file or folder {name!r}; {did_you_mean(name, known)}")

@@ -18,17 +18,16 @@ class MovingAverage:
     Args:
         network: what to follow; the average starts as its copy.
         decay: in (0, 1).
-        step: how many updates were made before.
 
     Attributes:
-        module: the average; in evaluation mode.
+        module: the average; in evaluation mode. step: how many updates were made.
 
     Source: Tarvainen and Valpola, 2017; the bound is that of TensorFlow's moving averages.
     """
 
-    def __init__(self, network: nn.Module, decay: float, step: int = 0) -> None:
+    def __init__(self, network: nn.Module, decay: float) -> None:
         self.module = deepcopy(network).eval().requires_grad_(False)
-        self.decay, self.step = decay, step
+        self.decay, self.step = decay, 0
 
     def update(self, network: nn.Module) -> None:
         """Take in the network as it is after a step."""

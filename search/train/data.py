@@ -34,7 +34,7 @@ def open_train_data(settings: DataSettings) -> SegmentationData:
 
 
 def checked_data(
-    settings: DataSettings, corrupt: Literal["fatal", "skip"] = "fatal", workers: int = 2
+    settings: DataSettings, corrupt: Literal["fatal", "skip"] = "fatal"
 ) -> CheckedData:
     """The data set, after every file was read once.
 
@@ -49,9 +49,9 @@ def checked_data(
     if settings.name == STREET_SCENES:  # right by construction
         return CheckedData(data, ())
     if corrupt == "fatal":
-        check_labels(data, workers)
+        check_labels(data)
         return CheckedData(data, ())
-    return usable_part(data, inspect_data(data, workers))
+    return usable_part(data, inspect_data(data))
 
 
 def usable_part(data: SegmentationData, reports: Mapping[str, SplitReport]) -> CheckedData:

@@ -35,7 +35,6 @@ def ohem_loss(
     *,
     threshold: float = OHEM_THRESHOLD,
     min_kept: int | None = None,
-    ignore: int = IGNORE,
 ) -> Tensor:
     """Mean cross entropy over the hard pixels (online hard example mining).
 
@@ -44,11 +43,10 @@ def ohem_loss(
 
     Args:
         logits: (B, C, H, W) float.
-        labels: (B, H, W) int64, classes or ``ignore``.
+        labels: (B, H, W) int64, classes or 255.
         threshold: in (0, 1].
         min_kept: number of pixels of the batch; if not given, one in 16 of them, as the authors
             have it: batch * height * width / (16 * label stride ** 2).
-        ignore: label of pixels that are left out.
 
     Returns:
         () float. Where every pixel is ignored: 0, with a gradient of 0.
@@ -62,8 +60,8 @@ def ohem_loss(
     _check_sizes(logits, labels)
     if not 0 < threshold <= 1:
         raise SpecError(f"threshold {threshold}: expected a probability above 0, at most 1")
-    loss = functional.cross_entropy(logits, labels, ignore_index=ignore, reduction="none")
-    is_valid = labels != ignore
+    loss = functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+    is_valid = labels != IGNORE
     count = labels.numel() // _KEPT_SHARE if min_kept is None else min_kept
     least = -math.log(threshold)
     # Ignored pixels come last; where they are among the count, all others are kept.
@@ -81,7 +79,6 @@ def distillation_loss(
     labels: Tensor | None = None,
     *,
     direction: Direction = "teacher_student",
-    ignore: int = IGNORE,
 ) -> Tensor:
     """Mean over pixels of the Kullback-Leibler divergence between teacher and student.
 
@@ -91,10 +88,9 @@ def distillation_loss(
     Args:
         student_logits: (B, C, H, W) float.
         teacher_logits: (B, C, H, W) float; no gradient flows into it.
-        labels: (B, H, W) int64; pixels labelled ``ignore`` are left out. None leaves out none.
+        labels: (B, H, W) int64; pixels labelled 255 are left out. None leaves out none.
         direction: which of the two. The authors' code computes teacher_student; Eq. 4 of the
             paper writes KL(s || t).
-        ignore: label of pixels that are left out.
 
     Returns:
         () float, at least 0. Where every pixel is ignored: 0, with a gradient of 0.
@@ -122,7 +118,7 @@ def distillation_loss(
     if labels is None:
         return divergence.mean()
     _check_sizes(student_logits, labels)
-    is_valid = labels != ignore
+    is_valid = labels != IGNORE
     return divergence.masked_fill(~is_valid, 0).sum() / is_valid.sum().clamp(min=1)
 
 

@@ -40,15 +40,12 @@ class ScoreMeter:
     Args:
         class_count: C.
         device: where the counting is done.
-        ignore: label of pixels that are left out.
     """
 
-    def __init__(
-        self, class_count: int, device: torch.device | str = "cpu", ignore: int = IGNORE
-    ) -> None:
+    def __init__(self, class_count: int, device: torch.device | str = "cpu") -> None:
         self._class_count = class_count
         self._matrix = MulticlassConfusionMatrix(
-            class_count, ignore_index=ignore, validate_args=False
+            class_count, ignore_index=IGNORE, validate_args=False
         ).to(device)
 
     def update(self, predictions: Tensor, labels: Tensor) -> None:
@@ -56,7 +53,7 @@ class ScoreMeter:
 
         Args:
             predictions: (B, C, H, W) float logits, or (B, H, W) integer classes.
-            labels: (B, H, W) integer, classes or ``ignore``.
+            labels: (B, H, W) integer, classes or 255.
 
         Raises:
             SpecError: sizes that do not fit, another number of classes.

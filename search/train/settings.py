@@ -110,13 +110,5 @@ class TrainSettings(RunSettings):
 def load_train_settings(
     name_or_path: str | Path, overrides: Mapping[str, object] | None = None
 ) -> TrainSettings:
-    """The settings of a shipped preset or of a TOML file, with overrides.
-
-    Args:
-        name_or_path: ``"tiny"``, or a file.
-        overrides: dotted name -> value, ``{"schedule.epochs": 5}``.
-
-    Raises:
-        UnknownNameError, ImportFileError, SpecError: see ``setting_files.load_preset``.
-    """
+    """The settings of a preset or of a TOML file; see ``setting_files.load_preset``."""
     return load_preset(TrainSettings, "trainings", name_or_path, overrides)
