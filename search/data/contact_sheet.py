@@ -13,7 +13,6 @@ from latlut.search.data.classes import IGNORE, Classes
 from latlut.search.data.dataset import Split
 
 _COLUMNS = 2  # pairs of pictures in a row of a sheet
-_TILE_WIDTH = 384  # of one picture, in pixels; its height keeps the proportions
 _GAP = 4  # between pairs, in pixels
 
 
@@ -25,12 +24,15 @@ def painted_labels(label: Tensor | NDArray[np.uint8], classes: Classes) -> NDArr
     return picture
 
 
-def contact_sheet(split: Split, classes: Classes, indices: Sequence[int]) -> Image.Image:
+def contact_sheet(
+    split: Split, classes: Classes, indices: Sequence[int], tile_width: int = 384
+) -> Image.Image:
     """Images and, to the right of each, its labels.
 
     Args:
         split: where the examples come from. classes: what the labels mean.
         indices: which examples, from left to right and top to bottom.
+        tile_width: width in pixels of one image; its height keeps the proportions.
 
     Raises:
         DataError: files that cannot be used.
@@ -40,7 +42,7 @@ def contact_sheet(split: Split, classes: Classes, indices: Sequence[int]) -> Ima
         image, label = split[index]
         picture = Image.fromarray(np.ascontiguousarray(image.numpy().transpose(1, 2, 0)))
         painted = Image.fromarray(painted_labels(label, classes))
-        size = (_TILE_WIDTH, max(1, round(_TILE_WIDTH * picture.height / picture.width)))
+        size = (tile_width, max(1, round(tile_width * picture.height / picture.width)))
         tiles.append(
             (
                 picture.resize(size, Image.Resampling.BILINEAR),
@@ -51,12 +53,12 @@ def contact_sheet(split: Split, classes: Classes, indices: Sequence[int]) -> Ima
     rows = -(-len(tiles) // _COLUMNS)
     sheet = Image.new(
         "RGB",
-        (_COLUMNS * (2 * _TILE_WIDTH + _GAP) - _GAP, rows * (height + _GAP) - _GAP),
+        (_COLUMNS * (2 * tile_width + _GAP) - _GAP, rows * (height + _GAP) - _GAP),
         (255, 255, 255),
     )
     for number, (picture, painted) in enumerate(tiles):
-        left = number % _COLUMNS * (2 * _TILE_WIDTH + _GAP)
+        left = number % _COLUMNS * (2 * tile_width + _GAP)
         top = number // _COLUMNS * (height + _GAP)
         sheet.paste(picture, (left, top))
-        sheet.paste(painted, (left + _TILE_WIDTH, top))
+        sheet.paste(painted, (left + tile_width, top))
     return sheet
