@@ -28,8 +28,8 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
     Run it again to go on where it was stopped; delete the folder to start over.
     """
     from latlut.cli import main
+    from latlut.cli.residuals import plot, print_validation
     from latlut.cli.run_output import print_search, run_listener
-    from latlut.cli.validate import plot, print_validation
     from latlut.engines import engine_class
     from latlut.machine.provenance import collect_environment
     from latlut.machine.targets import cpu_target

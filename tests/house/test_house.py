@@ -10,6 +10,8 @@ import pytest
 import rooms
 from checkout import ROOT
 
+from latlut.cli import COMMANDS
+
 #: What a room may not reach, not even through others.
 NEVER_REACHES = {
     "table": {"engines", "measure"},
@@ -76,6 +78,17 @@ def test_commands_import_inside_their_bodies() -> None:
         and rooms.room_of(item.imported, "latlut") not in ("cli", "errors", "version")
     ]
     assert not wrong, "import inside the command's body:\n" + "\n".join(wrong)
+
+
+def test_no_command_imports_another() -> None:
+    """What two of them need is a function of the library, or in a file that is no command."""
+    commands = {command.home.partition(":")[0] for command in COMMANDS.values()}
+    wrong = [
+        str(item)
+        for item in rooms.library_imports()
+        if item.module in commands and item.imported in commands
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def imported_by(*arguments: str) -> set[str]:
