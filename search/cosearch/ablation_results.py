@@ -35,7 +35,7 @@ class SeedResult:
         strategy: its name. seed: of search and training.
         miou_percent, best_miou_percent: on the validation set, after the last epoch and the best.
         latency_ms: by the table. fps: 1000 / latency_ms.
-        macs, parameters, training_parameters: see ``network_cost``.
+        macs, parameters, training_parameters: see ``networks.cost``.
         target_ms: of the search; None for a network that has none, the teacher and the pruned one.
         branches: the scales at which they end, ``16+32``.
         training_s: seconds of the training, evaluations included.

@@ -16,7 +16,7 @@ entry's own error, independent of the others, with the error that all entries of
 
     half^2 = sum over entries of (coefficient * own error * latency)^2 + (shared error * gap)^2
 
-Symbols: L layers, E edges, K operators, V widths (see ``branch_walk`` and ``latency_terms``).
+Symbols: L layers, E edges, K operators, V widths (see ``walk`` and ``terms``).
 
 Source: FasterSeg, Sec. 3.2, Table 2 and footnote 1. The paper does not define its end points.
 """
