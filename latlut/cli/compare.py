@@ -73,6 +73,7 @@ def compare(
     """
     from latlut.search.networks.comparing import compare as compare_networks
     from latlut.search.networks.comparing import write_rows
+    from latlut.search.networks.cost import DEFINITION
     from latlut.search.networks.finding import QUICK, find_contenders
 
     asked = [name.strip() for item in names for name in item.split(",") if name.strip()]
@@ -97,7 +98,13 @@ def compare(
             rows, "Networks compared", f"{_sizes_text(sizes, input_size)}; {where}", out
         )
     if as_json:
-        _print_as_json(rows, bench)
+        print_json(
+            {
+                "definition": DEFINITION,
+                "measured_on": bench.where if bench else None,
+                "rows": [row.to_dict() for row in rows],
+            }
+        )
         return
     _print(rows, bench)
     for path in filter(None, (csv_path, out)):
@@ -238,18 +245,6 @@ def _published_on(rows: Sequence[ComparisonRow]) -> dict[str, list[str]]:
             if row.title not in titles:
                 titles.append(row.title)
     return found
-
-
-def _print_as_json(rows: Sequence[ComparisonRow], bench: _Bench | None) -> None:
-    from latlut.search.networks.cost import DEFINITION
-
-    print_json(
-        {
-            "definition": DEFINITION,
-            "measured_on": bench.where if bench else None,
-            "rows": [row.to_dict() for row in rows],
-        }
-    )
 
 
 def _size(size: tuple[int, int]) -> str:

@@ -8,7 +8,7 @@ import torch
 
 from latlut.search.cosearch.records import EpochRecord
 from latlut.search.cosearch.state import SearchState
-from latlut.search.runs.tensorboard import RunLog
+from latlut.search.runs.listening import RunLog
 from latlut.search.supernet.relaxed import RelaxedArchitecture
 
 if TYPE_CHECKING:

@@ -1,14 +1,12 @@
-"""What is told of a run while it goes."""
+"""What is told of a run while it goes: to a listener, and to TensorBoard."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from latlut.search.runs.tensorboard import RunLog
 
 
 def _ignored(*_: object) -> None:
@@ -36,6 +34,25 @@ class RunListener:
     epoch: Callable[[Any], None] = _ignored
     ended: Callable[[], None] = _ignored
     searched: Callable[[Any], None] = _ignored
+
+
+class RunLog:
+    """Writes event files into a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder))
+
+    def close(self) -> None:
+        """Write what is buffered."""
+        self._writer.close()
+
+    def add(self, group: str, values: Mapping[str, object], number: int) -> None:
+        """Those of the values that are floats, as ``group/name``, of a step or an epoch."""
+        for name, value in values.items():
+            if isinstance(value, float):
+                self._writer.add_scalar(f"{group}/{name}", value, number)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from latlut.search.data.augment import denormalised, whole
 from latlut.search.data.contact_sheet import painted_labels
-from latlut.search.runs.tensorboard import RunLog
+from latlut.search.runs.listening import RunLog
 from latlut.search.train.evaluating import full_logits
 from latlut.search.train.records import TrainEpoch
 from latlut.search.train.state import TrainingState

@@ -25,11 +25,11 @@ from latlut.search.networks.network import SegmentationNetwork, TrainOutputs, tr
 from latlut.search.runs.checkpoints import CheckpointError, load_checkpoint
 from latlut.search.runs.setting_files import preset_names, validated
 from latlut.search.runs.step import DivergedError
-from latlut.search.train.averaging import MovingAverage
 from latlut.search.train.losses import distillation_loss, ohem_loss, training_loss
 from latlut.search.train.records import TrainEpoch, best_epoch
 from latlut.search.train.run import load_teacher
 from latlut.search.train.settings import LossSettings, TrainSettings, load_train_settings
+from latlut.search.train.state import MovingAverage
 from latlut.search.train.training import Training
 from latlut.spaces import Architecture, Branch, Cell
 
