@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from latlut.errors import ImportFileError, LatlutError
 from latlut.files import written_whole
 from latlut.search.data.classes import Classes
+from latlut.search.networks.baselines import build_baseline
 from latlut.search.networks.network import SegmentationNetwork
 from latlut.search.runs.checkpoints import CheckpointError
 from latlut.spaces import Architecture
@@ -208,8 +209,6 @@ def check_same_classes(facts: ModelFacts, classes: Classes, what: str) -> None:
 
 def _network(facts: ModelFacts, state: Mapping[str, Tensor]) -> nn.Module:
     if isinstance(facts.architecture, str):
-        from latlut.search.networks.baselines import build_baseline
-
         return build_baseline(facts.architecture, facts.num_classes)
     has_auxiliary = any(name.startswith("auxiliary_heads.") for name in state)
     return SegmentationNetwork(facts.architecture, has_auxiliary=has_auxiliary)
