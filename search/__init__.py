@@ -1,8 +1,8 @@
 """FasterSeg: supernet, search against a latency table, derivation.
 
-Reading order: ``relaxed`` (alpha, beta, gamma), ``supernet``, ``latency`` (the decoupled penalty),
-``search_problem`` and ``searching`` (the loop), ``derive`` and ``fitting``. The names below are
-imported when they are first used.
+Reading order: ``supernet.relaxed`` (alpha, beta, gamma), ``supernet.supernet``,
+``penalty.decoupled``, ``cosearch.problem``, ``cosearch.search`` (the loop), ``cosearch.run``,
+``derive.derive``, ``derive.fitting``. The names below are imported when they are first used.
 """
 
 from __future__ import annotations

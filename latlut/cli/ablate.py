@@ -3,46 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from latlut.cli.choices import SizeType
-from latlut.cli.output import json_option, print_json, print_table, quiet_option, remark
-from latlut.cli.run_options import SettingType, overrides_of, set_threads
+from latlut.cli.options import (
+    NumbersType,
+    accelerator_option,
+    folder_option,
+    input_option,
+    overrides_of,
+    set_threads,
+    setting_option,
+    table_option,
+    threads_option,
+)
+from latlut.cli.output import json_option, print_json, print_table, quiet_option
+from latlut.cli.run_output import run_listener
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
-    from latlut.search.cosearch.ablation import AblationPlan
-    from latlut.search.cosearch.ablation_results import AblationResult, Difference, SeedResult
-    from latlut.search.cosearch.settings import SearchSettings
-    from latlut.search.train.settings import TrainSettings
-    from latlut.spaces import Architecture
+    from latlut.search.cosearch.ablation_results import AblationResult, Difference
     from latlut.table.table import LatencyTable
 
 
-class SeedsType(click.ParamType[tuple[int, ...]]):
-    """Seeds, separated by commas."""
-
-    name = "SEEDS"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
-        """The seeds, without repetition."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            seeds = tuple(dict.fromkeys(int(part) for part in str(value).split(",")))
-        except ValueError:
-            seeds = ()
-        if not seeds or min(seeds) < 0:
-            self.fail(f"{value!r} names no seeds: 0,1,2", param, ctx)
-        return seeds
-
-
 @click.command()
-@click.option("--table", "table_name", required=True, metavar="NAME|FILE", help="Latency table.")
+@table_option()
 @click.option("--data", metavar="NAME|PATH", help="Data set [the presets'; street-scenes].")
 @click.option(
     "--search-preset", default="tiny", show_default=True, metavar="NAME|FILE",
@@ -53,15 +40,12 @@ class SeedsType(click.ParamType[tuple[int, ...]]):
     help="As --preset of latlut train.",
 )  # fmt: skip
 @click.option(
-    "--seeds", type=SeedsType(), default="0,1,2", show_default=True,
+    "--seeds", type=NumbersType("SEEDS", "seeds: 0,1,2", lambda seed: seed >= 0),
+    default="0,1,2", show_default=True,
     help="Each is a whole ablation; the more, the more certain.",
 )  # fmt: skip
-@click.option(
-    "--run", "folder", type=click.Path(path_type=Path, file_okay=False),
-    default=Path("runs/ablation"), show_default=True,
-    help="The run's folder; the same command goes on with a run that was stopped.",
-)  # fmt: skip
-@click.option("--input", "input_size", type=SizeType(), help="As of latlut search.")
+@folder_option("runs/ablation")
+@input_option("As of latlut search.")
 @click.option(
     "--target-ms", type=float,
     help="Latency of all students, by the table [the mean of random networks].",
@@ -70,16 +54,10 @@ class SeedsType(click.ParamType[tuple[int, ...]]):
     "--fixed-width", type=click.IntRange(1, 12), metavar="TWELFTHS",
     help="Of the searches of fixed width [8 where it is searched, as in the paper].",
 )  # fmt: skip
-@click.option("--accelerator", default="auto", show_default=True, help="auto, cpu or gpu.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads on the CPU.")
-@click.option(
-    "--search-set", type=SettingType(), multiple=True,
-    help="Any other setting of the searches, search.epochs=5; may be repeated.",
-)  # fmt: skip
-@click.option(
-    "--train-set", type=SettingType(), multiple=True,
-    help="Any other setting of the trainings, schedule.epochs=5; may be repeated.",
-)  # fmt: skip
+@accelerator_option
+@threads_option()
+@setting_option("search.epochs=5", "--search-set", " of the searches")
+@setting_option("schedule.epochs=5", "--train-set", " of the trainings")
 @quiet_option
 @json_option
 def ablate(
@@ -106,11 +84,9 @@ def ablate(
             "latlut ablate is one process, and torchrun started this one: give each device seeds "
             "of its own, in the same --run folder, and collect them with a last call"
         )
-    from latlut.search.cosearch.ablation import ablation_settings, plan_ablation
-    from latlut.search.cosearch.ablation_results import AblationResult, write_results
+    from latlut.engines import run_environment
+    from latlut.search.cosearch.ablation_run import run_ablation
     from latlut.search.cosearch.settings import load_settings
-    from latlut.search.runs.folder import begin_run
-    from latlut.search.train.data import checked_data
     from latlut.search.train.settings import load_train_settings
     from latlut.table.table import LatencyTable
 
@@ -123,119 +99,16 @@ def ablate(
     training = load_train_settings(train_preset, overrides_of({"data.name": data}, train_set))
     set_threads(threads)
     with LatencyTable.open(table_name) as table:
-        plan = plan_ablation(table, searching, fixed_width)
-        checked_data(training.data)  # refused before hours of searching
-        settings = ablation_settings(searching, training, plan.fixed_width)
-        goes_on = begin_run(folder, settings, _facts(plan, table), _remarks())
-        remark(_headline(plan, table, seeds, goes_on, folder), quiet)
-        work = _Work(plan, table, training, folder, accelerator, quiet)
-        by_seed = [result for seed in seeds for result in work.results(seed)]
-        found = AblationResult(plan, _by_strategy(by_seed))
-        write_results(folder, found)
+        found = run_ablation(
+            table, searching, training, folder, tuple(dict.fromkeys(seeds)), fixed_width,
+            listener=run_listener(quiet), environment=run_environment,
+            accelerator=accelerator,
+        )  # fmt: skip
         _draw(found, table, folder / "ablation.png")
-        if as_json:
-            print_json(found.to_dict())
-        else:
-            report(found, folder)
-
-
-class _Work(NamedTuple):
-    """What all seeds have in common, and doing them."""
-
-    plan: AblationPlan
-    table: LatencyTable
-    training: TrainSettings
-    folder: Path
-    accelerator: str
-    is_quiet: bool
-
-    def results(self, seed: int) -> Iterator[SeedResult]:
-        """The results of a seed, each when its training is done; what is finished is read."""
-        from latlut.search.cosearch.ablation import STRATEGIES, TEACHER
-        from latlut.search.cosearch.ablation_results import seed_result
-
-        here = self.folder / f"seed-{seed}"
-        for search in self.plan.searches:
-            self._search(search.seeded(seed), here / f"search-{search.name}")
-        settings = self.training.model_copy(update={"seed": seed})
-        for strategy in STRATEGIES:
-            network = self.plan.network(strategy, here / f"search-{strategy.search}")
-            trained = here / strategy.name
-            teacher = here / TEACHER.name if strategy.is_taught else None
-            remark(f"seed {seed}: {strategy.title}, in {trained}", self.is_quiet)
-            self._train(network, teacher, settings, trained)
-            yield seed_result(strategy, seed, network, trained, self.plan, self.table)
-
-    def _search(self, settings: SearchSettings, folder: Path) -> None:
-        from latlut.cli.search import run_search
-        from latlut.search.cosearch.folder import RunFolder
-
-        if RunFolder(folder).is_finished(settings):
-            remark(f"{folder} is finished", self.is_quiet)
-            return
-        run_search(self.table, settings, folder, self.is_quiet, self.accelerator)
-
-    def _train(
-        self, network: Architecture, teacher: Path | None, settings: TrainSettings, folder: Path
-    ) -> None:
-        from latlut.cli.train import Plan, run_training
-        from latlut.search.train.folder import is_trained
-
-        if is_trained(folder, settings, network, teacher):
-            remark(f"{folder} is finished", self.is_quiet)
-            return
-        plan = Plan(network, teacher)
-        run_training(plan, settings, folder, self.is_quiet, self.accelerator)
-
-
-def _facts(plan: AblationPlan, table: LatencyTable) -> dict[str, Any]:
-    """What must be the same when the run goes on, besides its settings."""
-    return {
-        "table": str(table.path),
-        "table_identity": table.identity.to_dict(),
-        "input_size": list(plan.input_size),
-        "batch": plan.batch,
-        "space": dict(plan.space),
-        "target_ms": plan.target_ms,
-        "targets_ms": {search.name: search.target_ms for search in plan.searches},
-    }
-
-
-def _remarks() -> dict[str, Any]:
-    from latlut.engines import engine_packages
-    from latlut.machine.provenance import collect_environment
-    from latlut.timestamps import now_text
-    from latlut.version import __version__
-
-    return {
-        "started_at": now_text(),
-        "latlut_version": __version__,
-        "environment": dict(collect_environment(engine_packages())),
-    }
-
-
-def _headline(
-    plan: AblationPlan, table: LatencyTable, seeds: tuple[int, ...], goes_on: bool, folder: Path
-) -> str:
-    searches = "\n".join(
-        f"  {search.name}: {search.target_ms:.4g} ms"
-        + (f" instead of {plan.target_ms:.4g} ms" if search.is_moved else "")
-        + f", of {search.reachable_ms[0]:.4g} to {search.reachable_ms[1]:.4g} ms"
-        for search in plan.searches
-    )
-    return (
-        f"{'going on with' if goes_on else 'an ablation into'} {folder}: three searches and six "
-        f"trainings for each of {len(seeds)} seed(s)\n"
-        f"fixed width {plan.fixed_width} of 12; targets by {table.path} at "
-        f"{plan.input_size[0]}x{plan.input_size[1]}:\n{searches}"
-    )
-
-
-def _by_strategy(results: list[SeedResult]) -> tuple[SeedResult, ...]:
-    from latlut.search.cosearch.ablation import STRATEGIES
-
-    names = [strategy.name for strategy in STRATEGIES]
-    return tuple(sorted(results, key=lambda item: (names.index(item.strategy), item.seed)))
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        _report(found, folder)
 
 
 def _draw(found: AblationResult, table: LatencyTable, path: Path) -> None:
@@ -247,7 +120,7 @@ def _draw(found: AblationResult, table: LatencyTable, path: Path) -> None:
     plot_ablation(found, "Ablation", subtitle, path)
 
 
-def report(found: AblationResult, folder: Path) -> None:
+def _report(found: AblationResult, folder: Path) -> None:
     """Print the rows, the differences and where it all is."""
     from latlut.search.cosearch.ablation import STRATEGIES
     from latlut.search.networks.cost import DEFINITION

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latlut.cli.choices import SizeType
+from latlut.cli.options import NumbersType, input_option
 from latlut.cli.output import json_option, print_json, print_table
 from latlut.errors import LatlutError
 
@@ -16,21 +16,6 @@ if TYPE_CHECKING:
     from latlut.spaces import Architecture
 
 _FILE = click.Path(path_type=Path)
-
-
-class ScalesType(click.ParamType[tuple[int, ...]]):
-    """Scales of branches: 16,32."""
-
-    name = "SCALES"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
-        """The scales in increasing order."""
-        if isinstance(value, tuple):
-            return value
-        parts = [part.strip() for part in str(value).split(",")]
-        if not parts or any(part not in ("8", "16", "32") for part in parts):
-            self.fail(f"{value!r} names no branches: two of 8, 16, 32, such as 16,32", param, ctx)
-        return tuple(sorted(int(part) for part in parts))
 
 
 @click.group()
@@ -43,13 +28,8 @@ def arch() -> None:
 @click.option(
     "--out", type=_FILE, metavar="FILE", help="Draw the network into a .png, .svg or .pdf."
 )
-@click.option(
-    "--input",
-    "input_size",
-    type=SizeType(),
-    default="1024x2048",
-    show_default=True,
-    help="Image size that multiply-accumulates are counted at.",
+@input_option(
+    "Image size that multiply-accumulates are counted at.", default="1024x2048", show_default=True
 )
 @json_option
 def show(name: str, out: Path | None, input_size: tuple[int, int], as_json: bool) -> None:
@@ -62,7 +42,7 @@ def show(name: str, out: Path | None, input_size: tuple[int, int], as_json: bool
     latlut arch show fasterseg-student
     latlut arch show found.json --out found.png
     """
-    from latlut.cli.estimate import find_architecture
+    from latlut.spaces.shipped import find_architecture
 
     architecture = find_architecture(name)
     rows = _rows(architecture, input_size)
@@ -104,15 +84,15 @@ def show(name: str, out: Path | None, input_size: tuple[int, int], as_json: bool
 @click.argument("file", type=_FILE)
 @click.option("--out", "-o", type=_FILE, required=True, help="JSON file to write.")
 @click.option(
-    "--decoding",
-    type=click.Choice(["released", "corrected", "path"]),
-    default="released",
+    "--decoding", type=click.Choice(["released", "corrected", "path"]), default="released",
     show_default=True,
     help="How positions are read: as the authors' code does, or by latlut's own rules.",
-)
+)  # fmt: skip
 @click.option(
     "--branches",
-    type=ScalesType(),
+    type=NumbersType(
+        "SCALES", "branches: two of 8, 16, 32, such as 16,32", lambda scale: scale in (8, 16, 32)
+    ),
     help="Scales of the branches, such as 16,32; by the file's scores if not given.",
 )
 @json_option
@@ -131,6 +111,7 @@ def import_(
 
     if out.suffix.lower() != ".json":
         raise LatlutError(f"{out}: an architecture is written as .json, such as {file.stem}.json")
+    branches = tuple(sorted(branches)) if branches else None
     found = read_published(file, decoding, branches)  # type: ignore[arg-type]  # a Choice
     found.architecture.save(out)
     if as_json:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latlut.cli.choices import FractionType, SizeType, device_options
+from latlut.cli.choices import FractionType, device_options
+from latlut.cli.options import batch_option, classes_option, input_option, passes_option
 from latlut.cli.output import (
     interval_text,
     json_option,
@@ -28,35 +29,24 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("target", metavar="FILE.onnx|ARCH|RUN|BASELINE")
 @device_options
-@click.option("--input", "input_size", type=SizeType(),
-              help="Image size [the file's or the run's own, 1024x2048].")  # fmt: skip
-@click.option("--batch", type=click.IntRange(1, 4096), help="Images per inference [1].")
+@input_option("Image size [the file's or the run's own, 1024x2048].")
+@batch_option("Images per inference [1].")
 @click.option("--no-upsample", is_flag=True, help="Without enlarging the logits to the image.")
 @click.option("--argmax", "has_argmax", is_flag=True, help="With taking the best class.")
-@click.option("--classes", "num_classes", type=click.IntRange(1, 65536),
-              help="Classes of a network that is not trained [its own, 19].")  # fmt: skip
+@classes_option
 @click.option(
-    "--protocol",
-    type=click.Choice(["latlut", "paper"]),
-    default="latlut",
-    show_default=True,
+    "--protocol", type=click.Choice(["latlut", "paper"]), default="latlut", show_default=True,
     help="paper: also the mean of six seconds after a warm-up, batch 1.",
-)
-@click.option("--passes", type=click.IntRange(1, 100), default=5, show_default=True,
-              help="Passes with fresh sessions; one leaves the interval unknown.")  # fmt: skip
+)  # fmt: skip
+@passes_option("Passes with fresh sessions; one leaves the interval unknown.")
 @click.option(
-    "--statistic",
-    default="p10",
-    show_default=True,
+    "--statistic", default="p10", show_default=True,
     help="What a reading is of its samples: min, p10, p25 or median.",
-)
+)  # fmt: skip
 @click.option(
-    "--ci",
-    type=FractionType(),
-    default=0.01,
-    show_default=True,
+    "--ci", type=FractionType(), default=0.01, show_default=True,
     help="Half-width of the interval within a pass that ends sampling early.",
-)
+)  # fmt: skip
 @click.option("--unchecked", is_flag=True, help="Do not compare the output before timing.")
 @quiet_option
 @json_option
@@ -125,9 +115,9 @@ def find_workload(
         LatlutError: no such network or file, sizes that do not fit, or parts asked of an ONNX file
             that are in it or not.
     """
-    from latlut.cli.networks import DEFAULT_SIZE, find_network
     from latlut.operators.onnx_files import read_onnx
-    from latlut.operators.workloads import Workload
+    from latlut.search.networks.deployable import DEFAULT_SIZE
+    from latlut.search.networks.finding import find_network
 
     if Path(target).suffix.lower() == ".onnx":
         if has_argmax or not has_upsample or num_classes is not None:
@@ -138,13 +128,7 @@ def find_workload(
         return read_onnx(target, input_size, batch)
     network = find_network(target, num_classes)
     size = input_size or network.input_size or DEFAULT_SIZE
-    name = f"{network.name} at {size[0]}x{size[1]}"
-    architecture = network.architecture
-    if network.kind == "architecture" and architecture is not None and not has_argmax:
-        nodes = architecture.nodes(size, batch or 1)  # its exported graph is kept in the cache
-        return Workload.from_nodes(nodes if has_upsample else nodes[:-1], name)
-    module = network.module(size, has_upsample, has_argmax)
-    return Workload.from_module(module, [(batch or 1, 3, *size)], name)
+    return network.workload(size, batch or 1, has_upsample, has_argmax)
 
 
 def print_result(found: BenchResult) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from latlut.cli.choices import SizeType, device_options, is_left_open
+from latlut.cli.choices import device_options, is_left_open
+from latlut.cli.options import input_option, passes_option
 from latlut.cli.output import (
     json_option,
     print_json,
@@ -31,42 +32,20 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.command()
 @click.option(
-    "--networks",
-    "names",
-    multiple=True,
-    metavar="A,B,...",
+    "--networks", "names", multiple=True, metavar="A,B,...",
     help="Names, or files: an architecture's .json, an .onnx, a training's folder; `all`, `quick`. "
     "All if not given, the quick ones where they are measured.",
-)
+)  # fmt: skip
 @click.option(
-    "--at",
-    "sizes",
-    type=click.Choice(["paper", "common", "both"]),
-    default="common",
-    show_default=True,
-    help="Image sizes: each network's own paper's, one for all, or both.",
-)
+    "--at", "sizes", type=click.Choice(["paper", "common", "both"]), default="common",
+    show_default=True, help="Image sizes: each network's own paper's, one for all, or both.",
+)  # fmt: skip
+@input_option("The image size for all.", default="512x1024", show_default=True)
 @click.option(
-    "--input",
-    "input_size",
-    type=SizeType(),
-    default="512x1024",
-    show_default=True,
-    help="The image size for all.",
-)
-@click.option(
-    "--measure",
-    "is_measured",
-    is_flag=True,
+    "--measure", "is_measured", is_flag=True,
     help="Measure latencies; naming an engine, --cpu or --gpu means it too.",
-)
-@click.option(
-    "--passes",
-    type=click.IntRange(1, 100),
-    default=5,
-    show_default=True,
-    help="Fresh sessions per network; the interval comes from the spread between them.",
-)
+)  # fmt: skip
+@passes_option("Fresh sessions per network; the interval comes from the spread between them.")
 @device_options
 @click.option("--csv", "csv_path", type=_FILE, metavar="FILE", help="Write the rows as CSV.")
 @click.option(
@@ -95,6 +74,7 @@ def compare(
     """
     from latlut.search.networks.comparing import compare as compare_networks
     from latlut.search.networks.comparing import write_rows
+    from latlut.search.networks.cost import DEFINITION
     from latlut.search.networks.finding import QUICK, find_contenders
 
     asked = [name.strip() for item in names for name in item.split(",") if name.strip()]
@@ -121,7 +101,13 @@ def compare(
             rows, "Networks compared", f"{_sizes_text(sizes, input_size)}; {where}", out
         )
     if as_json:
-        _print_as_json(rows, bench)
+        print_json(
+            {
+                "definition": DEFINITION,
+                "measured_on": bench.where if bench else None,
+                "rows": [row.to_dict() for row in rows],
+            }
+        )
         return
     _print(rows, bench)
     for path in filter(None, (csv_path, out)):
@@ -136,6 +122,7 @@ class _Bench:
 
         self.engine = choose_engine(choice)[1]
         self.passes, self.is_quiet = passes, is_quiet
+        self.results: list[BenchResult] = []
 
     @property
     def where(self) -> str:
@@ -165,7 +152,8 @@ class _Bench:
                 settings = BenchSettings(self.passes, timing, is_checked=is_checked)
                 results = bench_workloads(self.engine, part, settings, listener=listener)
                 found |= {result.name: result for result in results}
-        return [found[item.name] for item in workloads]
+        self.results = [found[item.name] for item in workloads]
+        return self.results
 
 
 def _is_continuous(workload: Workload) -> bool:
@@ -221,15 +209,15 @@ def _print(rows: Sequence[ComparisonRow], bench: _Bench | None) -> None:
     for device, titles in _published_on(rows).items():
         click.echo(f"  FPS, {device}: {', '.join(titles)}")
     click.echo(f"* the size that its paper uses; {DEFINITION}")
-    _print_clock(rows, bench)
+    _print_clock(bench)
 
 
-def _print_clock(rows: Sequence[ComparisonRow], bench: _Bench | None) -> None:
+def _print_clock(bench: _Bench | None) -> None:
     """What was measured on what, and what was inside the clock."""
     if bench is None:
         click.echo("nothing was measured: --measure does")
         return
-    results = [row.latency for row in rows if row.latency]
+    results = bench.results
     click.echo(f"measured by {bench.where}; {bench.passes} passes, {results[0].statistic} of runs")
     outside = "copies, reading and normalising images"
     notes: dict[str, list[str]] = {}
@@ -264,24 +252,12 @@ def _published_on(rows: Sequence[ComparisonRow]) -> dict[str, list[str]]:
     return found
 
 
-def _print_as_json(rows: Sequence[ComparisonRow], bench: _Bench | None) -> None:
-    from latlut.search.networks.cost import DEFINITION
-
-    print_json(
-        {
-            "definition": DEFINITION,
-            "measured_on": bench.where if bench else None,
-            "rows": [row.to_dict() for row in rows],
-        }
-    )
-
-
 def _size(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
 def _latency(row: ComparisonRow) -> str | None:
-    found: Any = row.latency
+    found = row.latency
     if found is None:
         return None
     half = 50 * (found.ci_high_ms - found.ci_low_ms) / found.latency_ms

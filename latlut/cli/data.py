@@ -32,11 +32,9 @@ def data() -> None:
     "--workers", type=click.IntRange(1), default=2, show_default=True, help="Threads that read."
 )
 @click.option(
-    "--sample",
-    type=click.Path(dir_okay=False, writable=True),
-    metavar="FILE.png",
+    "--sample", type=click.Path(dir_okay=False, writable=True), metavar="FILE.png",
     help="Write a sheet of training images beside their labels.",
-)
+)  # fmt: skip
 @json_option
 @quiet_option
 @click.pass_context

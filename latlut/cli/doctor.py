@@ -24,15 +24,14 @@ def doctor(as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from latlut.engines import engine_packages
+    from latlut.engines import run_environment
     from latlut.engines.selftest import never_run, try_engines
     from latlut.machine.gpu_state import advice, state_of
     from latlut.machine.gpus import detect_gpus, gpu_absence_reason
-    from latlut.machine.provenance import collect_environment
     from latlut.machine.targets import cpu_target
     from latlut.operators.graph_cache import GraphCache
 
-    facts = collect_environment(engine_packages())
+    facts = run_environment()
     results = try_engines()
     cpu = cpu_target()
     gpus = [(gpu, state_of(gpu.uuid)) for gpu in detect_gpus()]

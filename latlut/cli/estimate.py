@@ -2,65 +2,39 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from latlut.cli.choices import SizeType
+from latlut.cli.options import batch_option, input_option, table_option
 from latlut.cli.output import interval_text, json_option, print_json, print_table
-from latlut.errors import LatlutError, UnknownNameError
+from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
     from latlut.pricing.estimator import Estimate
-    from latlut.spaces import Architecture
     from latlut.table.table import LatencyTable
 
 
 @click.command()
+@table_option("Table that prices the network.")
 @click.option(
-    "--table",
-    "table_name",
-    required=True,
-    metavar="NAME|FILE",
-    help="Table that prices the network.",
-)
-@click.option(
-    "--arch",
-    "arch_name",
-    metavar="NAME|FILE",
+    "--arch", "arch_name", metavar="NAME|FILE",
     help="Architecture: a JSON file, or a shipped one such as fasterseg-student.",
-)
+)  # fmt: skip
 @click.option(
-    "--op",
-    "ops",
-    multiple=True,
-    metavar="SPEC",
+    "--op", "ops", multiple=True, metavar="SPEC",
     help="Price op specs instead of a network; may be repeated.",
-)
+)  # fmt: skip
+@input_option("Image size [the table's own; 1024x2048 where it has none].")
+@batch_option("Images per inference [the table's own; 1].")
 @click.option(
-    "--input",
-    "input_size",
-    type=SizeType(),
-    help="Image size [the table's own; 1024x2048 where it has none].",
-)
-@click.option(
-    "--batch",
-    type=click.IntRange(1, 4096),
-    help="Images per inference [the table's own; 1].",
-)
-@click.option(
-    "--plain",
-    "is_plain",
-    is_flag=True,
+    "--plain", "is_plain", is_flag=True,
     help="The plain sum of the entries, whatever calibration the table has.",
-)
+)  # fmt: skip
 @click.option(
-    "--layers",
-    "has_layers",
-    is_flag=True,
+    "--layers", "has_layers", is_flag=True,
     help="Also run the network on the table's engine and show it layer by layer.",
-)
+)  # fmt: skip
 @json_option
 def estimate(
     table_name: str, arch_name: str | None, ops: tuple[str, ...],
@@ -80,6 +54,7 @@ def estimate(
     """
     from latlut.opspec import OpSpec
     from latlut.pricing.estimator import estimate as price
+    from latlut.spaces.shipped import find_architecture
     from latlut.table.table import LatencyTable
 
     if bool(arch_name) == bool(ops):
@@ -126,27 +101,6 @@ def _size_and_batch(
     except TableError:  # swept from single op specs, or imported
         return input_size or (1024, 2048), batch or 1
     return input_size or own.input_size, batch or (1 if input_size else own.batch)
-
-
-def find_architecture(name: str) -> Architecture:
-    """The architecture of a shipped name or a JSON file.
-
-    Raises:
-        UnknownNameError: neither is there; names the shipped ones.
-    """
-    from latlut.errors import did_you_mean
-    from latlut.resources import profiles_dir
-    from latlut.spaces import Architecture
-
-    folder = profiles_dir() / "architectures"
-    shipped = {path.stem: path for path in folder.glob("*.json")}
-    if name in shipped:
-        return Architecture.load(shipped[name])
-    if not Path(name).exists():
-        raise UnknownNameError(
-            f"no architecture file {name!r}; {did_you_mean(name, list(shipped))}"
-        )
-    return Architecture.load(name)
 
 
 def _print(found: Estimate, path: str) -> None:

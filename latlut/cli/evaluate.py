@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from latlut.cli.inference_options import compute_options, view_options
+from latlut.cli.options import compute_options, set_threads, view_options
 from latlut.cli.output import json_option, print_json, print_table, quiet_option, remark
-from latlut.cli.run_options import set_threads
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
@@ -37,8 +36,10 @@ if TYPE_CHECKING:
     "--label-ids", type=click.Path(path_type=Path, file_okay=False),
     help="Write predictions as Cityscapes' label ids into this folder, for its server.",
 )  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Processes that load images.")  # fmt: skip
+@click.option(
+    "--workers", type=click.IntRange(min=0), default=0, show_default=True,
+    help="Processes that load images.",
+)  # fmt: skip
 @compute_options
 @quiet_option
 @json_option
@@ -62,10 +63,9 @@ def evaluate(
     import time
 
     from latlut.search.deploy.predicting import check_label_ids
-    from latlut.search.networks.model_files import load_model
+    from latlut.search.networks.model_files import check_same_classes, load_model
     from latlut.search.runs.processes import launched
     from latlut.search.train.evaluating import evaluate as score_of
-    from latlut.search.train.teachers import check_same_classes
 
     network, facts = load_model(run)
     if label_ids is not None:
@@ -82,7 +82,7 @@ def evaluate(
     fabric = launched(accelerator, 1, precision)
     fabric.to_device(network)
     scale = facts.image_scale if image_scale is None else image_scale
-    listener = _Writer(part, facts.classes, predictions, label_ids).listener()
+    listener = _writer(part, facts.classes, predictions, label_ids)
     started = time.monotonic()
     score = score_of(
         network, part, data.classes, fabric=fabric, image_scale=scale, window=window,
@@ -147,35 +147,29 @@ def _data(run: Path, name: str | None) -> SegmentationData:
     return open_data(name)
 
 
-class _Writer:
-    """Writes predictions of a split into folders."""
+def _writer(
+    split: Split, classes: Classes, colours: Path | None, label_ids: Path | None
+) -> PredictionListener | None:
+    """What writes an image's prediction into folders; None where there is nowhere to write."""
+    from latlut.search.deploy.predicting import drawn, prediction_names
 
-    def __init__(
-        self, split: Split, classes: Classes, colours: Path | None, label_ids: Path | None
-    ) -> None:
-        self._classes = classes
-        self._folders = {"colour": colours, "label-ids": label_ids}
-        self._split = split
+    places: list[tuple[Literal["colour", "label-ids"], Path | None, str]] = [
+        ("colour", colours, ""), ("label-ids", label_ids, "_pred_labelIds")
+    ]  # fmt: skip
+    if not (colours or label_ids):
+        return None
+    names = prediction_names(split)
 
-    def listener(self) -> PredictionListener | None:
-        """What writes an image's prediction; None where there is nowhere to write."""
-        from latlut.search.deploy.predicting import drawn, prediction_names
+    def write(number: int, predicted: Tensor) -> None:
+        labels = predicted.byte().cpu().numpy()
+        for form, folder, ending in places:
+            if folder is None:
+                continue
+            path = folder / f"{names[number]}{ending}.png"
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                drawn(labels, classes, form).save(path)
+            except OSError as error:
+                raise LatlutError(f"cannot write {path}: {error}") from error
 
-        if not any(self._folders.values()):
-            return None
-        names = prediction_names(self._split)
-        ending = {"colour": "", "label-ids": "_pred_labelIds"}
-
-        def write(number: int, predicted: Tensor) -> None:
-            labels = predicted.byte().cpu().numpy()
-            for form, folder in self._folders.items():
-                if folder is None:
-                    continue
-                path = folder / f"{names[number]}{ending[form]}.png"
-                try:
-                    folder.mkdir(parents=True, exist_ok=True)
-                    drawn(labels, self._classes, form).save(path)  # type: ignore[arg-type]
-                except OSError as error:
-                    raise LatlutError(f"cannot write {path}: {error}") from error
-
-        return write
+    return write

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latlut.cli.choices import FractionType, SizeType
+from latlut.cli.choices import FractionType
+from latlut.cli.options import batch_option, classes_option, input_option
 from latlut.cli.output import json_option, print_json, quiet_option, remark
 from latlut.errors import LatlutError
 
@@ -26,42 +27,28 @@ PLAN_ENDINGS = (".plan", ".engine")
     help="File to write; its ending goes with the format.",
 )  # fmt: skip
 @click.option(
-    "--format",
-    "file_format",
+    "--format", "file_format", default="onnx", show_default=True,
     type=click.Choice(["onnx", "openvino", "torchscript", "exported-program", "tensorrt"]),
-    default="onnx",
-    show_default=True,
     help="Of the file; tensorrt needs TensorRT and the GPU that the plan is for.",
-)
-@click.option("--input", "input_size", type=SizeType(), help="Image size [a run's own, 1024x2048].")
-@click.option("--batch", type=click.IntRange(1, 4096), default=1, show_default=True,
-              help="Images per inference.")  # fmt: skip
+)  # fmt: skip
+@input_option("Image size [a run's own, 1024x2048].")
+@batch_option("Images per inference.", default=1, show_default=True)
 @click.option("--dynamic-batch", is_flag=True, help="Leave the number of images open.")
 @click.option("--opset", type=int, default=17, show_default=True, help="Of ONNX, 11 to 20.")
 @click.option(
-    "--upsample/--no-upsample",
-    "has_upsample",
-    default=True,
-    show_default=True,
+    "--upsample/--no-upsample", "has_upsample", default=True, show_default=True,
     help="Whether the output has the image's size.",
-)
+)  # fmt: skip
 @click.option("--argmax", "has_argmax", is_flag=True, help="Give the best class, not the logits.")
-@click.option("--classes", "num_classes", type=click.IntRange(1, 65536),
-              help="Classes of a network that is not trained [its own, 19].")  # fmt: skip
+@classes_option
 @click.option(
-    "--tolerance",
-    type=FractionType(),
-    default=1e-3,
-    show_default=True,
+    "--tolerance", type=FractionType(), default=1e-3, show_default=True,
     help="Largest difference from PyTorch that passes, of the largest logit.",
-)
+)  # fmt: skip
 @click.option(
-    "--equal-share",
-    type=FractionType(),
-    default=0.999,
-    show_default=True,
+    "--equal-share", type=FractionType(), default=0.999, show_default=True,
     help="Smallest share of pixels with PyTorch's class that passes, with --argmax.",
-)
+)  # fmt: skip
 @click.option("--engine", type=click.Choice(["tensorrt", "tensorrt-rtx"]), default="tensorrt",
               show_default=True, help="Builder of a tensorrt plan.")  # fmt: skip
 @click.option("--gpu", metavar="NAME", help="GPU that a tensorrt plan is for [the first].")
@@ -86,9 +73,10 @@ def export(
     latlut export fasterseg-student -o student.onnx --input 512x1024 --dynamic-batch
     latlut export runs/student -o student.plan --format tensorrt --precision fp16
     """
-    from latlut.cli.networks import DEFAULT_SIZE, find_network
     from latlut.search.deploy.export import ExportSettings
     from latlut.search.deploy.export import export as write
+    from latlut.search.networks.deployable import DEFAULT_SIZE
+    from latlut.search.networks.finding import find_network
 
     found = find_network(network, num_classes)
     settings = ExportSettings(

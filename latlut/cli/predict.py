@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from latlut.cli.inference_options import compute_options, view_options
+from latlut.cli.options import compute_options, set_threads, view_options
 from latlut.cli.output import json_option, print_json, progress_bar, quiet_option, remark
-from latlut.cli.run_options import set_threads
 
 
 @click.command(name="predict-image")

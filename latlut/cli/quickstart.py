@@ -28,14 +28,15 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
     Run it again to go on where it was stopped; delete the folder to start over.
     """
     from latlut.cli import main
-    from latlut.cli.search import report, run_search
-    from latlut.cli.validate import plot, print_validation
-    from latlut.engines import engine_class
+    from latlut.cli.residuals import plot, print_validation
+    from latlut.cli.run_output import print_search, run_listener
+    from latlut.engines import engine_class, run_environment
     from latlut.machine.targets import cpu_target
     from latlut.measure.held_device import measuring_on
     from latlut.measure.plans import load_plan
     from latlut.measure.sweep import Sweep, SweepSettings, identity_of
     from latlut.measure.timing import TimingSettings
+    from latlut.search.cosearch.run import run_search
     from latlut.search.cosearch.settings import load_settings
     from latlut.table.roofline import Roofline
     from latlut.table.space import space_of
@@ -77,9 +78,12 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
         click.echo(f"\n{check(table).sentence}")
         remark("3. search a network for the mean latency of random ones", quiet)
         run = folder / f"quickstart-{identity.file_stem}-search"
-        student = run_search(table, load_settings("quickstart"), run, quiet)
-        assert student is not None  # one process
-        report(student, run, str(path))
+        searched = run_search(
+            table, load_settings("quickstart"), run,
+            listener=run_listener(quiet), environment=run_environment,
+        )  # fmt: skip
+        assert searched is not None  # one process
+        print_search(searched, str(path))
     trained, exported = run / "trained", run / "student.onnx"
     for number, words in enumerate(
         (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latlut.cli.choices import SizeType
+from latlut.cli.options import input_option, table_option
 from latlut.cli.output import json_option, print_json, print_table
 from latlut.errors import LatlutError
 
@@ -16,15 +16,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option(
-    "--table",
-    "table_name",
-    required=True,
-    metavar="NAME|FILE",
-    help="Table that prices the search space.",
-)
+@table_option("Table that prices the search space.")
 @click.option("--plan", metavar="NAME|FILE", help="Search space [the table's latest].")
-@click.option("--input", "input_size", type=SizeType(), help="Image size [the table's latest].")
+@input_option("Image size [the table's latest].")
 @click.option(
     "--branches", type=click.IntRange(1, 2), help="Branches of a network [those of the space]."
 )
@@ -34,12 +28,10 @@ if TYPE_CHECKING:
     help="Width of stem and head in twelfths [the narrowest that the space has].",
 )
 @click.option(
-    "--skip-price",
-    type=click.Choice(["derived", "searched"]),
-    default="derived",
+    "--skip-price", type=click.Choice(["derived", "searched"]), default="derived",
     show_default=True,
     help="A stride-1 skip: free as once derived, or the 1x1 convolution of the search.",
-)
+)  # fmt: skip
 @json_option
 def sensitivity(
     table_name: str, plan: str | None, input_size: tuple[int, int] | None, branches: int | None,
@@ -95,8 +87,8 @@ def _weights(found: Sensitivity) -> tuple[tuple[float, ...] | None, str]:
 
 
 def _print(found: Sensitivity, prices: SpacePrices, path: str) -> None:
-    from latlut.search.cosearch.settings import PAPER_WEIGHTS
     from latlut.search.penalty.sensitivity import PAPER_GAPS_MS
+    from latlut.search.penalty.weights import PAPER_WEIGHTS
 
     weights, why_not = _weights(found)
     layout = prices.layout
@@ -140,8 +132,8 @@ def _print(found: Sensitivity, prices: SpacePrices, path: str) -> None:
 
 
 def _as_json(found: Sensitivity, prices: SpacePrices, path: str) -> dict[str, object]:
-    from latlut.search.cosearch.settings import PAPER_WEIGHTS
     from latlut.search.penalty.sensitivity import PAPER_GAPS_MS
+    from latlut.search.penalty.weights import PAPER_WEIGHTS
 
     weights, why_not = _weights(found)
     layout = prices.layout

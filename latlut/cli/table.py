@@ -68,13 +68,12 @@ def check(name: str, migrate: bool, as_json: bool) -> None:
 
     Exit code 1 if the table should not be believed.
     """
-    from latlut.engines import engine_packages
-    from latlut.machine.provenance import collect_environment
+    from latlut.engines import run_environment
     from latlut.table.table import LatencyTable
     from latlut.validation.verdict import check as judge
 
     with LatencyTable.open(name, is_writable=migrate) as opened:
-        verdict = judge(opened, collect_environment(engine_packages()))
+        verdict = judge(opened, run_environment())
         path = opened.path
     if as_json:
         print_json(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latlut.cli.agreements import print_agreements
 from latlut.cli.choices import (
     SizeType,
     as_in_table,
@@ -24,8 +23,6 @@ from latlut.cli.output import (
 from latlut.errors import UnknownNameError
 
 if TYPE_CHECKING:
-    from latlut.table.space import TableSpace
-    from latlut.table.table import LatencyTable
     from latlut.validation.validate import Validation
 
 
@@ -90,7 +87,12 @@ def validate(
     \b
     latlut validate --table profiles/cpu-onnxruntime-fp32.db
     """
-    from latlut.cli.residuals import composition_as_json, print_composition
+    from latlut.cli.residuals import (
+        composition_as_json,
+        plot,
+        print_composition,
+        print_validation,
+    )
     from latlut.engines.choosing import DeviceChoice, choose_engine
     from latlut.measure.held_device import measuring_on
     from latlut.measure.space_to_use import space_to_use
@@ -144,87 +146,6 @@ def _only_table() -> str:
     if not found:
         raise UnknownNameError("no table in ./profiles: make one with latlut profile")
     raise UnknownNameError(f"which table? name one with --table: {', '.join(found)}")
-
-
-def plot(table: LatencyTable, found: Validation, where: TableSpace, path: Path) -> None:
-    """Draw estimated against measured latency of the validation's networks, and their residuals.
-
-    Plain and calibrated estimates stand side by side where the table has a calibration.
-    """
-    from latlut.reports.scatter import plot_agreement
-
-    own = table.identity
-    lows = [item.estimate.ci_low_ms for item in found.judged]
-    highs = [item.estimate.ci_high_ms for item in found.judged]
-    has_intervals = all(value is not None for value in (*lows, *highs))
-    is_calibrated = found.scores is not None
-    height, width = where.input_size
-    plot_agreement(
-        [item.plain.ms for item in found.judged],
-        [item.measured_ms for item in found.judged],
-        found.plain,
-        "Estimated and measured latency of networks",
-        f"{own.engine} {own.engine_version}, {own.precision}, threads: {own.threads}, "
-        f"{own.device_model}; random {where.space.title} networks at {height}x{width}",
-        path,
-        ci_low_ms=lows if has_intervals else None,  # type: ignore[arg-type]
-        ci_high_ms=highs if has_intervals else None,  # type: ignore[arg-type]
-        calibrated_ms=[item.estimate.ms for item in found.judged] if is_calibrated else None,
-        calibrated_agreement=None if found.scores is None else found.scores.calibrated,
-    )
-    shown = found.trends()
-    if shown:
-        from latlut.reports.residuals import plot_residuals
-
-        plot_residuals(
-            shown,
-            [item.plain_error_percent for item in found.judged],
-            None if found.scores is None else [item.error_percent for item in found.judged],
-            f"{own.engine} {own.engine_version}, threads: {own.threads}, {height}x{width}",
-            residuals_path(path),
-        )
-
-
-def residuals_path(plot_path: Path) -> Path:
-    """Where the picture of the residuals lives: beside that of the agreement."""
-    return plot_path.with_name(
-        f"{plot_path.stem.removesuffix('-validation')}-residuals{plot_path.suffix}"
-    )
-
-
-def print_validation(found: Validation, table_path: str, plot_path: str) -> None:
-    """The agreement as a table, the worst estimates term by term, and where things were stored."""
-    from latlut.cli.residuals import print_trends
-
-    a = found.agreement
-    print_agreements("estimate against measurement", found.plain, found.scores)
-    click.echo(
-        f"\n{a.n} networks, measured {a.measured_p10_ms:.3g} to {a.measured_p90_ms:.3g} ms "
-        f"(p10 to p90); the two measuring passes correlate by {a.r12:.4f}"
-    )
-    if found.readings.speed_factor == found.readings.speed_factor:
-        click.echo(
-            f"the machine's speed against the time of profiling: sentinels took "
-            f"{found.readings.speed_factor:.3f}x as long"
-        )
-    if len(found.judged) < len(found.networks):
-        click.echo(
-            f"the calibration was fitted on {len(found.networks) - len(found.judged)} more of the "
-            "measured networks: these are left out"
-        )
-    for note in a.notes:
-        click.echo(f"note: {note}")
-    print_trends(found.trends())
-    click.echo("\nworst estimates, with their largest terms:")
-    for item in found.worst():
-        click.echo(
-            f"  {item.estimate.ms:.4g} ms estimated, {item.measured_ms:.4g} ms measured "
-            f"({item.error_percent:+.1f}%)"
-        )
-        for term in sorted(item.estimate.terms, key=lambda t: -t.total_ms)[:4]:
-            click.echo(f"      {term.total_ms:8.4g} ms  {term.count} x {term.spec}")
-    click.echo(f"\nsampler: {found.sampler}")
-    click.echo(f"plot: {plot_path}\nstored in: {table_path}")
 
 
 def _as_json(found: Validation, table_path: str, plot_path: str) -> dict[str, object]:

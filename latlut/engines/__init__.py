@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
 from latlut.errors import UnknownNameError, did_you_mean
-from latlut.machine.provenance import Fact, package
+from latlut.machine.provenance import Environment, Fact, collect_environment, package
 
 if TYPE_CHECKING:
     from latlut.engines.base import Engine
@@ -51,8 +51,13 @@ def engine_names() -> list[str]:
 
 
 def engine_packages() -> list[Fact]:
-    """The engines' packages, for ``machine.provenance.collect_environment``."""
+    """The engines' packages, for ``machine.provenance``."""
     return [home.package for home in _ENGINES.values() if home.package is not None]
+
+
+def run_environment() -> Environment:
+    """What this machine is now, the engines' versions included: what is stored with a run."""
+    return collect_environment(engine_packages())
 
 
 def engine_class(name: str) -> type[Engine]:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from latlut.engines import engine_class, engine_packages
+from latlut.engines import engine_class, run_environment
 from latlut.errors import LatlutError
 from latlut.machine.cpu import allowed_cpus
 from latlut.machine.gpus import DetectedGpu
-from latlut.machine.provenance import collect_environment
 from latlut.measure.held_device import measuring_on
 from latlut.measure.parts import Part, run_parts
 from latlut.measure.plans import Plan
@@ -55,7 +54,7 @@ def measure_part(job: DeviceJob, index: int, report: Callable[[Progress], None])
     """One process: its GPU by UUID, that GPU's lock, CPUs of its own, its part of the plan."""
     import_own_modules(job.own_modules)
     own = job.identity
-    environment = collect_environment(engine_packages())
+    environment = run_environment()
     engine = engine_class(job.engine)(own.threads, own.precision, job.gpus[index].uuid, job.options)
     part = Part(index, len(job.gpus))
     with measuring_on(engine, part), LatencyTable.open(job.path, is_writable=True) as table:

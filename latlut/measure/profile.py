@@ -1,6 +1,6 @@
 """``profile``: a sweep with all that it needs around it, from an engine to a table's file.
 
-from latlut.engines import engine_class
+from latlut.engines import engine_class, run_environment
 from latlut.machine.targets import cpu_target
 from latlut.measure.plans import load_plan
 from latlut.measure.profile import profile
@@ -14,9 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from latlut.engines import engine_packages
+from latlut.engines import run_environment
 from latlut.engines.base import Engine
-from latlut.machine.provenance import collect_environment
 from latlut.machine.targets import Target
 from latlut.measure.held_device import measuring_on
 from latlut.measure.plans import Plan
@@ -68,7 +67,7 @@ def profile(
     """
     settings = settings or SweepSettings()
     # What the machine is, before this process is pinned to a part of it.
-    environment = collect_environment(engine_packages())
+    environment = run_environment()
     identity = identity_of(
         engine,
         target.name,

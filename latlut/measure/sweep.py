@@ -13,11 +13,10 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 
-from latlut.engines import engine_packages
+from latlut.engines import run_environment
 from latlut.engines.base import Engine
 from latlut.errors import DeviceLostError, EngineError, SpecError
 from latlut.machine.gpu_state import GpuMonitor, Monitor, power_mode
-from latlut.machine.provenance import collect_environment
 from latlut.measure.groups import GroupTimer
 from latlut.measure.parts import Part
 from latlut.measure.plans import Plan
@@ -150,9 +149,7 @@ class Sweep:
         part: Part | None = None,
         sweep_id: str | None = None,
     ) -> None:
-        self.environment = (
-            collect_environment(engine_packages()) if environment is None else environment
-        )
+        self.environment = run_environment() if environment is None else environment
         self.table, self.plan, self.engine, self.settings = table, plan, engine, settings
         self.roofline = roofline or Roofline()
         self.cache = cache or GraphCache()
@@ -285,7 +282,7 @@ class Sweep:
             self._run_id,
             status,
             seconds=seconds,
-            environment=collect_environment(engine_packages()),
+            environment=run_environment(),
         )
 
     # ---- one pass --------------------------------------------------------------------------

@@ -12,10 +12,9 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from latlut.engines import engine_packages
+from latlut.engines import run_environment
 from latlut.engines.base import Engine
 from latlut.errors import CalibrationError, MissingEntryError
-from latlut.machine.provenance import collect_environment
 from latlut.measure.networks import NetworkReadings, NetworkTimer
 from latlut.measure.timing import TimingSettings
 from latlut.operators.graph_cache import GraphCache
@@ -245,7 +244,7 @@ def store(
         seed=settings.seed,
         sampler=validation.sampler,
         settings=json.dumps(asdict(settings)),
-        environment=json.dumps(collect_environment(engine_packages())),
+        environment=json.dumps(run_environment()),
         agreement=json.dumps(agreements),
         input_size=f"{height}x{width}",
         batch=where.batch,

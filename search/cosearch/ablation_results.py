@@ -7,12 +7,10 @@ table's number of classes, as ``latlut estimate`` and ``latlut compare`` give th
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,8 @@ from latlut.pricing.estimator import estimate
 from latlut.search.cosearch.ablation import STRATEGIES, AblationPlan, Strategy
 from latlut.search.cosearch.records import name_of
 from latlut.search.networks.cost import DEFINITION, cost_of_architecture
-from latlut.search.runs.folder import read_json
+from latlut.search.runs.folder import read_json, write_csv, write_json
 from latlut.spaces import Architecture
-from latlut.table.entries_file import replaced_atomically
 from latlut.table.table import LatencyTable
 
 #: Seeds from which on a difference has an interval.
@@ -38,7 +35,7 @@ class SeedResult:
         strategy: its name. seed: of search and training.
         miou_percent, best_miou_percent: on the validation set, after the last epoch and the best.
         latency_ms: by the table. fps: 1000 / latency_ms.
-        macs, parameters, training_parameters: see ``network_cost``.
+        macs, parameters, training_parameters: see ``networks.cost``.
         target_ms: of the search; None for a network that has none, the teacher and the pruned one.
         branches: the scales at which they end, ``16+32``.
         training_s: seconds of the training, evaluations included.
@@ -228,15 +225,7 @@ def write_results(folder: Path, found: AblationResult) -> None:
     """Write ``ablation.csv``, a line per row and seed, and ``ablation.json``.
 
     Raises:
-        ImportFileError: they cannot be written.
+        WriteError: they cannot be written.
     """
-    names = [item.name for item in fields(SeedResult)]
-    with (
-        replaced_atomically(folder / "ablation.csv") as path,
-        path.open("w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(item) for item in found.results)
-    with replaced_atomically(folder / "ablation.json") as path:
-        path.write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8")
+    write_csv(folder / "ablation.csv", [asdict(item) for item in found.results])
+    write_json(folder / "ablation.json", found.to_dict())

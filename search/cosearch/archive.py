@@ -69,40 +69,22 @@ class Archive:
     ) -> EpochNetworks:
         """Derive an epoch's networks and keep them."""
         found = EpochNetworks([], [], [])
+        target_ms = problem.target_ms
         for scales in problem.branch_sets:
-            accuracy = miou[scales]
-            network = derive(student, scales)
-            latency_ms = problem.price(network)
-            score = target_score(accuracy, latency_ms, problem.target_ms)
-            found.derived.append(
-                Archived("derived", epoch, scales, network, latency_ms, accuracy, score)
-            )
-            fit = Fitter(student, scales, problem.price).fit(problem.target_ms, problem.tolerance)
-            score = target_score(accuracy, fit.latency_ms, problem.target_ms)
+            accuracy, network = miou[scales], derive(student, scales)
+            ms = problem.price(network)
+            score = target_score(accuracy, ms, target_ms)
+            found.derived.append(Archived("derived", epoch, scales, network, ms, accuracy, score))
+            fit = Fitter(student, scales, problem.price).fit(target_ms, problem.tolerance)
+            network, ms = fit.architecture, fit.latency_ms
+            score = target_score(accuracy, ms, target_ms)
             found.fitted.append(
-                Archived(
-                    "fitted",
-                    epoch,
-                    scales,
-                    fit.architecture,
-                    fit.latency_ms,
-                    accuracy,
-                    score,
-                    fit.loss,
-                )  # fmt: skip
+                Archived("fitted", epoch, scales, network, ms, accuracy, score, fit.loss)
             )
-            network = derive(teacher, scales, allow_skip=False)
-            accuracy = teacher_miou[scales]
+            accuracy, network = teacher_miou[scales], derive(teacher, scales, allow_skip=False)
+            ms = problem.teacher_ms(network)
             found.teachers.append(
-                Archived(
-                    "teacher",
-                    epoch,
-                    scales,
-                    network,
-                    problem.teacher_ms(network),
-                    accuracy,
-                    accuracy,
-                )  # fmt: skip
+                Archived("teacher", epoch, scales, network, ms, accuracy, score=accuracy)
             )
         self.items += [*found.derived, *found.fitted, *found.teachers]
         return found

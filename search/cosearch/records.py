@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
-
-#: Separates the scales in the names of branch sets, ``16+32``.
-_JOINT = "+"
 
 
 def name_of(scales: Sequence[int]) -> str:
-    """(16, 32) as "16+32"."""
-    return _JOINT.join(map(str, scales))
-
-
-def scales_of(name: str) -> tuple[int, ...]:
-    """ "16+32" as (16, 32)."""
-    return tuple(int(scale) for scale in name.split(_JOINT))
+    """(16, 32) as "16+32", the name of a branch set."""
+    return "+".join(map(str, scales))
 
 
 @dataclass(frozen=True)
@@ -87,12 +77,18 @@ class EpochRecord:
                 row[name] = value
         return row
 
+    def describe(self, epochs: int) -> str:
+        """One line for people.
 
-def write_trajectory(path: Path, records: Sequence[EpochRecord]) -> None:
-    """Write all epochs as a CSV file, one row each; columns that an epoch lacks stay empty."""
-    rows = [record.flat() for record in records]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        Args:
+            epochs: of the phase.
+        """
+        line = f"{self.phase} {self.epoch + 1}/{epochs}  loss {self.weight_loss:.3g}"
+        if self.phase == "search":
+            best = max(self.scores, key=lambda name: self.scores[name])
+            line += (
+                f"  {best}: derived {self.derived_ms[best]:.4g} ms, fitted "
+                f"{self.fitted_ms[best]:.4g} ms, mIoU {100 * self.miou[best]:.3g}%"
+                f"  lambda {self.lambda_per_ms:.3g}"
+            )
+        return f"{line}  ({self.seconds:.0f} s)"

@@ -17,7 +17,6 @@ too, and lambda follows the derived network (see ``controller``).
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -32,51 +31,45 @@ from torch import Tensor, nn
 
 from latlut.errors import DataError, SpecError
 from latlut.search.cosearch.archive import Archive
+from latlut.search.cosearch.judging import judged, mixing_of
 from latlut.search.cosearch.problem import SearchProblem
-from latlut.search.cosearch.records import EpochRecord, name_of
-from latlut.search.cosearch.scores import supernet_scores
-from latlut.search.cosearch.settings import PhaseSettings, SearchSettings
+from latlut.search.cosearch.records import EpochRecord
+from latlut.search.cosearch.settings import SearchSettings
+from latlut.search.cosearch.state import PHASES, SearchState
 from latlut.search.data.augment import Augmentation
 from latlut.search.data.dataset import SegmentationData
 from latlut.search.data.loading import Batch, TrainBatches, train_halves
-from latlut.search.runs.checkpoints import (
-    CheckpointError,
-    last_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
+from latlut.search.runs.processes import share_buffers
+from latlut.search.runs.settings import PhaseSettings
+from latlut.search.runs.step import (
+    LossCheck,
+    finite_loss,
+    make_step,
+    set_rate,
+    step_batches,
+    weight_optimizer,
 )
-from latlut.search.runs.divergence import finite_loss
-from latlut.search.runs.processes import mean_gradients, mean_of, share_buffers
 from latlut.search.supernet.mixing import Mixing
 from latlut.search.supernet.relaxed import RelaxedArchitecture
 from latlut.search.supernet.widths import (
     Widths,
     gumbel_widths,
-    likeliest_widths,
     random_widths,
     same_width,
 )
 from latlut.search.train.losses import ohem_loss
 
-PHASES = ("pretrain", "search")
-
-
 #: Told after each step: phase, epoch, step, steps in the epoch, loss of the weights' step.
 StepListener = Callable[[str, int, int, int, float], None]
-#: Passes a loss on, or raises DivergedError.
-LossCheck = Callable[[float], float]
 #: Told after each epoch, with the search as it stands.
-EpochListener = Callable[[EpochRecord, "Search"], None]
+EpochListener = Callable[[EpochRecord, SearchState], None]
 
 
-class Search:
+class Search(SearchState):
     """One search, from the supernet's first step to the archive of derived networks.
 
     Args:
-        problem: space, latency and target, from a table.
-        data: images to search on.
-        settings: everything else.
-        folder: of the run; holds ``checkpoints/`` and ``archive/``.
+        problem, data, settings, folder: see ``SearchState``.
         fabric: devices, precision and processes, launched; one CPU process if not given.
         on_step, on_epoch: listeners.
     """
@@ -91,31 +84,10 @@ class Search:
         on_step: StepListener | None = None,
         on_epoch: EpochListener | None = None,
     ) -> None:
-        self.problem, self.data, self.settings, self.folder = problem, data, settings, folder
-        self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
+        fabric = fabric or Fabric(accelerator="cpu", devices=1)
+        super().__init__(problem, data, settings, folder, fabric)
         self.on_step = on_step or (lambda *_: None)
         self.on_epoch = on_epoch or (lambda *_: None)
-        seed = settings.seed
-        self.supernet = problem.supernet(data.classes.count, seed)
-        self.teacher, self.student = problem.teacher(seed + 1), problem.student(seed + 2)
-        for module in (self.supernet, self.teacher, self.student):
-            self.fabric.to_device(module)  # moves it in place
-        if settings.is_channels_last:
-            self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.controller = problem.controller()
-        self.archive = Archive(folder / "archive")
-        self.records: list[EpochRecord] = []
-        choices = settings.architecture
-        self._architecture_optimizer: Any = self.fabric.setup_optimizers(
-            torch.optim.Adam(
-                [*self.teacher.parameters(), *self.student.parameters()],
-                lr=choices.lr,
-                betas=choices.betas,
-                weight_decay=choices.weight_decay,
-            )
-        )
-
-    # ---- the whole run ---------------------------------------------------------------------
 
     def run(self) -> Archive:
         """Run what is left of both phases; the archive of derived networks.
@@ -124,38 +96,23 @@ class Search:
             DivergedError: a loss that is not finite; the last checkpoint is from before.
             CheckpointError: the folder's checkpoint is of another search, or cannot be written.
         """
-        state = self._restore()
+        state = self.restore()
         for phase in PHASES[PHASES.index(state["phase"]) :]:
-            group = self._phase(phase)
+            group = self.phase(phase)
             first = state["epoch"] if phase == state["phase"] else 0
             optimizer, halves = self._weight_optimizer(group), self.halves(phase)
             if phase == state["phase"] and state["optimizer"] is not None:
                 optimizer.load_state_dict(state["optimizer"])
             for epoch in range(first, group.epochs):
-                self._set_rate(optimizer, group.lr * group.lr_decay**epoch)
+                set_rate(optimizer, group.lr * group.lr_decay**epoch)
                 record = self._epoch(phase, epoch, optimizer, halves)
                 self.records.append(record)
-                self._save(phase, epoch + 1, optimizer)
+                self.save(phase, epoch + 1, optimizer)
                 self.on_epoch(record, self)
         return self.archive
 
-    def _phase(self, phase: str) -> PhaseSettings:
-        return self.settings.pretrain if phase == "pretrain" else self.settings.search
-
     def _weight_optimizer(self, group: PhaseSettings) -> Any:
-        return self.fabric.setup_optimizers(
-            torch.optim.SGD(
-                self.supernet.parameters(),
-                lr=group.lr,
-                momentum=group.momentum,
-                weight_decay=group.weight_decay,
-            )
-        )
-
-    @staticmethod
-    def _set_rate(optimizer: Any, rate: float) -> None:
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        return weight_optimizer(self.fabric, self.supernet, group)
 
     def halves(self, phase: str) -> tuple[TrainBatches, TrainBatches]:
         """The phase's batches for the weights and for the architecture, labels at 1/8.
@@ -164,7 +121,7 @@ class Search:
             DataError: a half of the training images is smaller than one batch of all processes.
             SpecError: crops so small that a norm would see a single value.
         """
-        group, data = self._phase(phase), self.settings.data
+        group, data = self.phase(phase), self.settings.data
         looks = Augmentation(
             group.crop, scales=data.crop_scales, image_scale=data.image_scale, label_stride=8
         )
@@ -192,13 +149,11 @@ class Search:
             )
         return halves
 
-    # ---- one epoch -------------------------------------------------------------------------
-
     def _epoch(
         self, phase: str, epoch: int, optimizer: Any, halves: tuple[TrainBatches, TrainBatches]
     ) -> EpochRecord:
         started = time.monotonic()
-        group, is_search = self._phase(phase), phase == "search"
+        group, is_search = self.phase(phase), phase == "search"
         steps = len(halves[0]) // group.accumulate
         # Pretraining and search see other crops in epochs of the same number.
         number = epoch + (self.settings.pretrain.epochs if is_search else 0)
@@ -216,59 +171,11 @@ class Search:
         mean_loss = sum(weight_losses) / steps
         if not is_search:
             return EpochRecord(phase, epoch, time.monotonic() - started, mean_loss)
-        found = self._judged(epoch)
+        found = judged(self, epoch)
         seconds = time.monotonic() - started
         return EpochRecord(
             phase, epoch, seconds, mean_loss, sum(architecture_losses) / steps, **found
         )
-
-    def _judged(self, epoch: int) -> dict[str, Any]:
-        """What the architectures are worth after an epoch; moves lambda and adds to the archive."""
-        lambda_now = self.controller.value
-        miou = self._scores(self.student, self.problem.student_end)
-        teacher_miou = self._scores(self.teacher, self.problem.teacher_end)
-        found = self.archive.add(
-            epoch, self.problem, self.student, self.teacher, miou, teacher_miou
-        )
-        best = max(found.derived, key=lambda item: item.score)
-        self.controller = self.controller.after(best.latency_ms)
-        with torch.no_grad():
-            terms = self.problem.latency(self.student)
-            alpha = self.student.alpha.softmax(-1)
-        likeliest = alpha.argmax(-1)
-        skip = self.problem.skip_column
-        widths = self.student.gamma.argmax(-1)
-        narrowest = self.student.widths.index(min(self.student.widths))
-        return {
-            "lambda_per_ms": lambda_now,
-            "expected_ms": float(terms.expected_ms),
-            "penalty_ms": float(terms.penalty_ms),
-            "terms_ms": tuple(terms.terms_ms.tolist()),
-            "derived_ms": {name_of(item.scales): item.latency_ms for item in found.derived},
-            "fitted_ms": {name_of(item.scales): item.latency_ms for item in found.fitted},
-            "fitted_loss": {name_of(item.scales): item.loss for item in found.fitted},
-            "miou": {name_of(scales): value for scales, value in miou.items()},
-            "teacher_miou": {name_of(scales): value for scales, value in teacher_miou.items()},
-            "scores": {name_of(item.scales): item.score for item in found.derived},
-            "skip_share": None if skip is None else float((likeliest == skip).float().mean()),
-            "narrowest_share": float((widths == narrowest).float().mean()),
-            "largest_alpha": float(alpha.max(-1).values.mean()),
-        }
-
-    def _scores(self, relaxed: RelaxedArchitecture, end: int) -> dict[tuple[int, ...], float]:
-        return supernet_scores(
-            self.fabric,
-            self.supernet,
-            self._mixing(relaxed),
-            likeliest_widths(relaxed).values,
-            end,
-            self.data,
-            self.problem.branch_sets,
-            image_scale=self.settings.data.image_scale,
-            limit=self.settings.data.evaluate_images,
-        )
-
-    # ---- one step --------------------------------------------------------------------------
 
     def _weight_step(
         self,
@@ -279,27 +186,18 @@ class Search:
         check: LossCheck,
     ) -> float:
         """A step on the supernet's weights; the loss, summed over passes and heads."""
-        group = self._phase(phase)
+        group = self.phase(phase)
         self.supernet.train()
-        optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.fabric.device)
-        for _ in range(group.accumulate):
-            batch = self._on_device(next(batches))
-            for relaxed, end, widths in self._weight_passes(phase, generator):
-                frozen = Mixing(*(part.detach() for part in self._mixing(relaxed)))
-                with self.fabric.autocast():
-                    loss = self._loss(batch, frozen, widths, end)
-                self.fabric.backward(loss / group.accumulate)
-                total += loss.detach() / group.accumulate
-        loss_now = check(float(mean_of(self.fabric, total)))
-        mean_gradients(self.fabric, self.supernet.parameters())
-        if group.clip is not None:
-            # Half precision looks for overflows itself and leaves such a step out.
-            self.fabric.clip_gradients(
-                self.supernet, optimizer, max_norm=group.clip, error_if_nonfinite=False
-            )
-        optimizer.step()
-        return loss_now
+
+        def losses() -> Iterator[Tensor]:
+            for batch in self._batches(batches, group):
+                for relaxed, end, widths in self._weight_passes(phase, generator):
+                    frozen = Mixing(*(part.detach() for part in mixing_of(relaxed)))
+                    yield self._loss(batch, frozen, widths, end)
+
+        return make_step(
+            self.fabric, self.supernet, optimizer, losses(), check, group.accumulate, group.clip
+        )
 
     def _weight_passes(
         self, phase: str, generator: torch.Generator
@@ -333,47 +231,35 @@ class Search:
     ) -> float:
         """A step on alpha, beta and gamma of both; the loss without the penalty."""
         group = self.settings.search
+        both = nn.ModuleList([self.teacher, self.student])
         self.supernet.train()
-        self._architecture_optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.fabric.device)
-        with _frozen(self.supernet):
-            for _ in range(group.accumulate):
-                batch = self._on_device(next(batches))
+
+        def losses() -> Iterator[Tensor]:
+            for batch in self._batches(batches, group):
                 for relaxed, end in (
                     (self.teacher, self.problem.teacher_end),
                     (self.student, self.problem.student_end),
                 ):
                     widths = gumbel_widths(relaxed, generator)
-                    with self.fabric.autocast():
-                        loss = self._loss(batch, self._mixing(relaxed), widths, end)
-                    self.fabric.backward(loss / group.accumulate)
-                    total += loss.detach() / group.accumulate
+                    yield self._loss(batch, mixing_of(relaxed), widths, end)
             if self.controller.value:
                 penalty = self.controller.value * self.problem.latency(self.student).penalty_ms
                 self.fabric.backward(penalty)
-        loss_now = check(float(mean_of(self.fabric, total)))
-        mean_gradients(self.fabric, [*self.teacher.parameters(), *self.student.parameters()])
-        self._architecture_optimizer.step()
-        return loss_now
+
+        with _frozen(self.supernet):
+            return make_step(
+                self.fabric, both, self._architecture_optimizer, losses(), check, group.accumulate
+            )
 
     def _loss(self, batch: Batch, mixing: Mixing, widths: Widths, end: int) -> Tensor:
         """The loss of one pass: hard pixels' cross entropy at 1/8, summed over the heads."""
-        outputs = self.supernet(batch.image, mixing, widths.values, end, widths.gates)
-        losses = [ohem_loss(logits.float(), batch.label) for logits in outputs.values()]
-        return torch.stack(losses).sum()
+        with self.fabric.autocast():
+            outputs = self.supernet(batch.image, mixing, widths.values, end, widths.gates)
+            losses = [ohem_loss(logits.float(), batch.label) for logits in outputs.values()]
+            return torch.stack(losses).sum()
 
-    @staticmethod
-    def _mixing(relaxed: RelaxedArchitecture) -> Mixing:
-        found = relaxed.probabilities()
-        return Mixing(found.alpha, found.beta)
-
-    # ---- data and randomness ---------------------------------------------------------------
-
-    def _on_device(self, batch: Batch) -> Batch:
-        image, label = self.fabric.to_device(batch.image), self.fabric.to_device(batch.label)
-        if self.settings.is_channels_last:
-            image = image.contiguous(memory_format=torch.channels_last)
-        return Batch(image, label)
+    def _batches(self, drawn: Iterator[Batch], group: PhaseSettings) -> Iterator[Batch]:
+        return step_batches(self.fabric, drawn, group.accumulate, self.settings.is_channels_last)
 
     def _generator(self, phase: str, epoch: int, step: int) -> torch.Generator:
         """Randomness of one step's widths, the same on every process."""
@@ -385,70 +271,10 @@ class Search:
     ) -> float:
         """The loss, if it is finite; else stop before the step is made, and say where."""
         phase, epoch, step = place
-        count = self._phase(phase).accumulate
-        names = (
-            name
-            for batch in range(step * count, (step + 1) * count)
-            for name in half.names(number, batch)
-        )
+        count = self.phase(phase).accumulate
         where = f"{phase}, epoch {epoch}, step {step}, half {half.part!r}"
-        return finite_loss(loss, where, names, self.folder / "checkpoints")
-
-    # ---- checkpoints -----------------------------------------------------------------------
-
-    def _save(self, phase: str, epoch: int, optimizer: Any) -> None:
-        """Write where the run stands, on the first process."""
-        if self.fabric.is_global_zero:
-            save_checkpoint(
-                self.folder / "checkpoints",
-                "search",
-                {
-                    "space": json.dumps(self.problem.space.to_dict(), sort_keys=True),
-                    "classes": self.data.classes.count,
-                    "phase": phase,
-                    "epoch": epoch,
-                    "supernet": self.supernet.state_dict(),
-                    "teacher": self.teacher.state_dict(),
-                    "student": self.student.state_dict(),
-                    "latency": self.problem.latency.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "architecture_optimizer": self._architecture_optimizer.state_dict(),
-                    "scaler": self.fabric.strategy.precision.state_dict(),  # empty but in 16-mixed
-                    "controller": self.controller.to_dict(),
-                    "records": json.dumps([record.to_dict() for record in self.records]),
-                    "archive": self.archive.to_json(),
-                },
-            )
-        self.fabric.barrier()
-
-    def _restore(self) -> dict[str, Any]:
-        """Go back to the folder's last checkpoint; the phase and epoch to go on with."""
-        path = last_checkpoint(self.folder / "checkpoints")
-        if path is None:
-            return {"phase": PHASES[0], "epoch": 0, "optimizer": None}
-        state = load_checkpoint(path, "search")
-        space = json.dumps(self.problem.space.to_dict(), sort_keys=True)
-        if state["space"] != space:
-            raise CheckpointError(
-                f"{path} is of another space\n  there: {state['space']}\n  here:  {space}\n"
-                "search into another folder with --run"
-            )
-        if state["classes"] != self.data.classes.count:
-            raise CheckpointError(
-                f"{path} is of data with {state['classes']} classes, these have "
-                f"{self.data.classes.count}; search into another folder with --run"
-            )
-        self.supernet.load_state_dict(state["supernet"])
-        self.teacher.load_state_dict(state["teacher"])
-        self.student.load_state_dict(state["student"])
-        self.problem.latency.load_state_dict(state["latency"])
-        self._architecture_optimizer.load_state_dict(state["architecture_optimizer"])
-        if scaler := state.get("scaler"):
-            self.fabric.strategy.precision.load_state_dict(scaler)
-        self.controller = self.controller.restored(state["controller"])
-        self.records = [EpochRecord.from_dict(item) for item in json.loads(state["records"])]
-        self.archive.restore(state["archive"])
-        return state
+        numbers = range(step * count, (step + 1) * count)
+        return finite_loss(loss, where, half, number, numbers, self.checkpoints)
 
 
 @contextmanager

@@ -2,54 +2,35 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from latlut.search.cosearch.records import EpochRecord
+from latlut.search.cosearch.state import SearchState
+from latlut.search.runs.listening import RunLog
 from latlut.search.supernet.relaxed import RelaxedArchitecture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from latlut.search.cosearch.search import Search
 
-
-class TensorboardLog:
-    """Writes each step's loss and each epoch's record.
-
-    Args:
-        folder: of the event files.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._writer = SummaryWriter(str(folder))
-
-    def close(self) -> None:
-        """Write what is buffered."""
-        self._writer.close()
+class SearchLog(RunLog):
+    """Writes each step's loss and each epoch's record."""
 
     def on_step(self, phase: str, epoch: int, step: int, steps: int, loss: float) -> None:
         """One step's loss, numbered from the phase's start."""
-        self._add(f"{phase}/weight_loss", loss, epoch * steps + step - 1)
+        self.add(phase, {"weight_loss": loss}, epoch * steps + step - 1)
 
-    def on_epoch(self, record: EpochRecord, search: Search) -> None:
+    def on_epoch(self, record: EpochRecord, search: SearchState) -> None:
         """One epoch's numbers, and pictures of alpha and gamma."""
-        for name, value in record.flat().items():
-            if isinstance(value, float):
-                self._add(f"{record.phase}_epochs/{name}", value, record.epoch)
+        self.add(f"{record.phase}_epochs", record.flat(), record.epoch)
         if record.phase != "search":
             return
         for role in ("student", "teacher"):
             relaxed: RelaxedArchitecture = getattr(search, role)
             self._writer.add_figure(f"choices/{role}", choices_figure(relaxed), record.epoch)
         self._writer.flush()
-
-    def _add(self, name: str, value: float, step: int) -> None:
-        self._writer.add_scalar(name, value, step)
 
 
 def choices_figure(relaxed: RelaxedArchitecture) -> Figure:

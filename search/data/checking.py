@@ -13,6 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from latlut.errors import DataError
+from latlut.files import WriteError, written_whole
 from latlut.search.data.classes import IGNORE
 from latlut.search.data.dataset import SegmentationData, Split
 from latlut.search.data.files import ColourCoding, FileSplit, Pair
@@ -102,16 +104,14 @@ def inspect_data(
     return reports
 
 
-def check_labels(
-    data: SegmentationData, workers: int = 2, *, cache_folder: Path | None = None
-) -> dict[str, SplitReport]:
+def check_labels(data: SegmentationData, workers: int = 2) -> dict[str, SplitReport]:
     """``inspect_data``, but problems are an error: to be called before a training.
 
     Raises:
         DataError: a file that cannot be used, or a train or val split without any labelled pixel;
             the message lists the first ten.
     """
-    reports = inspect_data(data, workers, cache_folder=cache_folder)
+    reports = inspect_data(data, workers)
     problems = [problem for report in reports.values() for problem in report.problems]
     if problems:
         more = f"\n... and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
@@ -203,13 +203,9 @@ class _Memory:
         }
         if fine == self._known:
             return
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            part = self._path.with_suffix(f".{os.getpid()}.part")
+        # a cache that cannot be written costs time, no result
+        with suppress(WriteError), written_whole(self._path) as part:
             part.write_text(json.dumps(fine), encoding="utf-8")
-            part.replace(self._path)
-        except OSError:
-            pass  # a cache that cannot be written costs time, no result
 
     def _key(self, index: int) -> str | None:
         if self._source is None:

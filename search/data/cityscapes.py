@@ -10,7 +10,7 @@ from pathlib import Path
 from latlut.search.data.classes import IGNORE, Classes
 from latlut.search.data.dataset import SegmentationData, Split
 from latlut.search.data.files import IndexCoding
-from latlut.search.data.pairing import data_of, files_below, matched_split
+from latlut.search.data.pairing import data_of, files_below, matched_split, paired_split
 
 CITYSCAPES_CLASSES = Classes(
     names=(
@@ -77,9 +77,7 @@ def bdd100k(root: Path) -> SegmentationData:
 
     def split(name: str) -> Split | None:
         images, masks = root / "images/10k" / name, root / "labels/sem_seg/masks" / name
-        return matched_split(
-            name, images, files_below(images), masks, files_below(masks), _FROM_TRAIN_IDS
-        )
+        return paired_split(name, images, masks, _FROM_TRAIN_IDS)
 
     return data_of(f"bdd100k:{root}", CITYSCAPES_CLASSES, split, BDD100K_LAYOUT)
 
@@ -93,7 +91,6 @@ def bdd100k_seg(root: Path) -> SegmentationData:
 
     def split(name: str) -> Split | None:
         images, masks = root / "seg/images" / name, root / "seg/labels" / name
-        by_key, mask_by_key = files_below(images), files_below(masks, "_train_id")
-        return matched_split(name, images, by_key, masks, mask_by_key, _FROM_TRAIN_IDS)
+        return paired_split(name, images, masks, _FROM_TRAIN_IDS, mask_ending="_train_id")
 
     return data_of(f"bdd100k:{root}", CITYSCAPES_CLASSES, split, BDD100K_SEG_LAYOUT)

@@ -38,7 +38,7 @@ from latlut.errors import DataError
 from latlut.search.data.classes import IGNORE, Classes, Rgb
 from latlut.search.data.dataset import SegmentationData, Split
 from latlut.search.data.files import Coding, ColourCoding, IndexCoding
-from latlut.search.data.pairing import data_of, files_below, matched_split
+from latlut.search.data.pairing import data_of, paired_split
 
 FORMAT = 1
 
@@ -46,34 +46,30 @@ _Byte = Annotated[int, Field(ge=0, le=255)]
 _Colour = Annotated[list[_Byte], Field(min_length=3, max_length=3)]
 
 
-class _Class(BaseModel):
+class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
+
+class _Class(_Part):
     name: Annotated[str, Field(min_length=1)]
     colour: _Colour
     values: Annotated[list[_Byte | _Colour], Field(min_length=1)] | None = None
 
 
-class _Split(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
+class _Split(_Part):
     images: str
     masks: str
     image_ending: str = ""
     mask_ending: str = ""
 
 
-class _Splits(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
+class _Splits(_Part):
     train: _Split
     val: _Split
     test: _Split | None = None
 
 
-class _ClassFile(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
+class _ClassFile(_Part):
     format: Literal[1]
     name: str | None = None
     masks: Literal["ids", "colours"] = "ids"
@@ -117,10 +113,7 @@ def open_class_file(path: Path) -> SegmentationData:
         for folder in (images, masks):
             if not folder.is_dir():
                 raise DataError(f"{path}: split {name}: no folder {folder}")
-        return matched_split(
-            name, images, files_below(images, part.image_ending),
-            masks, files_below(masks, part.mask_ending), coding,
-        )  # fmt: skip
+        return paired_split(name, images, masks, coding, part.image_ending, part.mask_ending)
 
     return data_of(
         file.name or path.stem, classes, split, f"images in the folders that {path} names"

@@ -12,6 +12,9 @@ from torch import Tensor
 from latlut.search.data.classes import IGNORE, Classes
 from latlut.search.data.dataset import Split
 
+_COLUMNS = 2  # pairs of pictures in a row of a sheet
+_GAP = 4  # between pairs, in pixels
+
 
 def painted_labels(label: Tensor | NDArray[np.uint8], classes: Classes) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 picture of (H, W) labels; ignored pixels are black."""
@@ -22,14 +25,13 @@ def painted_labels(label: Tensor | NDArray[np.uint8], classes: Classes) -> NDArr
 
 
 def contact_sheet(
-    split: Split, classes: Classes, indices: Sequence[int], columns: int = 2, tile_width: int = 384
+    split: Split, classes: Classes, indices: Sequence[int], tile_width: int = 384
 ) -> Image.Image:
     """Images and, to the right of each, its labels.
 
     Args:
         split: where the examples come from. classes: what the labels mean.
         indices: which examples, from left to right and top to bottom.
-        columns: pairs in a row.
         tile_width: width in pixels of one image; its height keeps the proportions.
 
     Raises:
@@ -48,16 +50,15 @@ def contact_sheet(
             )
         )
     height = max(picture.height for picture, _ in tiles)
-    rows = -(-len(tiles) // columns)
-    gap = 4
+    rows = -(-len(tiles) // _COLUMNS)
     sheet = Image.new(
         "RGB",
-        (columns * (2 * tile_width + gap) - gap, rows * (height + gap) - gap),
+        (_COLUMNS * (2 * tile_width + _GAP) - _GAP, rows * (height + _GAP) - _GAP),
         (255, 255, 255),
     )
     for number, (picture, painted) in enumerate(tiles):
-        left = number % columns * (2 * tile_width + gap)
-        top = number // columns * (height + gap)
+        left = number % _COLUMNS * (2 * tile_width + _GAP)
+        top = number // _COLUMNS * (height + _GAP)
         sheet.paste(picture, (left, top))
         sheet.paste(painted, (left + tile_width, top))
     return sheet

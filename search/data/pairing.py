@@ -62,6 +62,15 @@ def matched_split(
     return Split(FileSplit(name, pairs, coding))
 
 
+def paired_split(
+    name: str, images: Path, masks: Path, coding: Coding, image_ending: str = "",
+    mask_ending: str = "",
+) -> Split | None:  # fmt: skip
+    """``matched_split`` of all files below two folders, by their endings before the suffix."""
+    by_key, mask_by_key = files_below(images, image_ending), files_below(masks, mask_ending)
+    return matched_split(name, images, by_key, masks, mask_by_key, coding)
+
+
 def first_of(names: Iterable[str]) -> str:
     """The first few names, for a message."""
     listed = list(names)

@@ -203,7 +203,6 @@ def reachable_ms(
     relaxed: RelaxedArchitecture,
     price: Price,
     branch_sets: tuple[tuple[int, ...], ...],
-    allow_skip: bool = True,
 ) -> tuple[float, float]:
     """(fastest, slowest) network of the space, milliseconds, as far as single changes find them.
 
@@ -217,7 +216,7 @@ def reachable_ms(
         found = []
         for scales in branch_sets:
             starts = [
-                Fitter(_uniform(relaxed, operator, width), scales, price, allow_skip)
+                Fitter(_uniform(relaxed, operator, width), scales, price)
                 for operator in range(len(relaxed.space.operators))
                 for width in {0, len(relaxed.widths) - 1}
             ]

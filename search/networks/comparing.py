@@ -10,10 +10,9 @@ import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from latlut.errors import ImportFileError
-from latlut.measure.bench_result import BenchResult
 from latlut.operators.workloads import Workload
 from latlut.search.networks.baselines import Figure, Published
 from latlut.search.networks.cost import NetworkCost
@@ -21,7 +20,23 @@ from latlut.search.networks.finding import Contender, Kind
 
 #: Which image sizes to compare at: each network's own paper's, the same for all, or both.
 Sizes = Literal["paper", "common", "both"]
-Measure = Callable[[Sequence[Workload]], Sequence[BenchResult]]
+
+
+class Latency(Protocol):
+    """What is read of a measured network: milliseconds with a 95% interval, images per second."""
+
+    @property
+    def latency_ms(self) -> float: ...
+    @property
+    def ci_low_ms(self) -> float: ...
+    @property
+    def ci_high_ms(self) -> float: ...
+    @property
+    def fps(self) -> float: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+Measure = Callable[[Sequence[Workload]], Sequence[Latency]]
 
 
 @dataclass(frozen=True)
@@ -45,7 +60,7 @@ class ComparisonRow:
     is_paper_size: bool
     cost: NetworkCost | None
     published: Published | None
-    latency: BenchResult | None = None
+    latency: Latency | None = None
     own_miou_percent: float | None = None
     own_data: str = ""
 
@@ -69,23 +84,13 @@ class ComparisonRow:
 
     def flat(self) -> dict[str, Any]:
         """One row of a CSV file; ``published_`` marks what latlut did not find out itself."""
-        cost, latency, paper = self.cost, self.latency, self.published
-        row: dict[str, Any] = {
-            "name": self.name,
-            "title": self.title,
-            "kind": self.kind,
-            "input": f"{self.input_size[0]}x{self.input_size[1]}",
-            "is_paper_size": self.is_paper_size,
-            "parameters": cost.parameters if cost else None,
-            "training_parameters": cost.training_parameters if cost else None,
-            "macs": cost.macs if cost else None,
-            "latency_ms": latency.latency_ms if latency else None,
-            "ci_low_ms": latency.ci_low_ms if latency else None,
-            "ci_high_ms": latency.ci_high_ms if latency else None,
-            "fps": latency.fps if latency else None,
-            "own_miou_percent": self.own_miou_percent,
-            "own_data": self.own_data,
-        }
+        paper, height_width = self.published, "x".join(map(str, self.input_size))
+        known = self.to_dict() | {"input": height_width}
+        counts = ("input", "is_paper_size", "parameters", "training_parameters", "macs")
+        row: dict[str, Any] = {name: known[name] for name in ("name", "title", "kind", *counts)}
+        for name in ("latency_ms", "ci_low_ms", "ci_high_ms", "fps"):
+            row[name] = getattr(self.latency, name, None)
+        row |= {name: known[name] for name in ("own_miou_percent", "own_data")}
         for name in _FIGURES:
             figure: Figure | None = getattr(paper, name) if paper else None
             row[f"published_{name}"] = figure.value if figure else None
@@ -121,7 +126,7 @@ def compare(
         for size in _sizes_of(contender, sizes, common_size)
     ]
     measurable = [item for item in planned if item[0].kind != "published"]
-    latencies: dict[tuple[str, tuple[int, int]], BenchResult] = {}
+    latencies: dict[tuple[str, tuple[int, int]], Latency] = {}
     if measure is not None and measurable:
         results = measure([contender.workload(size) for contender, size in measurable])
         latencies = {

@@ -20,9 +20,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from latlut.operators.building import Cost, cost
+from latlut.operators.building import cost
 from latlut.operators.onnx_files import OnnxWorkload
-from latlut.opspec import OpSpec
 from latlut.search.networks.baselines import baseline_on_meta
 from latlut.search.networks.network import SegmentationNetwork
 from latlut.spaces import Architecture
@@ -76,7 +75,7 @@ def cost_of_architecture(architecture: Architecture, input_size: tuple[int, int]
     Raises:
         SpecError: a size out of range.
     """
-    costs = [_cost(spec) for spec in architecture.op_specs(input_size)]
+    costs = [_cached_cost(spec) for spec in architecture.op_specs(input_size)]
     parameters = sum(item.params for item in costs)
     heads = _head_parameters(architecture)
     return NetworkCost(parameters, parameters + heads, sum(item.macs for item in costs))
@@ -163,10 +162,7 @@ def _head_parameters(architecture: Architecture) -> int:
     return parameters_of(SegmentationNetwork(architecture).auxiliary_heads)
 
 
-@cache
-def _cost(spec: OpSpec) -> Cost:
-    return cost(spec)
-
+_cached_cost = cache(cost)
 
 Shape = tuple[int, ...]
 

@@ -19,9 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from latlut.errors import LatlutError
+from latlut.operators.workloads import Workload
+from latlut.search.networks.baselines import build_baseline
 from latlut.search.networks.model_files import load_model
 from latlut.search.networks.network import SegmentationNetwork
 from latlut.spaces import Architecture
+
+#: Image size where neither a caller nor a training says another: the paper's.
+DEFAULT_SIZE = (1024, 2048)
 
 Kind = Literal["architecture", "trained", "baseline"]
 
@@ -90,6 +95,25 @@ class Deployable:
             )
         return BestClass(network).eval() if has_argmax else network
 
+    def workload(
+        self,
+        input_size: tuple[int, int],
+        batch: int = 1,
+        has_upsample: bool = True,
+        has_argmax: bool = False,
+    ) -> Workload:
+        """What an engine runs for ``batch`` images of ``input_size``; see ``module``.
+
+        The graph of an architecture whose weights are not trained is kept in the cache.
+        """
+        name = f"{self.name} at {input_size[0]}x{input_size[1]}"
+        architecture = self.architecture
+        if self.kind == "architecture" and architecture is not None and not has_argmax:
+            nodes = architecture.nodes(input_size, batch)
+            return Workload.from_nodes(nodes if has_upsample else nodes[:-1], name)
+        module = self.module(input_size, has_upsample, has_argmax)
+        return Workload.from_module(module, [(batch, 3, *input_size)], name)
+
 
 def from_architecture(architecture: Architecture, name: str, seed: int = 0) -> Deployable:
     """The architecture with seeded weights."""
@@ -116,7 +140,5 @@ def from_baseline(name: str, num_classes: int = 19, seed: int = 0) -> Deployable
     Raises:
         UnknownNameError: there is none of that name.
     """
-    from latlut.search.networks.baselines import build_baseline
-
     network = build_baseline(name, num_classes, seed).eval()
     return Deployable(name, "baseline", network, num_classes)

@@ -1,23 +1,31 @@
-"""What can be compared, found by name: baselines, FasterSeg's networks, files of one's own."""
+"""What a name stands for: a network to train, to export, to measure or to compare.
+
+    fasterseg      an architecture that comes with latlut
+    architecture   an architecture's .json
+    trained        the folder of a training, or a file of the model in it
+    baseline       a hand-designed network
+    onnx           an .onnx file                      (to compare and measure alone)
+    published      numbers of a paper alone           (to compare alone)
+
+Each function below says which of them it takes.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from latlut.errors import SpecError, UnknownNameError, did_you_mean
+from latlut.errors import LatlutError, SpecError, UnknownNameError, did_you_mean
 from latlut.operators.onnx_files import OnnxWorkload, read_onnx
 from latlut.operators.workloads import Workload
-from latlut.resources import profiles_dir
 from latlut.search.networks.baselines import (
     CAS,
     FASTERSEG,
     Published,
     baseline_names,
-    build_baseline,
     published,
 )
 from latlut.search.networks.cost import (
@@ -26,15 +34,107 @@ from latlut.search.networks.cost import (
     cost_of_baseline,
     cost_of_onnx,
 )
-from latlut.search.networks.deployable import from_training
-from latlut.search.networks.model_files import DESCRIPTION, load_model
+from latlut.search.networks.deployable import (
+    Deployable,
+    from_architecture,
+    from_baseline,
+    from_training,
+)
+from latlut.search.networks.model_files import DESCRIPTION, WEIGHTS, load_model
 from latlut.spaces import Architecture
+from latlut.spaces.shipped import find_architecture, shipped_architectures
 
 Kind = Literal["baseline", "fasterseg", "architecture", "trained", "onnx", "published"]
 
 #: Light enough that all of them are measured on two CPU cores in a minute or two.
 QUICK = ("fasterseg-student", "enet", "fast-scnn", "bisenet-v2", "icnet")
 _CAS = "cas"
+
+
+def kind_of(name: str) -> Kind | None:
+    """What a name stands for by its form; whether a file is there is not asked. None: neither."""
+    path = Path(name)
+    if name in shipped_architectures():
+        return "fasterseg"
+    if name in baseline_names():
+        return "baseline"
+    if name == _CAS:
+        return "published"
+    if path.name in (DESCRIPTION, WEIGHTS) or (path / DESCRIPTION).exists():
+        return "trained"
+    if path.suffix.lower() == ".json":
+        return "architecture"
+    return "onnx" if path.suffix.lower() == ".onnx" else None
+
+
+def find_network(name: str, num_classes: int | None = None) -> Deployable:
+    """The network to deploy: an architecture, one that is trained, or a baseline.
+
+    Args:
+        name: what stands for it.
+        num_classes: of a baseline or an architecture; its own or 19 if not given.
+
+    Raises:
+        UnknownNameError: there is nothing of that name; names what is known.
+        LatlutError: a file that cannot be read, or classes asked of a trained network.
+    """
+    kind, path = kind_of(name), Path(name)
+    if kind in ("fasterseg", "architecture"):
+        architecture = find_architecture(name)
+        if num_classes is not None:
+            architecture = replace(architecture, num_classes=num_classes)
+        return from_architecture(architecture, path.stem)
+    if kind == "baseline":
+        return from_baseline(name, num_classes or 19)
+    if not path.exists():
+        known = [*shipped_architectures(), *baseline_names()]
+        raise UnknownNameError(f"no network, file or folder {name!r}; {did_you_mean(name, known)}")
+    if path.is_file() and kind != "trained":
+        raise LatlutError(
+            f"{name} is no network that can be read: name the folder of a training, an "
+            "architecture's .json, a baseline, or an .onnx file for latlut bench"
+        )
+    if num_classes is not None:
+        raise LatlutError(f"{name} is trained: its number of classes cannot be chosen")
+    if path.is_dir() and kind != "trained" and (path / "student.json").is_file():
+        raise LatlutError(
+            f"{name} is the folder of a search: name a network in it, {path / 'student.json'}"
+        )
+    return from_training(path)
+
+
+def find_student(
+    name: str, teacher: str | None = None
+) -> tuple[Architecture, Architecture | Path | None]:
+    """The architecture to train and its teacher.
+
+    Args:
+        name: an architecture, or the folder of a search, which has a teacher.
+        teacher: see ``find_teacher``; that of a search's folder if not given.
+
+    Raises:
+        UnknownNameError, ImportFileError, SpecError: see ``find_architecture``.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return find_architecture(name), find_teacher(teacher)
+    student = Architecture.load(folder / "student.json")
+    return student, find_teacher(teacher or str(folder / "teacher.json"))
+
+
+def find_teacher(name: str | None) -> Architecture | Path | None:
+    """The teacher of a training: an architecture, the folder of a training, or none.
+
+    Raises:
+        UnknownNameError, ImportFileError, SpecError: see ``find_architecture``.
+    """
+    if name is None or name == "none":
+        return None
+    path = Path(name)
+    is_architecture = path.is_file() or not (path.exists() or "/" in name)
+    if is_architecture and path.name not in (DESCRIPTION, WEIGHTS):
+        return find_architecture(name)
+    return path
 
 
 @dataclass(frozen=True)
@@ -45,18 +145,19 @@ class Contender:
         name: as it was asked for.
         kind: ``published`` has numbers of a paper alone and cannot be counted or measured.
         published: what a paper says of it.
-        architecture: of a network of the FasterSeg space.
-        path: of a file or folder of one's own.
+        architecture: of a network of the FasterSeg space. baseline: name of any other one that
+            latlut can build. num_classes: of its logits.
         own_miou_percent: of a trained network, on the validation set of the data it was trained
             on.
-        own_data: that data.
+        own_data: that data. own_size: (height, width) of its images, as the network sees them.
     """
 
     name: str
     kind: Kind
     published: Published | None = None
     architecture: Architecture | None = None
-    path: Path | None = None
+    baseline: str | None = None
+    num_classes: int = 19
     own_miou_percent: float | None = None
     own_data: str = ""
     own_size: tuple[int, int] | None = None
@@ -83,16 +184,9 @@ class Contender:
         """
         if self.kind == "onnx":
             return self._onnx(input_size)
-        name = f"{self.name} at {input_size[0]}x{input_size[1]}"
-        if self.kind == "trained" and self.path is not None:
-            module = from_training(self.path).module(input_size)
-        elif self.architecture is not None:  # its exported graph is kept in the cache
-            return Workload.from_nodes(self.architecture.nodes(input_size), name)
-        elif self.kind == "baseline":
-            module = build_baseline(self.name)
-        else:
+        if self.kind == "published":
             raise SpecError(f"{self.title}: only its published numbers are known")
-        return Workload.from_module(module, [(1, 3, *input_size)], name)
+        return replace(find_network(self.name), name=self.name).workload(input_size)
 
     def cost(self, input_size: tuple[int, int]) -> NetworkCost | None:
         """Its counts, None where only published numbers are known.
@@ -104,10 +198,9 @@ class Contender:
             return cost_of_architecture(self.architecture, input_size)
         if self.kind == "onnx":
             return cost_of_onnx(self._onnx(input_size))
-        if self.kind == "trained" and self.path is not None:
-            facts = load_model(self.path)[1]
-            return cost_of_baseline(str(facts.architecture), input_size, facts.num_classes)
-        return None if self.kind == "published" else cost_of_baseline(self.name, input_size)
+        if self.baseline is not None:
+            return cost_of_baseline(self.baseline, input_size, self.num_classes)
+        return None
 
     def size_at(self, input_size: tuple[int, int]) -> tuple[int, int]:
         """The size that it runs at where ``input_size`` is asked for."""
@@ -117,46 +210,47 @@ class Contender:
         return (shape[-2], shape[-1]) if len(shape) == 4 else input_size
 
     def _onnx(self, input_size: tuple[int, int]) -> OnnxWorkload:
-        path = self.path or Path(self.name)
         try:
-            return read_onnx(path, input_size, batch=1, name=self.name)
+            return read_onnx(self.name, input_size, batch=1, name=self.name)
         except SpecError:
-            return read_onnx(path, name=self.name)
+            return read_onnx(self.name, name=self.name)
 
 
 def contender_names() -> list[str]:
     """What can be named without a file, FasterSeg first."""
-    return [*_shipped(), *baseline_names(), _CAS]
+    return [*shipped_architectures(), *baseline_names(), _CAS]
 
 
 def find_contender(name: str) -> Contender:
-    """The network of a name, or of an architecture's JSON, an ONNX file or a training's folder.
+    """The network to compare: any kind.
 
     Raises:
         UnknownNameError: no such name or file; names the nearest.
         ImportFileError: a file that cannot be read.
     """
-    if name in baseline_names():
-        return Contender(name, "baseline", published(name))
-    if name == _CAS:
-        return Contender(name, "published", CAS)
-    shipped = _shipped()
-    if name in shipped:
-        architecture = Architecture.load(shipped[name])
-        return Contender(name, "fasterseg", FASTERSEG.get(name), architecture)
-    path = Path(name)
-    if path.suffix.lower() == ".onnx" and path.exists():
-        return Contender(name, "onnx", path=path)
-    if (path / DESCRIPTION).exists() or path.name == DESCRIPTION:
+    kind, path = kind_of(name), Path(name)
+    if kind == "baseline":
+        return Contender(name, kind, published(name), baseline=name)
+    if kind == "published":
+        return Contender(name, kind, CAS)
+    if kind == "fasterseg":
+        return Contender(name, kind, FASTERSEG.get(name), find_architecture(name))
+    if kind == "onnx" and path.exists():
+        return Contender(name, kind)
+    if kind == "trained" and path.name != WEIGHTS:
         facts = load_model(path)[1]
-        score = None if math.isnan(facts.mean_iou) else 100 * facts.mean_iou
         own = facts.architecture
-        architecture_or_none = None if isinstance(own, str) else own
         return Contender(
-            name, "trained", None, architecture_or_none, path, score, facts.data, facts.input_size
-        )
-    if path.suffix.lower() == ".json" and path.exists():
-        return Contender(name, "architecture", architecture=Architecture.load(path), path=path)
+            name, kind, None,
+            None if isinstance(own, str) else own,
+            own if isinstance(own, str) else None,
+            facts.num_classes,
+            None if math.isnan(facts.mean_iou) else 100 * facts.mean_iou,
+            facts.data,
+            facts.input_size,
+        )  # fmt: skip
+    if kind == "architecture" and path.exists():
+        return Contender(name, kind, architecture=Architecture.load(path))
     raise UnknownNameError(
         f"no network {name!r}: neither a name nor an architecture's .json, an .onnx file or the "
         f"folder of a training; {did_you_mean(name, contender_names())}"
@@ -172,8 +266,3 @@ def find_contenders(names: Sequence[str]) -> list[Contender]:
     groups = {"all": contender_names(), "quick": list(QUICK)}
     spread = [name for item in names for name in groups.get(item, [item])]
     return [find_contender(name) for name in dict.fromkeys(spread)]
-
-
-def _shipped() -> dict[str, Path]:
-    folder = profiles_dir() / "architectures"
-    return {path.stem: path for path in sorted(folder.glob("*.json"))}

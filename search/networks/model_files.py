@@ -4,16 +4,14 @@
                    "architecture": {...} or the baseline's name, "num_classes", "classes",
                    "colours", "data", "input_size", "image_scale", "epoch", "mean_iou"}
 
-Weights are written whole under another name, then moved into place: a full disk leaves the file
-that was there before.
+Both are written whole, then moved into place: a full disk leaves what was there before.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from latlut.errors import ImportFileError, LatlutError
+from latlut.files import written_whole
 from latlut.search.data.classes import Classes
+from latlut.search.networks.baselines import build_baseline
 from latlut.search.networks.network import SegmentationNetwork
 from latlut.search.runs.checkpoints import CheckpointError
 from latlut.spaces import Architecture
@@ -133,14 +133,18 @@ def save_model(folder: Path, network: nn.Module, facts: ModelFacts) -> Path:
         name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
     }
     text = json.dumps(facts.to_dict(), indent=2) + "\n"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / WEIGHTS, lambda part: save_file(state, part))
-        _replace(folder / DESCRIPTION, lambda part: part.write_text(text, encoding="utf-8"))
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
+
+    def refused(error: Exception) -> CheckpointError:
+        return CheckpointError(
             f"cannot write the model {folder}: {error}; the one before it is unharmed"
-        ) from error
+        )
+
+    try:
+        with written_whole(folder / DESCRIPTION, refusal=refused) as part:
+            save_file(state, part.with_name(WEIGHTS))
+            part.write_text(text, encoding="utf-8")
+    except SafetensorError as error:
+        raise refused(error) from error
     return folder
 
 
@@ -183,21 +187,28 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelFacts]:
     return network.eval(), facts
 
 
+def check_same_classes(facts: ModelFacts, classes: Classes, what: str) -> None:
+    """Check that a trained network tells the data's classes apart.
+
+    Raises:
+        LatlutError: another number of classes, or other names.
+    """
+    mine, other = facts.classes.names, classes.names
+    if len(mine) != len(other):
+        raise LatlutError(
+            f"{what} was trained for {len(mine)} classes ({facts.data}), the data has "
+            f"{len(other)}: take one that was trained on this data"
+        )
+    if mine != other:
+        number = next(index for index, name in enumerate(mine) if name != other[index])
+        raise LatlutError(
+            f"{what} was trained for other classes ({facts.data}): class {number} is "
+            f"{mine[number]!r} there and {other[number]!r} in the data"
+        )
+
+
 def _network(facts: ModelFacts, state: Mapping[str, Tensor]) -> nn.Module:
     if isinstance(facts.architecture, str):
-        from latlut.search.networks.baselines import build_baseline
-
         return build_baseline(facts.architecture, facts.num_classes)
     has_auxiliary = any(name.startswith("auxiliary_heads.") for name in state)
     return SegmentationNetwork(facts.architecture, has_auxiliary=has_auxiliary)
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    part = path.with_name(f"{path.name}.part")
-    try:
-        write(part)
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -91,7 +91,9 @@ class SegmentationNetwork(nn.Module):
             return resize(logits, (int(image.shape[-2]), int(image.shape[-1])), "bilinear")
         size = (int(logits.shape[-2]), int(logits.shape[-1]))
         auxiliary = tuple(
-            resize(self.auxiliary_heads[str(scale)](*_joined(maps, names)), size, "bilinear")
+            resize(
+                self.auxiliary_heads[str(scale)](*(maps[name] for name in names)), size, "bilinear"
+            )
             for scale, names in self._sources.items()
         )
         return TrainOutputs(logits, auxiliary)
@@ -155,7 +157,3 @@ def _auxiliary_sources(nodes: tuple[Node, ...]) -> dict[int, tuple[str, ...]]:
     if at_16:
         sources[16] = tuple(at_16)
     return dict(sorted(sources.items()))
-
-
-def _joined(maps: dict[str, Tensor], names: tuple[str, ...]) -> list[Tensor]:
-    return [maps[name] for name in names]

@@ -23,7 +23,6 @@ Source: FasterSeg, Sec. 3.2, Eq. 3 and Appendix C. The paper samples gamma by Gu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -32,10 +31,10 @@ import torch
 from torch import Tensor, nn
 
 from latlut.errors import LatlutError, SpecError
-from latlut.search.cosearch.settings import PAPER_WEIGHTS
 from latlut.search.penalty.prices import SkipPrice, SpacePrices, layout_for, read_prices
 from latlut.search.penalty.sensitivity import balanced_weights, sensitivity
 from latlut.search.penalty.terms import Evaluation, ExpectedTerms
+from latlut.search.penalty.weights import PAPER_WEIGHTS, checked_weights
 from latlut.search.supernet.relaxed import RelaxedArchitecture
 from latlut.spaces import FasterSegSpace
 from latlut.table.table import LatencyTable
@@ -121,10 +120,7 @@ class DecoupledLatency(nn.Module):
         self.weights: tuple[float, float, float] = weights
         self.sampling = sampling
         self._generator = torch.Generator().manual_seed(seed)
-        rows = [
-            row for row, cell in enumerate(space.cells()) if self.terms.uniform_beta[row] == 0.5
-        ]
-        self._two_way = np.array(rows)
+        self._two_way = np.flatnonzero(self.terms.uniform_beta == 0.5)
         self._one_way_beta = np.where(self.terms.uniform_beta == 0.5, 0.0, self.terms.uniform_beta)
 
     def forward(self, relaxed: RelaxedArchitecture) -> LatencyTerms:
@@ -157,27 +153,6 @@ class DecoupledLatency(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """Go on drawing where ``get_extra_state`` was called."""
         self._generator.set_state(state.cpu())
-
-
-def checked_weights(weights: Sequence[float]) -> tuple[float, float, float]:
-    """w1, w2, w3 as given, if they are weights.
-
-    Raises:
-        SpecError: not three finite numbers, one negative, or a sum other than 1.
-    """
-    values = tuple(float(weight) for weight in weights)
-    if len(values) != 3 or not all(math.isfinite(value) and value >= 0 for value in values):
-        raise SpecError(
-            "weights are three finite numbers that are not negative, for operators, downsampling "
-            f"and widths; received {tuple(weights)}"
-        )
-    total = sum(values)
-    if abs(total - 1) > 1e-6:
-        hint = ""
-        if total > 0:
-            hint = "; in this proportion: " + ", ".join(f"{v / total:.6g}" for v in values)
-        raise SpecError(f"the three weights must add up to 1, received the sum {total:.6g}{hint}")
-    return values[0], values[1], values[2]
 
 
 class _Expectation(torch.autograd.Function):

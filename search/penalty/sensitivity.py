@@ -16,7 +16,7 @@ entry's own error, independent of the others, with the error that all entries of
 
     half^2 = sum over entries of (coefficient * own error * latency)^2 + (shared error * gap)^2
 
-Symbols: L layers, E edges, K operators, V widths (see ``branch_walk`` and ``latency_terms``).
+Symbols: L layers, E edges, K operators, V widths (see ``walk`` and ``terms``).
 
 Source: FasterSeg, Sec. 3.2, Table 2 and footnote 1. The paper does not define its end points.
 """
@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,9 +84,9 @@ def sensitivity(terms: ExpectedTerms, table: LatencyTable) -> Sensitivity:
     """
     return Sensitivity(
         (
-            _operator_gap(terms, table),
-            _downsampling_gap(terms, table),
-            _width_gap(terms, table),
+            _gap(terms, table, 0, _operator_ends(terms)),
+            _gap(terms, table, 1, _downsampling_ends(terms)),
+            _gap(terms, table, 2, _width_ends(terms)),
         )
     )
 
@@ -161,62 +162,52 @@ class _Coefficients:
         return math.hypot(*own, table.shared_error * total)
 
 
-def _operator_gap(terms: ExpectedTerms, table: LatencyTable) -> FactorGap:
+#: What an end point of a factor consists of, alpha, beta and gamma, and its description.
+_End = tuple[np.ndarray, np.ndarray, np.ndarray, str]
+
+
+def _gap(terms: ExpectedTerms, table: LatencyTable, number: int, ends: Iterable[_End]) -> FactorGap:
+    """The gap of a factor between its low and its high end, in its own term of the penalty."""
+    coefficients = _Coefficients(terms)
+    ends_ms, texts = [], []
+    for sign, (alpha, beta, gamma, text) in zip((-1.0, 1.0), ends, strict=True):
+        walk, columns = terms.graph.walk(beta), terms.map_widths(gamma).argmax(1)
+        ends_ms.append(float(terms.evaluate(alpha, beta, gamma).terms_ms[number]))
+        coefficients.add_cells(walk.weight, alpha, columns, sign)
+        coefficients.add_refinements(walk.visits, columns, sign)
+        texts.append(text)
+    low_ms, high_ms = ends_ms
+    return FactorGap(FACTORS[number], low_ms, high_ms, coefficients.half_ms(table), *texts)
+
+
+def _operator_ends(terms: ExpectedTerms) -> Iterator[_End]:
     """Linear in alpha: the cheapest and dearest operator of each cell give its extremes."""
     operators = terms.prices.layout.space.operators
-    coefficients = _Coefficients(terms)
-    walk = terms.graph.walk(terms.uniform_beta)
     gamma = _same_width(terms, terms.prices.layout.widest_column)
-    columns = terms.map_widths(gamma).argmax(1)
-    ends_ms, texts = [], []
-    for sign, choice in ((-1.0, terms.operator_ms.argmin(1)), (1.0, terms.operator_ms.argmax(1))):
-        alpha = np.eye(len(operators))[choice]
-        ends_ms.append(terms.evaluate(alpha, terms.uniform_beta, gamma).terms_ms[0])
-        coefficients.add_cells(walk.weight, alpha, columns, sign)
+    choices = {"cheapest": terms.operator_ms.argmin(1), "dearest": terms.operator_ms.argmax(1)}
+    for kind, choice in choices.items():
         counts = {name: int((choice == k).sum()) for k, name in enumerate(operators)}
         listed = ", ".join(f"{name} in {count}" for name, count in counts.items() if count)
-        kind = "cheapest" if sign < 0 else "dearest"
-        texts.append(f"the {kind} operator in every cell: {listed} of {len(choice)} cells")
-    return _gap("operator", ends_ms, coefficients.half_ms(table), texts)
+        text = f"the {kind} operator in every cell: {listed} of {len(choice)} cells"
+        yield np.eye(len(operators))[choice], terms.uniform_beta, gamma, text
 
 
-def _width_gap(terms: ExpectedTerms, table: LatencyTable) -> FactorGap:
-    layout = terms.prices.layout
-    coefficients = _Coefficients(terms)
-    walk = terms.graph.walk(terms.uniform_beta)
-    alpha = _uniform_alpha(terms)
-    ends_ms, texts = [], []
-    for sign, width in ((-1.0, min(layout.widths)), (1.0, max(layout.widths))):
-        gamma = _same_width(terms, layout.widths.index(width))
-        columns = terms.map_widths(gamma).argmax(1)
-        ends_ms.append(terms.evaluate(alpha, terms.uniform_beta, gamma).terms_ms[2])
-        coefficients.add_cells(walk.weight, alpha, columns, sign)
-        coefficients.add_refinements(walk.visits, columns, sign)
-        texts.append(f"width {width}/12 in every map, stem and head {layout.end_width}/12")
-    return _gap("width", ends_ms, coefficients.half_ms(table), texts)
-
-
-def _downsampling_gap(terms: ExpectedTerms, table: LatencyTable) -> FactorGap:
-    coefficients = _Coefficients(terms)
-    alpha = _uniform_alpha(terms)
+def _downsampling_ends(terms: ExpectedTerms) -> Iterator[_End]:
     gamma = _same_width(terms, terms.prices.layout.widest_column)
-    columns = terms.map_widths(gamma).argmax(1)
-    ends_ms, texts = [], []
-    for sign, (middle, first, second) in zip((-1.0, 1.0), _extreme_ways(terms), strict=True):
-        beta = _beta_of_ways(terms, middle, first, second)
-        walk = terms.graph.walk(beta)
-        ends_ms.append(terms.evaluate(alpha, beta, gamma).terms_ms[1])
-        coefficients.add_cells(walk.weight, alpha, columns, sign)
-        coefficients.add_refinements(walk.visits, columns, sign)
-        texts.append(
+    for middle, first, second in _extreme_ways(terms):
+        text = (
             f"the 1/16 branch downsamples in layer {middle}, the 1/32 branch in layers {first} "
             f"and {second}"
         )
-    return _gap("downsampling", ends_ms, coefficients.half_ms(table), texts)
+        yield _uniform_alpha(terms), _beta_of_ways(terms, middle, first, second), gamma, text
 
 
-def _gap(factor: str, ends_ms: list[float], half_ms: float | None, texts: list[str]) -> FactorGap:
-    return FactorGap(factor, float(ends_ms[0]), float(ends_ms[1]), half_ms, *texts)
+def _width_ends(terms: ExpectedTerms) -> Iterator[_End]:
+    layout = terms.prices.layout
+    for width in (min(layout.widths), max(layout.widths)):
+        gamma = _same_width(terms, layout.widths.index(width))
+        text = f"width {width}/12 in every map, stem and head {layout.end_width}/12"
+        yield _uniform_alpha(terms), terms.uniform_beta, gamma, text
 
 
 def _uniform_alpha(terms: ExpectedTerms) -> np.ndarray:

@@ -6,7 +6,7 @@ For probabilities alpha, beta, gamma the expected latency of the networks that t
     cell_e = sum_k,i,j alpha[source]_k gamma[source]_i gamma[target]_j t[k, i, j]
     refine_e = sum_i gamma[source]_i r[i] for a down edge, 0 for a keep edge
 
-with the executions ``weight`` and ``visits`` of ``branch_walk``: operators, widths and ways are
+with the executions ``weight`` and ``visits`` of ``walk``: operators, widths and ways are
 independent choices, so the expectation of a product is the product of expectations. It is exact
 for networks in which every cell of the path is executed or costs nothing; see
 ``latlut.search.penalty.decoupled`` for what skips do to that.

@@ -1,7 +1,7 @@
 """Checkpoints: the state of a run in one file, written so that a crash cannot destroy it.
 
-A file is written under another name, flushed to the disk and moved into place; the one before
-stays beside it. Files hold tensors and plain values only and are read with ``weights_only``.
+A file is written whole under another name and moved into place; the one before stays beside it.
+Files hold tensors and plain values only and are read with ``weights_only``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from latlut.errors import LatlutError
+from latlut.files import written_whole
 
 FORMAT = "latlut checkpoint"
 VERSION = 1
@@ -35,22 +36,22 @@ def save_checkpoint(folder: Path, kind: str, state: Mapping[str, Any]) -> Path:
     Raises:
         CheckpointError: it cannot be written (disk full, read-only); what was there before stays.
     """
-    last = folder / LAST
-    part = folder / f"{LAST}.part"
+    last, new = folder / LAST, folder / f"new-{LAST}"
+
+    def refused(error: Exception) -> CheckpointError:
+        return CheckpointError(
+            f"cannot write the checkpoint {last}: {error}; the one before it is unharmed"
+        )
+
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
+        with written_whole(new, refusal=refused) as part, part.open("wb") as file:
             torch.save({"format": FORMAT, "version": VERSION, "kind": kind, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
         if last.exists():
             os.replace(last, folder / PREVIOUS)
-        os.replace(part, last)
+        os.replace(new, last)
     except (OSError, RuntimeError) as error:
-        part.unlink(missing_ok=True)
-        raise CheckpointError(
-            f"cannot write the checkpoint {last}: {error}; the one before it is unharmed"
-        ) from error
+        new.unlink(missing_ok=True)
+        raise refused(error) from error
     return last
 
 

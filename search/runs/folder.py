@@ -1,7 +1,9 @@
-"""Beginning a run in a folder, or going on with one: the same settings or none.
+"""The folder of a run: beginning in it or going on with it, and the files in it.
 
     settings.json    all settings, resolved
     run.json         what the run is of, where and when it started
+    checkpoints/     last.pt and previous.pt, to go on with
+    tensorboard/     how it goes
 
 The same command goes on with a run that was stopped; a folder of a run with other settings or of
 something else is refused, so that no run is half of one and half of another.
@@ -9,21 +11,29 @@ something else is refused, so that no run is half of one and half of another.
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from latlut.errors import LatlutError
+from latlut.files import written_whole
+from latlut.timestamps import now_text
+from latlut.version import __version__
 
-SETTINGS, RUN = "settings.json", "run.json"
+SETTINGS, RUN, RESULT = "settings.json", "run.json", "result.json"
+
+#: Gives what is known of the machine, JSON-able; asked once, where a run begins.
+Environment = Callable[[], Mapping[str, object]]
 
 
 def begin_run(
     path: Path,
     settings: Mapping[str, Any],
     facts: Mapping[str, Any],
-    remarks: Mapping[str, Any],
+    environment: Environment,
+    **remarks: object,
 ) -> bool:
     """Write what the run is, or check that the folder is of this very run.
 
@@ -31,7 +41,8 @@ def begin_run(
         path: the run's folder.
         settings: JSON-able, complete.
         facts: JSON-able; what else must be the same when the run goes on.
-        remarks: JSON-able; what is written once and may differ then.
+        environment: of the run where it begins.
+        remarks: JSON-able; what else is written once and may differ when the run goes on.
 
     Returns:
         Whether there is a run to go on with.
@@ -40,36 +51,71 @@ def begin_run(
         LatlutError: the folder is of a run with other settings or facts or of something else, or
             cannot be written.
     """
-    if (path / SETTINGS).exists():
-        changed = differences(read_json(path / SETTINGS), settings)
-        before = read_json(path / RUN)
-        changed += differences(
-            {name: before.get(name) for name in facts}, json.loads(json.dumps(facts))
-        )
-        if changed:
-            raise LatlutError(
-                f"{path} holds a run with other settings:\n  " + "\n  ".join(changed) + "\n"
-                "go on with the settings of that run, or name another folder with --run"
-            )
+    if holds_run(path, settings, facts):
         return True
     try:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
             raise LatlutError(f"{path} is a folder of something else: name another with --run")
-        write_json(path / RUN, {**facts, **remarks})
-        write_json(path / SETTINGS, settings)
     except OSError as error:
         raise LatlutError(f"cannot write the run's folder {path}: {error}") from error
+    once = {"started_at": now_text(), **remarks, "latlut_version": __version__}
+    write_json(path / RUN, {**facts, **once, "environment": dict(environment())})
+    write_json(path / SETTINGS, settings)
     return False
+
+
+def holds_run(path: Path, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    """Whether the folder holds a run, which is this one.
+
+    Raises:
+        LatlutError: it is of a run with other settings or facts, or cannot be read.
+    """
+    if not (path / SETTINGS).exists():
+        return False
+    changed = differences(read_json(path / SETTINGS), settings)
+    before = read_json(path / RUN)
+    changed += differences(
+        {name: before.get(name) for name in facts}, json.loads(json.dumps(facts))
+    )
+    if changed:
+        raise LatlutError(
+            f"{path} holds a run with other settings:\n  " + "\n  ".join(changed) + "\n"
+            "go on with the settings of that run, or name another folder with --run"
+        )
+    return True
+
+
+def is_finished(path: Path, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    """Whether the folder holds this very run, finished.
+
+    Raises:
+        LatlutError: it holds a finished run of something else, or with other settings.
+    """
+    return (path / RESULT).exists() and holds_run(path, settings, facts)
 
 
 def write_json(path: Path, values: object) -> None:
     """Write JSON-able values.
 
     Raises:
-        OSError: they cannot be written.
+        WriteError: they cannot be written.
     """
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    with written_whole(path) as part:
+        part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], line_end: str = "\n") -> None:
+    """Write rows under the names that any of them has; what a row lacks or is None stays empty.
+
+    Raises:
+        WriteError: they cannot be written.
+    """
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with written_whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator=line_end)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,18 +1,17 @@
-"""The data of a training: opened as its settings say, and looked at before anything is trained."""
+"""The data of a run: opened as its settings say, and looked at before anything is trained."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from latlut.errors import DataError
-from latlut.search.cosearch.settings import DataSettings
 from latlut.search.data.checking import SplitReport, check_labels, inspect_data
 from latlut.search.data.dataset import SegmentationData, Split
 from latlut.search.data.files import FileSplit
 from latlut.search.data.opening import STREET_SCENES, open_data
-from latlut.search.train.settings import TrainDataSettings
+from latlut.search.runs.settings import DataSettings
 
 
 class CheckedData(NamedTuple):
@@ -34,11 +33,13 @@ def open_train_data(settings: DataSettings) -> SegmentationData:
     return open_data(settings.name, size=settings.image_size, counts=counts)
 
 
-def checked_data(settings: TrainDataSettings, workers: int = 2) -> CheckedData:
+def checked_data(
+    settings: DataSettings, corrupt: Literal["fatal", "skip"] = "fatal"
+) -> CheckedData:
     """The data set, after every file was read once.
 
     Files that cannot be used (damaged, of another size than their mask, with a label that is no
-    class) end it, or are left out where ``settings.corrupt`` is ``skip``.
+    class) end it, or are left out where ``corrupt`` is ``skip``.
 
     Raises:
         DataError: see ``open_train_data``; files that cannot be used, with their names; a split
@@ -47,10 +48,10 @@ def checked_data(settings: TrainDataSettings, workers: int = 2) -> CheckedData:
     data = open_train_data(settings)
     if settings.name == STREET_SCENES:  # right by construction
         return CheckedData(data, ())
-    if settings.corrupt == "fatal":
-        check_labels(data, workers)
+    if corrupt == "fatal":
+        check_labels(data)
         return CheckedData(data, ())
-    return usable_part(data, inspect_data(data, workers))
+    return usable_part(data, inspect_data(data))
 
 
 def usable_part(data: SegmentationData, reports: Mapping[str, SplitReport]) -> CheckedData:

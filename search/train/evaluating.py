@@ -11,7 +11,7 @@ papers use for networks that are bound to a crop's size.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from kornia.geometry.transform import resize as scaled_image
@@ -22,7 +22,7 @@ from latlut.errors import SpecError
 from latlut.operators.modules import resize
 from latlut.search.data.classes import Classes
 from latlut.search.data.dataset import Split
-from latlut.search.data.loading import val_loader
+from latlut.search.data.loading import Batch, val_loader
 from latlut.search.networks.network import main_logits
 from latlut.search.train.metrics import ScoreMeter, SegmentationScore
 
@@ -64,31 +64,49 @@ def evaluate(
     was_training = network.training
     network.eval()
     meter = ScoreMeter(classes.count, fabric.device)
-    count = len(split) if limit is None else min(limit, len(split))
-    loader = val_loader(
-        split,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-        workers=workers,
-        pin_memory=fabric.device.type == "cuda",
-    )
     with torch.no_grad():
-        for number, batch in zip(
-            range(fabric.global_rank, count, fabric.world_size), loader, strict=False
-        ):
-            image, label = fabric.to_device(batch.image), fabric.to_device(batch.label)
+        for number, batch in split_batches(fabric, split, limit=limit, workers=workers):
             with fabric.autocast():
-                logits = full_logits(network, image, image_scale=image_scale, window=window)
+                logits = full_logits(network, batch.image, image_scale=image_scale, window=window)
             if logits.shape[1] != classes.count:
                 raise SpecError(
                     f"the network has {logits.shape[1]} classes, the data {classes.count}"
                 )
             predicted = logits.argmax(dim=1)
-            meter.update(predicted, label)
+            meter.update(predicted, batch.label)
             if on_prediction is not None:
                 on_prediction(number, predicted[0])
     network.train(was_training)
     return meter.score()
+
+
+def split_batches(
+    fabric: Fabric,
+    split: Split,
+    *,
+    image_scale: float = 1.0,
+    limit: int | None = None,
+    workers: int = 0,
+) -> Iterator[tuple[int, Batch]]:
+    """This process's images of a split, one by one on its device, with their numbers in the split.
+
+    Args:
+        image_scale: factor by which images and labels are scaled.
+        limit: how many images of all processes together; all if None.
+        workers: processes that load; 0 loads in this one.
+    """
+    count = len(split) if limit is None else min(limit, len(split))
+    loader = val_loader(
+        split,
+        image_scale=image_scale,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        workers=workers,
+        pin_memory=fabric.device.type == "cuda",
+    )
+    numbers = range(fabric.global_rank, count, fabric.world_size)
+    for number, (image, label) in zip(numbers, loader, strict=False):
+        yield number, Batch(fabric.to_device(image), fabric.to_device(label))
 
 
 def full_logits(

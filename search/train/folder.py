@@ -1,6 +1,6 @@
 """The folder of a training: what it is of, and what came out.
 
-settings.json, run.json             what the run is (``run_files``)
+settings.json, run.json             what the run is (``runs.folder``)
 model.safetensors, model.json       the best network; the last one in last/
 checkpoints/                        last.pt and previous.pt, to go on with
 epochs.csv, tensorboard/            how it went
@@ -13,19 +13,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from latlut.errors import LatlutError
 from latlut.search.data.dataset import SegmentationData
 from latlut.search.networks.model_files import DESCRIPTION, WEIGHTS
-from latlut.search.runs.folder import begin_run, write_json
-from latlut.search.train.settings import TrainSettings
+from latlut.search.runs.folder import RESULT, write_json
 from latlut.search.train.training import TrainingResult
 from latlut.spaces import Architecture
 from latlut.timestamps import now_text
-from latlut.version import __version__
 
 
 def training_facts(
@@ -39,45 +36,21 @@ def training_facts(
         data: how many images there are counts, and the classes.
     """
     return {
-        "network": _described(network),
-        "teacher": None if teacher is None else _described(teacher),
+        **network_facts(network, teacher),
         "data": data.name,
         "images": {name: len(split) for name, split in data.splits.items()},
         "classes": list(data.classes.names),
     }
 
 
-def training_remarks(settings: TrainSettings, environment: Mapping[str, object]) -> dict[str, Any]:
-    """What is written once: when and where the run started."""
+def network_facts(
+    network: Architecture | str, teacher: Architecture | Path | None
+) -> dict[str, Any]:
+    """The part of ``training_facts`` that is known before the data are opened."""
     return {
-        "started_at": now_text(),
-        "seed": settings.seed,
-        "latlut_version": __version__,
-        "environment": dict(environment),
-    }
-
-
-def is_trained(
-    folder: Path,
-    settings: TrainSettings,
-    network: Architecture | str,
-    teacher: Architecture | Path | None,
-) -> bool:
-    """Whether the folder holds this very training, finished. The data are not opened for it.
-
-    Args:
-        network, teacher: see ``training_facts``.
-
-    Raises:
-        LatlutError: it holds a finished training of something else, or with other settings.
-    """
-    if not (folder / "result.json").exists():
-        return False
-    facts = {
         "network": _described(network),
         "teacher": None if teacher is None else _described(teacher),
     }
-    return begin_run(folder, settings.to_dict(), facts, {})
 
 
 def finish_training(folder: Path, result: TrainingResult) -> None:
@@ -101,10 +74,7 @@ def finish_training(folder: Path, result: TrainingResult) -> None:
         "seconds": sum(record.seconds for record in result.records),
         "finished_at": now_text(),
     }
-    try:
-        write_json(folder / "result.json", values)
-    except OSError as error:
-        raise LatlutError(f"cannot write {folder / 'result.json'}: {error}") from error
+    write_json(folder / RESULT, values)
 
 
 def _described(what: Architecture | str | Path) -> Any:

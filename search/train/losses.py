@@ -1,26 +1,32 @@
-"""Losses of segmentation: cross entropy on hard pixels, and distillation from a teacher.
+"""The loss of a training: hard pixels of all heads, and the divergence from the teacher.
 
-Symbols: B batch, C classes, H, W pixels.
+    L = OHEM(main) + a sum_i OHEM(auxiliary_i) + d KL(teacher, main)
+
+with a = 0.2 and d = 1.0 by default. All logits are enlarged to the labels' size first.
+
+Symbols: B batch, C classes, H, W pixels of the labels.
+
+Source: FasterSeg, Sec. 3.3 (equal weights for segmentation and distillation) and the authors' code
+(0.2 for each auxiliary head).
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from latlut.errors import SpecError
+from latlut.operators.modules import resize
 from latlut.search.data.classes import IGNORE
-
-#: Pixels whose own class is given more than this probability are easy.
-OHEM_THRESHOLD = 0.7
+from latlut.search.networks.network import TrainOutputs
+from latlut.search.train.settings import OHEM_THRESHOLD, Direction, LossSettings
 
 #: One label pixel in so many is kept, however easy.
 _KEPT_SHARE = 16
-
-Direction = Literal["teacher_student", "student_teacher"]
 
 
 def ohem_loss(
@@ -29,7 +35,6 @@ def ohem_loss(
     *,
     threshold: float = OHEM_THRESHOLD,
     min_kept: int | None = None,
-    ignore: int = IGNORE,
 ) -> Tensor:
     """Mean cross entropy over the hard pixels (online hard example mining).
 
@@ -38,11 +43,10 @@ def ohem_loss(
 
     Args:
         logits: (B, C, H, W) float.
-        labels: (B, H, W) int64, classes or ``ignore``.
+        labels: (B, H, W) int64, classes or 255.
         threshold: in (0, 1].
         min_kept: number of pixels of the batch; if not given, one in 16 of them, as the authors
             have it: batch * height * width / (16 * label stride ** 2).
-        ignore: label of pixels that are left out.
 
     Returns:
         () float. Where every pixel is ignored: 0, with a gradient of 0.
@@ -56,8 +60,8 @@ def ohem_loss(
     _check_sizes(logits, labels)
     if not 0 < threshold <= 1:
         raise SpecError(f"threshold {threshold}: expected a probability above 0, at most 1")
-    loss = functional.cross_entropy(logits, labels, ignore_index=ignore, reduction="none")
-    is_valid = labels != ignore
+    loss = functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+    is_valid = labels != IGNORE
     count = labels.numel() // _KEPT_SHARE if min_kept is None else min_kept
     least = -math.log(threshold)
     # Ignored pixels come last; where they are among the count, all others are kept.
@@ -75,7 +79,6 @@ def distillation_loss(
     labels: Tensor | None = None,
     *,
     direction: Direction = "teacher_student",
-    ignore: int = IGNORE,
 ) -> Tensor:
     """Mean over pixels of the Kullback-Leibler divergence between teacher and student.
 
@@ -85,10 +88,9 @@ def distillation_loss(
     Args:
         student_logits: (B, C, H, W) float.
         teacher_logits: (B, C, H, W) float; no gradient flows into it.
-        labels: (B, H, W) int64; pixels labelled ``ignore`` are left out. None leaves out none.
+        labels: (B, H, W) int64; pixels labelled 255 are left out. None leaves out none.
         direction: which of the two. The authors' code computes teacher_student; Eq. 4 of the
             paper writes KL(s || t).
-        ignore: label of pixels that are left out.
 
     Returns:
         () float, at least 0. Where every pixel is ignored: 0, with a gradient of 0.
@@ -116,7 +118,7 @@ def distillation_loss(
     if labels is None:
         return divergence.mean()
     _check_sizes(student_logits, labels)
-    is_valid = labels != ignore
+    is_valid = labels != IGNORE
     return divergence.masked_fill(~is_valid, 0).sum() / is_valid.sum().clamp(min=1)
 
 
@@ -127,3 +129,61 @@ def _check_sizes(logits: Tensor, labels: Tensor) -> None:
             f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)}: "
             "expected (B, C, H, W) and (B, H, W)"
         )
+
+
+class Loss(NamedTuple):
+    """The loss () float with its gradient, and its parts () float, detached, not yet weighed.
+
+    ``parts`` has ``main_loss`` and, where they count, ``auxiliary_loss`` (summed over the heads)
+    and ``distillation_loss``.
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+def training_loss(
+    outputs: Tensor | TrainOutputs,
+    label: Tensor,
+    settings: LossSettings,
+    teacher_logits: Tensor | None = None,
+) -> Loss:
+    """The loss of one batch.
+
+    Args:
+        outputs: of the network in training mode; logits alone are those of the main head.
+        label: (B, H, W) int64, classes or 255.
+        settings: weights, threshold, direction.
+        teacher_logits: (B, C, *, *) float; None where there is no teacher.
+
+    Raises:
+        SpecError: logits of another batch than the labels; a teacher of other classes.
+    """
+    found = TrainOutputs(outputs) if isinstance(outputs, Tensor) else outputs
+    main = _at(found.main, label)
+    parts = {"main_loss": ohem_loss(main, label, threshold=settings.ohem_threshold)}
+    weights = {"main_loss": 1.0}
+    if found.auxiliary and settings.auxiliary:
+        losses = [
+            ohem_loss(_at(logits, label), label, threshold=settings.ohem_threshold)
+            for logits in found.auxiliary
+        ]
+        parts["auxiliary_loss"] = torch.stack(losses).sum()
+        weights["auxiliary_loss"] = settings.auxiliary
+    if teacher_logits is not None and settings.distillation:
+        parts["distillation_loss"] = distillation_loss(
+            main, _at(teacher_logits, label), label, direction=settings.direction
+        )
+        weights["distillation_loss"] = settings.distillation
+    total = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
+    return Loss(total, {name: value.detach() for name, value in parts.items()})
+
+
+def _at(logits: Tensor, label: Tensor) -> Tensor:
+    """Logits as float32 at the labels' size."""
+    size = (int(label.shape[-2]), int(label.shape[-1]))
+    return (
+        logits.float()
+        if tuple(logits.shape[-2:]) == size
+        else resize(logits.float(), size, "bilinear")
+    )

@@ -6,7 +6,6 @@ Symbols: B batch, C classes, H, W pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -41,15 +40,12 @@ class ScoreMeter:
     Args:
         class_count: C.
         device: where the counting is done.
-        ignore: label of pixels that are left out.
     """
 
-    def __init__(
-        self, class_count: int, device: torch.device | str = "cpu", ignore: int = IGNORE
-    ) -> None:
+    def __init__(self, class_count: int, device: torch.device | str = "cpu") -> None:
         self._class_count = class_count
         self._matrix = MulticlassConfusionMatrix(
-            class_count, ignore_index=ignore, validate_args=False
+            class_count, ignore_index=IGNORE, validate_args=False
         ).to(device)
 
     def update(self, predictions: Tensor, labels: Tensor) -> None:
@@ -57,7 +53,7 @@ class ScoreMeter:
 
         Args:
             predictions: (B, C, H, W) float logits, or (B, H, W) integer classes.
-            labels: (B, H, W) integer, classes or ``ignore``.
+            labels: (B, H, W) integer, classes or 255.
 
         Raises:
             SpecError: sizes that do not fit, another number of classes.
@@ -101,28 +97,3 @@ def score_of(confusion: Tensor) -> SegmentationScore:
         pixel_accuracy=float(right.sum() / total) if total else math.nan,
         labelled_pixels=int(total),
     )
-
-
-def mean_iou(
-    batches: Iterable[tuple[Tensor, Tensor]],
-    predict: Callable[[Tensor], Tensor],
-    class_count: int,
-    device: torch.device | str = "cpu",
-) -> SegmentationScore:
-    """The score of a network over a set.
-
-    Args:
-        batches: (image, label) pairs: (B, 3, H, W) float and (B, H, W) int64.
-        predict: image -> (B, C, H, W) logits or (B, H, W) classes, at the labels' size; it is
-            called without gradients and should be in evaluation mode.
-        class_count: C.
-        device: where the network runs.
-
-    Raises:
-        SpecError: predictions that do not fit the labels.
-    """
-    meter = ScoreMeter(class_count, device)
-    with torch.no_grad():
-        for image, label in batches:
-            meter.update(predict(image.to(device)), label.to(device))
-    return meter.score()

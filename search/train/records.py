@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
-
-from latlut.errors import LatlutError
 
 
 @dataclass(frozen=True)
@@ -40,11 +36,40 @@ class TrainEpoch:
         """JSON-able."""
         return asdict(self)
 
+    def flat(self) -> dict[str, Any]:
+        """One row of ``epochs.csv``: classes' scores are left out."""
+        return {name: value for name, value in asdict(self).items() if name != "class_iou"}
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainEpoch:
         """The record that ``to_dict`` wrote."""
         iou = values.get("class_iou")
         return cls(**{**values, "class_iou": None if iou is None else tuple(iou)})
+
+    def describe(self, epochs: int) -> str:
+        """One line for people.
+
+        Args:
+            epochs: of the training.
+        """
+        parts = {
+            "main": self.main_loss,
+            "auxiliary": self.auxiliary_loss,
+            "teacher": self.distillation_loss,
+        }
+        shown = "".join(
+            f"  {name} {value:.3g}" for name, value in parts.items() if value is not None
+        )
+        score = "" if self.mean_iou is None else f"  mIoU {percent(self.mean_iou)}"
+        return (
+            f"epoch {self.epoch + 1}/{epochs}  loss {self.loss:.3g}{shown}{score}"
+            f"  ({self.seconds:.0f} s)"
+        )
+
+
+def percent(fraction: float) -> str:
+    """0.1234567 as "12.35%"."""
+    return f"{100 * fraction:.4g}%"
 
 
 def best_epoch(records: Sequence[TrainEpoch]) -> TrainEpoch | None:
@@ -55,21 +80,3 @@ def best_epoch(records: Sequence[TrainEpoch]) -> TrainEpoch | None:
         if record.mean_iou is not None
     ]
     return max(judged, key=lambda pair: pair[0])[1] if judged else None
-
-
-def write_epochs(path: Path, records: Sequence[TrainEpoch]) -> None:
-    """Write a CSV file with a row per epoch; classes' scores are left out.
-
-    Raises:
-        LatlutError: it cannot be written.
-    """
-    names = [item.name for item in fields(TrainEpoch) if item.name != "class_iou"]
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(names)
-            writer.writerows([getattr(record, name) for name in names] for record in records)
-        part.replace(path)
-    except OSError as error:
-        raise LatlutError(f"cannot write {path}: {error}") from error

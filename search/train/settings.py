@@ -1,28 +1,33 @@
 """Settings of a training: validated values from a preset's TOML file, overridden by flags.
 
 The shipped presets are ``tiny`` (a CPU, minutes), ``small`` (one GPU, about an hour) and ``paper``
-(FasterSeg's own numbers), in ``profiles/trainings/``. A run folder holds the settings that were in
-force, all of them, as ``settings.json``.
+(FasterSeg's own numbers), in ``profiles/trainings/``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from latlut.search.cosearch.settings import (
+from latlut.search.runs.setting_files import load_preset
+from latlut.search.runs.settings import (
     Count,
     DataSettings,
+    Group,
     NotNegative,
     PhaseSettings,
     Positive,
+    RunSettings,
     Whole,
 )
-from latlut.search.runs.setting_files import load_preset
-from latlut.search.train.losses import OHEM_THRESHOLD, Direction
+
+#: Pixels whose own class is given more than this probability are easy.
+OHEM_THRESHOLD = 0.7
+
+Direction = Literal["teacher_student", "student_teacher"]
 
 
 class TrainDataSettings(DataSettings):
@@ -43,6 +48,8 @@ class ScheduleSettings(PhaseSettings):
     raise it linearly. ``ema`` keeps an exponential average of the weights with this decay, which
     is then what is evaluated and stored as the model. ``evaluate_every`` so many epochs, and after
     the last one, the network is evaluated.
+
+    Source: FasterSeg's code has the exponential decay (0.992); the other is DeepLab's.
     """
 
     epochs: Count
@@ -57,16 +64,33 @@ class ScheduleSettings(PhaseSettings):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     evaluate_every: Count = 1
 
+    def rate(self, epoch: int, step: int, steps: int) -> float:
+        """The learning rate of one step.
 
-class LossSettings(BaseModel):
+            exponential: lr * lr_decay ** epoch
+            poly:        lr * (1 - progress) ** poly_power
+
+        times (number + 1) / warmup_steps in the first ``warmup_steps`` steps, the number counting
+        from the training's start.
+
+        Args:
+            epoch, step: from 0. steps: in an epoch.
+        """
+        number = epoch * steps + step
+        if self.decay == "poly":
+            rate = self.lr * (1 - number / (self.epochs * steps)) ** self.poly_power
+        else:
+            rate = self.lr * self.lr_decay**epoch
+        return rate * min(1.0, (number + 1) / max(1, self.warmup_steps))
+
+
+class LossSettings(Group):
     """The loss: hard pixels' cross entropy of all heads, and the teacher's share.
 
     ``label_stride`` takes every so many rows and columns of the labels; logits are enlarged to
     what is left. ``distillation`` and its ``direction`` (see ``losses.distillation_loss``) count
     where there is a teacher.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     ohem_threshold: Annotated[float, Field(gt=0, le=1)] = OHEM_THRESHOLD
     auxiliary: NotNegative = 0.2
@@ -75,33 +99,16 @@ class LossSettings(BaseModel):
     label_stride: Count = 1
 
 
-class TrainSettings(BaseModel):
+class TrainSettings(RunSettings):
     """All settings of a training."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    seed: Whole = 0
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    is_channels_last: bool = False
     data: TrainDataSettings = TrainDataSettings()
     schedule: ScheduleSettings
     loss: LossSettings = LossSettings()
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able, complete."""
-        return self.model_dump(mode="json")
 
 
 def load_train_settings(
     name_or_path: str | Path, overrides: Mapping[str, object] | None = None
 ) -> TrainSettings:
-    """The settings of a shipped preset or of a TOML file, with overrides.
-
-    Args:
-        name_or_path: ``"tiny"``, or a file.
-        overrides: dotted name -> value, ``{"schedule.epochs": 5}``.
-
-    Raises:
-        UnknownNameError, ImportFileError, SpecError: see ``setting_files.load_preset``.
-    """
+    """The settings of a preset or of a TOML file; see ``setting_files.load_preset``."""
     return load_preset(TrainSettings, "trainings", name_or_path, overrides)

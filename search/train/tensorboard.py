@@ -2,64 +2,42 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from latlut.search.data.augment import denormalised, whole
 from latlut.search.data.contact_sheet import painted_labels
+from latlut.search.runs.listening import RunLog
 from latlut.search.train.evaluating import full_logits
 from latlut.search.train.records import TrainEpoch
-
-if TYPE_CHECKING:
-    from latlut.search.train.training import Training
+from latlut.search.train.state import TrainingState
 
 #: Validation images of which predictions are shown.
 SAMPLES = 4
 
 
-class TrainingLog:
-    """Writes each step's loss and each epoch's record, with pictures where it was evaluated.
-
-    Args:
-        folder: of the event files.
-        samples: how many validation images are shown.
-    """
-
-    def __init__(self, folder: Path, samples: int = SAMPLES) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._writer = SummaryWriter(str(folder))
-        self._samples = samples
-
-    def close(self) -> None:
-        """Write what is buffered."""
-        self._writer.close()
+class TrainingLog(RunLog):
+    """Writes each step's loss and each epoch's record, with pictures where it was evaluated."""
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         """One step's loss."""
-        self._writer.add_scalar("train/loss", loss, epoch * steps + step - 1)
+        self.add("train", {"loss": loss}, epoch * steps + step - 1)
 
-    def on_epoch(self, record: TrainEpoch, training: Training) -> None:
+    def on_epoch(self, record: TrainEpoch, training: TrainingState) -> None:
         """One epoch's numbers; the predictions of some validation images if it was evaluated."""
-        for name, value in record.to_dict().items():
-            if isinstance(value, float):
-                self._writer.add_scalar(f"epochs/{name}", value, record.epoch)
+        self.add("epochs", record.flat(), record.epoch)
         if record.class_iou is not None:
-            names = training.data.classes.names
-            for name, value in zip(names, record.class_iou, strict=True):
-                self._writer.add_scalar(f"class_iou/{name}", value, record.epoch)
-            for number, picture in enumerate(sample_predictions(training, self._samples)):
+            scores = zip(training.data.classes.names, record.class_iou, strict=True)
+            self.add("class_iou", dict(scores), record.epoch)
+            for number, picture in enumerate(sample_predictions(training, SAMPLES)):
                 self._writer.add_image(
                     f"predictions/{number}", picture, record.epoch, dataformats="HWC"
                 )
         self._writer.flush()
 
 
-def sample_predictions(training: Training, count: int) -> list[NDArray[np.uint8]]:
+def sample_predictions(training: TrainingState, count: int) -> list[NDArray[np.uint8]]:
     """Validation images, spread over the split, each beside its labels and the prediction.
 
     Returns:

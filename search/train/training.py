@@ -26,28 +26,31 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from latlut.errors import DataError, SpecError
+from latlut.errors import DataError
 from latlut.search.data.augment import Augmentation
 from latlut.search.data.classes import Classes
 from latlut.search.data.dataset import SegmentationData
 from latlut.search.data.loading import Batch, TrainBatches
-from latlut.search.networks.model_files import ModelFacts, save_model
-from latlut.search.networks.network import SegmentationNetwork, main_logits
-from latlut.search.runs.divergence import finite_loss
-from latlut.search.runs.processes import mean_gradients, mean_of, share_buffers
-from latlut.search.train.averaging import MovingAverage
+from latlut.search.networks.model_files import save_model
+from latlut.search.networks.network import main_logits
+from latlut.search.runs.processes import mean_of, share_buffers
+from latlut.search.runs.step import (
+    finite_loss,
+    make_step,
+    set_rate,
+    step_batches,
+    weight_optimizer,
+)
 from latlut.search.train.evaluating import evaluate
-from latlut.search.train.loss import training_loss
-from latlut.search.train.rates import learning_rate
+from latlut.search.train.losses import training_loss
 from latlut.search.train.records import TrainEpoch, best_epoch
 from latlut.search.train.settings import TrainSettings
-from latlut.search.train.state import restore_training, save_training
-from latlut.spaces import Architecture
+from latlut.search.train.state import TrainingState
 
 #: Told after each step: epoch, step, steps in the epoch, loss.
 StepListener = Callable[[int, int, int, float], None]
 #: Told after each epoch, with the training as it stands.
-EpochListener = Callable[[TrainEpoch, "Training"], None]
+EpochListener = Callable[[TrainEpoch, TrainingState], None]
 
 
 @dataclass(frozen=True)
@@ -68,17 +71,13 @@ class TrainingResult:
     records: tuple[TrainEpoch, ...]
 
 
-class Training:
+class Training(TrainingState):
     """One training, from the first step to the stored models.
 
     Args:
-        network: image (B, 3, H, W) -> in training mode ``TrainOutputs``, in evaluation mode logits
-            of the data's classes at any size.
-        data: images to train on.
-        settings: everything else.
+        network, data, settings, name: see ``TrainingState``.
         folder: of the run; holds ``checkpoints/``, the best model, and the last in ``last/``.
         teacher: image -> logits in evaluation mode; the student learns from it.
-        name: of a baseline; an architecture's network needs none.
         fabric: devices, precision and processes, launched; one CPU process if not given.
         on_step, on_epoch: listeners.
 
@@ -100,25 +99,14 @@ class Training:
         on_step: StepListener | None = None,
         on_epoch: EpochListener | None = None,
     ) -> None:
-        self.network, self.data, self.settings, self.folder = network, data, settings, folder
+        fabric = fabric or Fabric(accelerator="cpu", devices=1)
+        super().__init__(network, data, settings, folder, name, fabric)
         self.teacher = teacher if settings.loss.distillation else None
-        self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
+        if self.teacher is not None:
+            self._check_classes("teacher", self.teacher)
+            self._move(self.teacher)
         self.on_step = on_step or (lambda *_: None)
         self.on_epoch = on_epoch or (lambda *_: None)
-        self._check_classes()
-        self.facts = self._facts(name)
-        for module in filter(None, (network, self.teacher)):
-            self.fabric.to_device(module)  # moves it in place
-            if settings.is_channels_last:
-                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        decay = settings.schedule.ema
-        self.average = None if decay is None else MovingAverage(network, decay)
-        self.records: list[TrainEpoch] = []
-
-    @property
-    def model(self) -> nn.Module:
-        """What is evaluated and stored: the network, or its moving average."""
-        return self.network if self.average is None else self.average.module
 
     def run(self) -> TrainingResult:
         """Run what is left of the training.
@@ -130,8 +118,9 @@ class Training:
             DataError: a file that cannot be used, fewer images than a batch.
         """
         schedule = self.settings.schedule
-        batches, optimizer = self.batches(), self._optimizer()
-        first = restore_training(self.folder / "checkpoints", self, optimizer)
+        batches = self.batches()
+        optimizer = weight_optimizer(self.fabric, self.network, schedule)
+        first = self.restore(optimizer)
         for epoch in range(first, schedule.epochs):
             record = self._epoch(epoch, optimizer, batches)
             self.records.append(record)
@@ -175,17 +164,6 @@ class Training:
             )
         return batches
 
-    def _optimizer(self) -> Any:
-        schedule = self.settings.schedule
-        return self.fabric.setup_optimizers(
-            torch.optim.SGD(
-                self.network.parameters(),
-                lr=schedule.lr,
-                momentum=schedule.momentum,
-                weight_decay=schedule.weight_decay,
-            )
-        )
-
     def _epoch(self, epoch: int, optimizer: Any, batches: TrainBatches) -> TrainEpoch:
         started = time.monotonic()
         schedule = self.settings.schedule
@@ -199,9 +177,8 @@ class Training:
         text = f"{self.settings.seed}/train/{epoch}/{self.fabric.global_rank}"
         with _seeded(random.Random(text).getrandbits(63), self.fabric.device):  # dropout
             for step in range(steps):
-                rate = learning_rate(schedule, epoch, step, steps)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
+                rate = schedule.rate(epoch, step, steps)
+                set_rate(optimizer, rate)
                 loss = self._step(drawn, optimizer, sums, (epoch, step, batches))
                 if self.average is not None:
                     self.average.update(self.network)
@@ -226,32 +203,17 @@ class Training:
         place: tuple[int, int, TrainBatches],
     ) -> float:
         """A step on the weights; its loss. Adds the parts of the loss to ``sums``."""
-        schedule = self.settings.schedule
-        optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.fabric.device)
-        for _ in range(schedule.accumulate):
-            loss = self._loss(self._on_device(next(drawn)), sums)
-            self.fabric.backward(loss / schedule.accumulate)
-            total += loss.detach() / schedule.accumulate
-        epoch, step, batches = place
-        now = finite_loss(
-            float(mean_of(self.fabric, total)),
-            f"epoch {epoch}, step {step}",
-            (
-                name
-                for number in range(step * schedule.accumulate, (step + 1) * schedule.accumulate)
-                for name in batches.names(epoch, number)
-            ),
-            self.folder / "checkpoints",
-        )
-        mean_gradients(self.fabric, self.network.parameters())
-        if schedule.clip is not None:
-            # Half precision looks for overflows itself and leaves such a step out.
-            self.fabric.clip_gradients(
-                self.network, optimizer, max_norm=schedule.clip, error_if_nonfinite=False
-            )
-        optimizer.step()
-        return now
+        schedule, (epoch, step, batches) = self.settings.schedule, place
+        count = schedule.accumulate
+        numbers = range(step * count, (step + 1) * count)
+
+        def check(loss: float) -> float:
+            where = f"epoch {epoch}, step {step}"
+            return finite_loss(loss, where, batches, epoch, numbers, self.checkpoints)
+
+        on_device = step_batches(self.fabric, drawn, count, self.settings.is_channels_last)
+        losses = (self._loss(batch, sums) for batch in on_device)
+        return make_step(self.fabric, self.network, optimizer, losses, check, count, schedule.clip)
 
     def _loss(self, batch: Batch, sums: dict[str, Tensor]) -> Tensor:
         taught = None
@@ -294,32 +256,8 @@ class Training:
                 if best_epoch(self.records) is record:
                     save_model(self.folder, self.model, facts)
                 save_model(self.folder / "last", self.model, facts)
-            save_training(self.folder / "checkpoints", self, optimizer)
+            self.save(optimizer)
         self.fabric.barrier()
-
-    def _on_device(self, batch: Batch) -> Batch:
-        image, label = self.fabric.to_device(batch.image), self.fabric.to_device(batch.label)
-        if self.settings.is_channels_last:
-            image = image.contiguous(memory_format=torch.channels_last)
-        return Batch(image, label)
-
-    def _check_classes(self) -> None:
-        for role, module in (("network", self.network), ("teacher", self.teacher)):
-            own = getattr(module, "architecture", None)
-            if isinstance(own, Architecture) and own.num_classes != self.data.classes.count:
-                raise SpecError(
-                    f"the {role} has {own.num_classes} classes, {self.data.name} "
-                    f"{self.data.classes.count}: take one that was trained on this data"
-                )
-
-    def _facts(self, name: str | None) -> ModelFacts:
-        own = self.network.architecture if isinstance(self.network, SegmentationNetwork) else name
-        if own is None:
-            raise SpecError("a network that is no architecture's needs the name of its baseline")
-        height, width = self.data.val[0].label.shape
-        scale = self.settings.data.image_scale
-        size = (max(1, round(height * scale)), max(1, round(width * scale)))
-        return ModelFacts(own, self.data.classes, self.data.name, size, scale)
 
 
 @contextmanager

@@ -28,7 +28,6 @@ from typing import NamedTuple
 import numpy as np
 import onnxruntime
 
-from latlut.cli.networks import find_network
 from latlut.engines import engine_class
 from latlut.engines.base import Engine
 from latlut.machine.provenance import collect_environment
@@ -37,6 +36,7 @@ from latlut.measure.held_device import measuring_on
 from latlut.measure.timing import TimingSettings
 from latlut.opspec import parse_size
 from latlut.search.deploy.export import ExportSettings, export
+from latlut.search.networks.finding import find_network
 
 SECONDS = 1.0
 WARMUP_RUNS = 5

@@ -27,9 +27,8 @@ from pathlib import Path
 import numpy as np
 from bench_protocol import CACHE, stratified
 
-from latlut.engines import engine_class, engine_packages
+from latlut.engines import engine_class, run_environment
 from latlut.engines.base import Engine, Session
-from latlut.machine.provenance import collect_environment
 from latlut.measure.held_device import measuring_on
 from latlut.measure.sentinels import choose_sentinels
 from latlut.measure.timing import TimingSettings, measure, measure_side_by_side, warm_up
@@ -215,7 +214,7 @@ def main() -> None:
             "op_specs": [spec.key for spec in specs],
             "repeatability": found,
             "additivity": sums,
-            "environment": collect_environment(engine_packages()),
+            "environment": run_environment(),
         }
         (options.out / "statistic.json").write_text(json.dumps(data))
         draw(corrected, options.out / "statistic.png")

@@ -27,11 +27,11 @@ import numpy as np
 import torch
 from scipy import stats
 
-from latlut.search.cosearch.settings import DataSettings
 from latlut.search.data.augment import whole
 from latlut.search.data.classes import IGNORE
 from latlut.search.data.dataset import Split
 from latlut.search.networks.model_files import load_model
+from latlut.search.runs.settings import DataSettings
 from latlut.search.train.data import open_train_data
 from latlut.search.train.evaluating import full_logits
 

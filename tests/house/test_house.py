@@ -12,6 +12,8 @@ import pytest
 import rooms
 from checkout import ROOT
 
+from latlut.cli import COMMANDS
+
 #: What a room may not reach, not even through others.
 NEVER_REACHES = {
     "table": {"engines", "measure"},
@@ -21,13 +23,7 @@ NEVER_REACHES = {
 }
 
 #: Imports that still point upward; each goes with a change that breaks it.
-PENDING = {
-    "latlut.search.networks.comparing",
-    "latlut.search.penalty.decoupled",
-    "latlut.search.train.data",
-    "latlut.search.train.settings",
-    "latlut.search.train.training",
-}
+PENDING = {}
 
 HEAVY = {
     "matplotlib", "numpy", "onnx", "onnxruntime", "openvino", "pandas", "pyarrow", "pydantic",
@@ -99,6 +95,17 @@ def test_commands_import_inside_their_bodies() -> None:
         and rooms.room_of(item.imported, "latlut") not in ("cli", "errors", "version")
     ]
     assert not wrong, "import inside the command's body:\n" + "\n".join(wrong)
+
+
+def test_no_command_imports_another() -> None:
+    """What two of them need is a function of the library, or in a file that is no command."""
+    commands = {command.home.partition(":")[0] for command in COMMANDS.values()}
+    wrong = [
+        str(item)
+        for item in rooms.library_imports()
+        if item.module in commands and item.imported in commands
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def imported_by(*arguments: str) -> set[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fake_engine import FakeEngine, work_ns
 
-from latlut.cli.validate import plot
+from latlut.cli.residuals import plot
 from latlut.errors import CalibrationError, IdentityError
 from latlut.measure.plans import load_plan
 from latlut.measure.sweep import Sweep, SweepSettings, identity_of

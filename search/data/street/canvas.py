@@ -83,6 +83,13 @@ class Canvas:
         area = (slice(first_row, last_row), slice(first_column, last_column))
         return Patch(area, self.rows[area[0], None], self.columns[None, area[1]])
 
+    def wall(
+        self, near: tuple[float, float], far: tuple[float, float], height_m: float
+    ) -> Patch | None:
+        """The pixels between uprights at two points (x, z), as high as the near one."""
+        left, right = sorted((self.column_of(*near), self.column_of(*far)))
+        return self.patch(left, right, self.row_of(height_m, near[1]), self.row_of(0, near[1]))
+
     def paint(
         self, patch: Patch, mask: Any, colour: Any, label: int, depth_m: Any, glow: float = 0.0
     ) -> None:

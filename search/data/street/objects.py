@@ -103,11 +103,8 @@ def _paint_car(canvas: Canvas, thing: Thing) -> None:
 def _paint_car_side(canvas: Canvas, thing: Thing, half_m: float, length_m: float) -> None:
     """The flank on the plane x = edge, between the car's near and far end."""
     edge_m = thing.x_m - half_m if thing.x_m > 0 else thing.x_m + half_m
-    left, right = sorted((canvas.column_of(edge_m, thing.z_m),
-                    canvas.column_of(edge_m, thing.z_m + length_m)))  # fmt: skip
-    patch = canvas.patch(
-        left, right, canvas.row_of(thing.height_m, thing.z_m), canvas.row_of(0, thing.z_m)
-    )
+    far_m = thing.z_m + length_m
+    patch = canvas.wall((edge_m, thing.z_m), (edge_m, far_m), thing.height_m)
     if patch is None:
         return
     offset = patch.columns - canvas.vanishing

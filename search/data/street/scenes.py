@@ -1,8 +1,8 @@
 """Generated street scenes: a data set of any size without a download.
 
 ``draw(seed, index, height, width)`` gives one image with its labels, always the same ones for the
-same arguments. A scene is drawn at random in metres (street_sampling), painted from far to near
-(street_surfaces, street_objects), then lit, hazed and given a camera's blur and noise (here).
+same arguments. A scene is drawn at random in metres (``sampling``), painted from far to near
+(``surfaces``, ``objects``), then lit, hazed and given a camera's blur and noise (here).
 """
 
 from __future__ import annotations

@@ -135,11 +135,8 @@ def paint_buildings(canvas: Canvas) -> None:
 
 def _paint_front(canvas: Canvas, block: Building) -> None:
     outer_m = block.x_m + (block.depth_m if block.x_m > 0 else -block.depth_m)
-    left, right = sorted((canvas.column_of(block.x_m, block.near_m),
-                    canvas.column_of(outer_m, block.near_m)))  # fmt: skip
-    patch = canvas.patch(
-        left, right, canvas.row_of(block.height_m, block.near_m), canvas.row_of(0, block.near_m)
-    )
+    near_m = block.near_m
+    patch = canvas.wall((block.x_m, near_m), (outer_m, near_m), block.height_m)
     if patch is None:
         return
     y_m = canvas.eye_m + (canvas.horizon - patch.rows) * np.float32(block.near_m / canvas.focal)
@@ -150,11 +147,8 @@ def _paint_front(canvas: Canvas, block: Building) -> None:
 
 
 def _paint_street_side(canvas: Canvas, block: Building) -> None:
-    left, right = sorted((canvas.column_of(block.x_m, block.near_m),
-                    canvas.column_of(block.x_m, block.far_m)))  # fmt: skip
-    patch = canvas.patch(
-        left, right, canvas.row_of(block.height_m, block.near_m), canvas.row_of(0, block.near_m)
-    )
+    x_m = block.x_m
+    patch = canvas.wall((x_m, block.near_m), (x_m, block.far_m), block.height_m)
     if patch is None:
         return
     z_m = canvas.focal * np.float32(block.x_m) / (patch.columns - canvas.vanishing)

@@ -126,8 +126,4 @@ class BiSeNet(Baseline):
         middle = self.refine_16(functional.interpolate(deep, size=size_of(at_16)))
         fine = self.attend_16(at_16) + middle
         fine = self.refine_8(functional.interpolate(fine, size=size_of(at_8)))
-        main = self.head(self.fuse(self.detail(image), fine))
-        if not self.training:
-            return main, ()
-        first, second = self.auxiliary
-        return main, (first(fine), second(middle))
+        return self.head(self.fuse(self.detail(image), fine)), (fine, middle)

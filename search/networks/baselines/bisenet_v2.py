@@ -162,7 +162,4 @@ class BiSeNetV2(Baseline):
         for stage in self.context:
             deep = stage(deep)
             maps.append(deep)
-        main = self.head(self.guide(self.detail(image), self.embed(deep)))
-        if not self.training:
-            return main, ()
-        return main, tuple(head(one) for head, one in zip(self.auxiliary, maps, strict=True))
+        return self.head(self.guide(self.detail(image), self.embed(deep))), tuple(maps)

@@ -45,15 +45,13 @@ class Baseline(nn.Module, ABC):
 
     @abstractmethod
     def scores(self, image: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Logits before the last upsampling, and those of the auxiliary heads.
-
-        The auxiliary ones are computed in training mode alone; () otherwise.
-        """
+        """Logits before the last upsampling, and the maps that the auxiliary heads read."""
 
     def forward(self, image: Tensor) -> Tensor | TrainOutputs:
-        main, auxiliary = self.scores(image)
+        main, maps = self.scores(image)
         if self.training:
-            return TrainOutputs(main, auxiliary)
+            heads = zip(self.auxiliary, maps, strict=True)
+            return TrainOutputs(main, tuple(head(one) for head, one in heads))
         size = size_of(image)
         return main if size_of(main) == size else enlarge(main, size, self.align_corners)
 
@@ -69,6 +67,13 @@ class SegmentHead(nn.Sequential):
             nn.Dropout(dropout) if dropout else nn.Identity(),
             nn.Conv2d(middle, num_classes, 1),
         )
+
+
+def _skip(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """What brings a block's input along: a 1x1 where its shape changes."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    return ConvNorm(in_channels, out_channels, kernel_size=1, stride=stride, is_activated=False)
 
 
 class Residual(nn.Module):
@@ -91,11 +96,7 @@ class Residual(nn.Module):
         super().__init__()
         self.first = ConvNorm(in_channels, out_channels, stride=stride, dilation=dilation)
         self.second = ConvNorm(out_channels, out_channels, dilation=dilation, is_activated=False)
-        self.skip = (
-            ConvNorm(in_channels, out_channels, kernel_size=1, stride=stride, is_activated=False)
-            if stride != 1 or in_channels != out_channels
-            else nn.Identity()
-        )
+        self.skip = _skip(in_channels, out_channels, stride)
         self.is_activated = is_activated
 
     def forward(self, image: Tensor) -> Tensor:
@@ -130,11 +131,7 @@ class Bottleneck(nn.Module):
             ConvNorm(middle, middle, stride=second, dilation=dilation),
             ConvNorm(middle, out_channels, kernel_size=1, is_activated=False),
         )
-        self.skip = (
-            ConvNorm(in_channels, out_channels, kernel_size=1, stride=stride, is_activated=False)
-            if stride != 1 or in_channels != out_channels
-            else nn.Identity()
-        )
+        self.skip = _skip(in_channels, out_channels, stride)
         self.is_activated = is_activated
 
     def forward(self, image: Tensor) -> Tensor:

@@ -190,5 +190,4 @@ class ENet(Baseline):
         encoded = self.stage_2_3(second)
         result = self.stage_4(self.up_4(encoded, winners_2))
         result = self.stage_5(self.up_5(result, winners_1))
-        main = self.classify(result)[:, :, :height, :width]
-        return main, tuple(head(encoded) for head in self.auxiliary) if self.training else ()
+        return self.classify(result)[:, :, :height, :width], (encoded,)

@@ -114,8 +114,4 @@ class FastSCNN(Baseline):
         detail = self.down(image)
         deep = self.deep(detail)
         coarse = self.coarse(enlarge(deep, size_of(detail), True))
-        main = self.classify(functional.relu(coarse + self.fine(detail)))
-        if not self.training:
-            return main, ()
-        first, second = self.auxiliary
-        return main, (first(detail), second(deep))
+        return self.classify(functional.relu(coarse + self.fine(detail))), (detail, deep)

@@ -112,7 +112,4 @@ class ICNet(Baseline):
         fine, larger_2 = self.fuse_2(coarse, self.stem_1(image))  # 1/8
         rows, columns = size_of(fine)
         main = self.classify(enlarge(fine, (2 * rows, 2 * columns), True))
-        if not self.training:
-            return main, ()
-        first, second = self.auxiliary
-        return main, (first(larger_4), second(larger_2))
+        return main, (larger_4, larger_2)

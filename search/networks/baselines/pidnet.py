@@ -195,5 +195,4 @@ class PIDNetS(Baseline):
         boundary = self.boundary_4(relu(boundary)) + enlarge(self.edge_4(context), size, False)
         detail, boundary = self.detail_5(relu(detail)), self.boundary_5(relu(boundary))
         deep = enlarge(self.pyramid(self.context_5(context)), size, False)
-        main = self.head(self.guide(detail, deep, boundary))
-        return main, tuple(head(early) for head in self.auxiliary) if self.training else ()
+        return self.head(self.guide(detail, deep, boundary)), (early,)

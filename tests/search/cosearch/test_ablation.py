@@ -15,7 +15,6 @@ from PIL import Image
 from scipy import stats
 from small_tables import INPUT_SIZE, ablation_table, make_table, plausible_ms
 
-from latlut.cli.estimate import find_architecture
 from latlut.errors import MissingEntryError, SpecError
 from latlut.reports.ablation import plot_ablation
 from latlut.search.cosearch.ablation import STRATEGIES, AblationPlan, plan_ablation, pruned_teacher
@@ -29,6 +28,7 @@ from latlut.search.cosearch.ablation_results import (
 )
 from latlut.search.cosearch.settings import load_settings
 from latlut.spaces import FasterSegSpace
+from latlut.spaces.shipped import find_architecture
 from latlut.table.table import LatencyTable
 
 SPACE = FasterSegSpace(layers=7, base_width=3, widths=(4, 8), stem_head_widths=(8,))

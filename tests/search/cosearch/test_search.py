@@ -20,8 +20,8 @@ from latlut.search.cosearch.settings import SearchSettings
 from latlut.search.data.dataset import SegmentationData
 from latlut.search.data.opening import open_data
 from latlut.search.runs.checkpoints import CheckpointError, load_checkpoint
-from latlut.search.runs.divergence import DivergedError
 from latlut.search.runs.setting_files import validated
+from latlut.search.runs.step import DivergedError
 from latlut.spaces import FasterSegSpace
 from latlut.table.table import LatencyTable
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from latlut.errors import ImportFileError, SpecError, UnknownNameError
-from latlut.search.cosearch.settings import PAPER_WEIGHTS, SearchSettings, load_settings
+from latlut.search.cosearch.settings import SearchSettings, load_settings
+from latlut.search.penalty.weights import PAPER_WEIGHTS
 from latlut.search.runs.setting_files import preset_names, validated
 
 

@@ -21,9 +21,9 @@ from brute_latency import (
 from small_tables import INPUT_SIZE, invented_ms, make_table, plausible_ms, table_shelf
 
 from latlut.errors import LatlutError, MissingEntryError, SpecError, TableError
-from latlut.search.cosearch.settings import PAPER_WEIGHTS
 from latlut.search.penalty.decoupled import DecoupledLatency
 from latlut.search.penalty.prices import SpaceLayout
+from latlut.search.penalty.weights import PAPER_WEIGHTS
 from latlut.search.supernet.relaxed import Probabilities, RelaxedArchitecture
 from latlut.spaces import Architecture, Branch, Cell, FasterSegSpace
 

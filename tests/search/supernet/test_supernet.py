@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as functional
+from freeze import freeze, one_hot
 from plain_supernet import path_weight, plain_supernet
 from torch import Tensor, nn
 
 from latlut.errors import SpecError
 from latlut.operators.modules import resize
 from latlut.operators.network import Network
-from latlut.search.supernet.freeze import freeze, one_hot
 from latlut.search.supernet.mixing import Edges, Mixing
 from latlut.search.supernet.relaxed import RelaxedArchitecture
 from latlut.search.supernet.supernet import Supernet

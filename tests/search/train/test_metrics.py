@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latlut.errors import SpecError
-from latlut.search.train.metrics import ScoreMeter, mean_iou
+from latlut.search.train.metrics import ScoreMeter, SegmentationScore
 
 
 def plain(predictions: np.ndarray, labels: np.ndarray, count: int) -> tuple[list[float], float]:
@@ -50,6 +51,18 @@ def test_scores_equal_a_plain_count(
     assert score.mean_iou == pytest.approx(np.mean(present) if present else math.nan, nan_ok=True)
     assert score.pixel_accuracy == pytest.approx(accuracy, nan_ok=True)
     assert score.labelled_pixels == (labels != 255).sum()
+
+
+def mean_iou(
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    predict: Callable[[torch.Tensor], torch.Tensor],
+    class_count: int,
+) -> SegmentationScore:
+    """The score of a network over a set of (image, label) pairs."""
+    meter = ScoreMeter(class_count)
+    for image, label in batches:
+        meter.update(predict(image), label)
+    return meter.score()
 
 
 def test_a_network_is_scored_over_a_set() -> None:

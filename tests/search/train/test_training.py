@@ -23,14 +23,13 @@ from latlut.search.data.opening import open_data
 from latlut.search.networks.model_files import load_model
 from latlut.search.networks.network import SegmentationNetwork, TrainOutputs, trainable
 from latlut.search.runs.checkpoints import CheckpointError, load_checkpoint
-from latlut.search.runs.divergence import DivergedError
 from latlut.search.runs.setting_files import preset_names, validated
-from latlut.search.train.averaging import MovingAverage
-from latlut.search.train.loss import training_loss
-from latlut.search.train.losses import distillation_loss, ohem_loss
+from latlut.search.runs.step import DivergedError
+from latlut.search.train.losses import distillation_loss, ohem_loss, training_loss
 from latlut.search.train.records import TrainEpoch, best_epoch
+from latlut.search.train.run import load_teacher
 from latlut.search.train.settings import LossSettings, TrainSettings, load_train_settings
-from latlut.search.train.teachers import load_teacher
+from latlut.search.train.state import MovingAverage
 from latlut.search.train.training import Training
 from latlut.spaces import Architecture, Branch, Cell
 

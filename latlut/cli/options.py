@@ -1,0 +1,190 @@
+"""Options that several commands have, each defined once, and the types of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from latlut.cli.choices import SizeType
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class SettingType(click.ParamType[tuple[str, Any]]):
+    """GROUP.NAME=VALUE, the value as in TOML."""
+
+    name = "NAME=VALUE"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, Any]:
+        """(dotted name, value)."""
+        import tomllib
+
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = str(value).partition("=")
+        if not (name and equals):
+            self.fail(f"{value!r} is not NAME=VALUE: data.workers=2", param, ctx)
+        try:
+            return name, tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            return name, text
+
+
+class NumbersType(click.ParamType[tuple[int, ...]]):
+    """Whole numbers, separated by commas.
+
+    Args:
+        name: in the command's help.
+        wanted: what a value that is none should have named, with an example.
+        is_right: whether a number is one that can be named.
+    """
+
+    def __init__(
+        self, name: str, wanted: str, is_right: Callable[[int], bool] = lambda number: True
+    ) -> None:
+        self.name, self._wanted, self._is_right = name, wanted, is_right
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        """The numbers, in their order."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if not numbers or not all(map(self._is_right, numbers)):
+            self.fail(f"{value!r} names no {self._wanted}", param, ctx)
+        return numbers
+
+
+def together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in the order of the help."""
+
+    def decorated(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorated
+
+
+def table_option(text: str = "Latency table.") -> Callable[[Command], Command]:
+    """--table, which has to be named."""
+    return click.option("--table", "table_name", required=True, metavar="NAME|FILE", help=text)
+
+
+def input_option(text: str, **more: Any) -> Callable[[Command], Command]:
+    """--input: an image size."""
+    return click.option("--input", "input_size", type=SizeType(), help=text, **more)
+
+
+def batch_option(text: str, **more: Any) -> Callable[[Command], Command]:
+    """--batch: images per inference."""
+    return click.option("--batch", type=click.IntRange(1, 4096), help=text, **more)
+
+
+def passes_option(text: str) -> Callable[[Command], Command]:
+    """--passes: with fresh sessions."""
+    return click.option(
+        "--passes", type=click.IntRange(1, 100), default=5, show_default=True, help=text
+    )
+
+
+def folder_option(default: str) -> Callable[[Command], Command]:
+    """--run: the folder of a run that can be gone on with."""
+    return click.option(
+        "--run", "folder", type=click.Path(path_type=Path, file_okay=False),
+        default=Path(default), show_default=True,
+        help="The run's folder; the same command goes on with a run that was stopped.",
+    )  # fmt: skip
+
+
+def threads_option(text: str = "Threads on the CPU.") -> Callable[[Command], Command]:
+    """--threads: of PyTorch; see ``set_threads``."""
+    return click.option("--threads", type=click.IntRange(min=1), help=text)
+
+
+def setting_option(
+    example: str, name: str = "--set", of: str = "", variable: str | None = None
+) -> Callable[[Command], Command]:
+    """--set: any setting of a preset."""
+    return click.option(
+        name, *filter(None, [variable]), type=SettingType(), multiple=True,
+        help=f"Any other setting{of}, {example}; may be repeated.",
+    )  # fmt: skip
+
+
+accelerator_option = click.option(
+    "--accelerator", default="auto", show_default=True, help="auto, cpu or gpu."
+)
+classes_option = click.option(
+    "--classes", "num_classes", type=click.IntRange(1, 65536),
+    help="Classes of a network that is not trained [its own, 19].",
+)  # fmt: skip
+
+#: How a trained network sees an image.
+view_options = together(
+    click.option(
+        "--window", type=SizeType(),
+        help="Slide a window of this size over the image. [whole image]",
+    ),
+    click.option(
+        "--image-scale", type=click.FloatRange(min=0, min_open=True),
+        help="Scale images before they enter the network. [as in the training]",
+    ),
+)  # fmt: skip
+
+#: What a trained network runs with.
+compute_options = together(
+    click.option(
+        "--precision", default="32-true", show_default=True,
+        help="32-true, bf16-mixed or 16-mixed.",
+    ),
+    accelerator_option,
+    threads_option(),
+)  # fmt: skip
+
+
+def run_options(folder: str, example: str) -> Callable[[Command], Command]:
+    """--data, --preset, --run, --seed, --precision, --accelerator, --devices, --threads, --set.
+
+    Args:
+        folder: of the run, where --run is not given.
+        example: a setting, for the help of --set.
+    """
+    return together(
+        click.option(
+            "--data", metavar="NAME|PATH", help="Data set [the preset's; street-scenes]."
+        ),
+        click.option(
+            "--preset", default="tiny", show_default=True, metavar="NAME|FILE",
+            help="tiny (CPU, minutes), small (one GPU), paper (FasterSeg's numbers), or a TOML "
+            "file.",
+        ),
+        folder_option(folder),
+        click.option("--seed", type=click.IntRange(min=0), help="Of everything random."),
+        click.option("--precision", help="32-true, bf16-mixed or 16-mixed."),
+        accelerator_option,
+        click.option(
+            "--devices", type=click.IntRange(min=1), default=1, show_default=True,
+            help="Processes, one per device; under torchrun its own number.",
+        ),
+        threads_option("Threads of a process on the CPU."),
+        setting_option(example, variable="extra"),
+    )  # fmt: skip
+
+
+def overrides_of(chosen: Mapping[str, Any], extra: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    """What replaces a preset's values: options that were given, then --set."""
+    return {name: value for name, value in chosen.items() if value is not None} | dict(extra)
+
+
+def set_threads(threads: int | None) -> None:
+    """Let PyTorch use so many threads of this process; leave it be where None."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)

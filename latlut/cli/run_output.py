@@ -1,0 +1,112 @@
+"""What the terminal shows of searches and trainings: while they go, and what was found."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from latlut.cli.output import print_json, remark
+
+if TYPE_CHECKING:
+    from latlut.search.cosearch.folder import Found
+    from latlut.search.runs.listening import RunListener
+
+
+def run_listener(is_quiet: bool) -> RunListener:
+    """Remarks and a bar on stderr, and the pictures of what is searched."""
+    from latlut.search.runs.listening import RunListener
+
+    bar = StepBar(is_quiet)
+    return RunListener(
+        remark=lambda text: remark(text, is_quiet),
+        step=bar.move,
+        ended=bar.close,
+        searched=draw_search,
+    )
+
+
+class StepBar:
+    """Shows how far an epoch is, what is left of it, and the loss, where stderr is a terminal."""
+
+    def __init__(self, is_quiet: bool) -> None:
+        self._is_off = is_quiet or not sys.stderr.isatty()
+        self._bar: Any = None
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def move(self, title: str, step: int, steps: int, loss: float) -> None:
+        """Show step ``step`` (from 1) of ``steps``."""
+        if self._is_off:
+            return
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                TextColumn("left in this epoch"), TimeRemainingColumn(),
+                TextColumn("loss {task.fields[loss]:.3g}", style="dim"),
+                console=Console(stderr=True), transient=True,
+            )  # fmt: skip
+            self._bar.start()
+            self._task = self._bar.add_task("", total=steps, loss=loss)
+        if step == 1:
+            self._bar.reset(self._task)
+        self._bar.update(self._task, description=title, completed=step, total=steps, loss=loss)
+
+
+def draw_search(found: Found) -> None:
+    """Draw both networks and the trajectory into the run's folder."""
+    from latlut.reports.architecture import plot_architecture
+    from latlut.reports.trajectory import plot_trajectory
+
+    for role, item in (("student", found.student), ("teacher", found.teacher)):
+        subtitle = f"{item.latency_ms:.4g} ms by {found.table.name}"
+        path = found.folder / f"{role}.png"
+        plot_architecture(item.architecture, f"Searched {role}", path, subtitle)
+    path = found.folder / "trajectory.png"
+    plot_trajectory(found.records, found.target_ms, "Search, epoch by epoch", path)
+
+
+def print_search(found: Found, table_name: str) -> None:
+    """Say what was found, and what to do with it."""
+    student, teacher, folder = found.student, found.teacher, found.folder
+    off = 100 * (student.latency_ms / found.target_ms - 1)
+    click.echo(
+        f"student: {student.latency_ms:.4g} ms by the table, {off:+.2g}% from the target "
+        f"{found.target_ms:.4g} ms; branches "
+        f"{' and '.join(f'1/{scale}' for scale in student.scales)}, {student.kind} in epoch "
+        f"{student.epoch + 1}, supernet mIoU {100 * student.accuracy:.3g}%"
+    )
+    click.echo(
+        f"teacher: {teacher.latency_ms:.4g} ms by the table, supernet mIoU "
+        f"{100 * teacher.accuracy:.3g}%"
+    )
+    click.echo(
+        f"\nin {folder}: student.json, teacher.json, their pictures, trajectory.csv and .png\n"
+        f"  cell by cell:            latlut arch show {folder / 'student.json'}\n"
+        f"  term by term:            latlut estimate --table {table_name} --arch "
+        f"{folder / 'student.json'}\n"
+        f"  measured on this machine: the same with --layers\n"
+        f"  how the search went:     tensorboard --logdir {folder / 'tensorboard'}"
+    )
+
+
+def print_result_file(folder: Path) -> None:
+    """The run's figures as JSON."""
+    from latlut.search.runs.folder import RESULT, read_json
+
+    print_json(read_json(folder / RESULT))

@@ -1,0 +1,111 @@
+"""A search into a folder: begun or gone on with, told of while it goes, and written out.
+
+with LatencyTable.open("cpu") as table:
+    found = run_search(table, load_settings("tiny"), Path("runs/search"))
+print(found.student.latency_ms)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from latlut.pricing.calibration import stored as stored_calibration
+from latlut.search.cosearch.folder import Found, finish_search, search_facts
+from latlut.search.cosearch.problem import SearchProblem
+from latlut.search.cosearch.records import EpochRecord
+from latlut.search.cosearch.search import Search
+from latlut.search.cosearch.settings import SearchSettings
+from latlut.search.cosearch.state import PHASES, SearchState
+from latlut.search.cosearch.tensorboard import SearchLog
+from latlut.search.runs.folder import Environment, begin_run, write_csv
+from latlut.search.runs.listening import RunListener, watched
+from latlut.search.runs.processes import launched
+from latlut.search.train.data import checked_data
+from latlut.table.table import LatencyTable
+
+
+def run_search(
+    table: LatencyTable,
+    settings: SearchSettings,
+    folder: Path,
+    *,
+    listener: RunListener | None = None,
+    environment: Environment = dict,
+    accelerator: str = "cpu",
+    devices: int = 1,
+) -> Found | None:
+    """Search for a teacher and a student; what was found, and None on all processes but the first.
+
+    Args:
+        table: prices networks; open for reading.
+        settings: all of the search.
+        folder: takes all that is found; one that holds this very search, stopped, is gone on with.
+        listener: told how it goes.
+        environment: gives what is kept of the machine in ``run.json``.
+        accelerator, devices: see ``processes.launched``.
+
+    Raises:
+        LatlutError: settings, table, data or folder that do not fit each other, before anything is
+            written; a loss that is not finite, or no student near the target, afterwards.
+    """
+    problem = SearchProblem(table, settings.space, settings.latency)
+    data = checked_data(settings.data).data
+    fabric = launched(accelerator, devices, settings.precision)
+    is_first = fabric.is_global_zero
+    told = listener if listener is not None and is_first else RunListener()
+    search = Search(problem, data, settings, folder, fabric)
+    for phase in PHASES:
+        search.halves(phase)  # refused before the folder is this run's
+    facts = search_facts(problem, data.name)
+    goes_on = is_first and begin_run(
+        folder, settings.to_dict(), facts, environment, seed=settings.seed
+    )
+    fabric.barrier()
+    told.remark(_headline(problem, goes_on, folder))
+    log = SearchLog(folder / "tensorboard") if is_first else None
+
+    def on_step(phase: str, epoch: int, step: int, steps: int, loss: float) -> None:
+        if log is not None:
+            log.on_step(phase, epoch, step, steps, loss)
+            told.step(f"{phase} {epoch + 1}", step, steps, loss)
+
+    def on_epoch(record: EpochRecord, state: SearchState) -> None:
+        if log is not None:  # else another process tells
+            log.on_epoch(record, state)
+            write_csv(folder / "trajectory.csv", [item.flat() for item in state.records])
+            state.archive.write()
+            told.epoch(record)
+            told.remark(record.describe(state.phase(record.phase).epochs))
+
+    search.on_step, search.on_epoch = on_step, on_epoch
+    with watched(told, folder, log):
+        archive = search.run()
+    if not is_first:
+        return None
+    student = archive.student(problem.target_ms, problem.tolerance)
+    found = Found(
+        folder, table.path, problem.target_ms, student, archive.teacher(), tuple(search.records)
+    )
+    archive.write()
+    finish_search(found, problem.tolerance)
+    told.searched(found)
+    return found
+
+
+def _headline(problem: SearchProblem, goes_on: bool, folder: Path) -> str:
+    reach, weights = problem.reach, problem.latency.weights
+    asked = "" if problem.settings.target_ms else " (none was asked for: that of random networks)"
+    lacks = ", ".join(spec.key for spec in problem.unpriced)
+    without = f"\nthe table cannot price, and no latency here has: {lacks}" if lacks else ""
+    calibration = stored_calibration(problem.table)
+    if calibration is not None:
+        without += f"\nlatencies are calibrated on {calibration.networks} measured networks"
+    return (
+        f"{'going on with' if goes_on else 'searching into'} {folder}: {problem.space.layers} "
+        f"layers, {problem.space.branches} branch(es), widths "
+        f"{', '.join(map(str, problem.student_widths))} of 12\n"
+        f"target {problem.target_ms:.4g} ms{asked} of {reach.fastest_ms:.4g} to "
+        f"{reach.slowest_ms:.4g} ms that can be reached, by {problem.table.path} at "
+        f"{problem.input_size[0]}x{problem.input_size[1]}; penalty weights "
+        f"{', '.join(f'{weight:.3g}' for weight in weights)}{without}"
+    )

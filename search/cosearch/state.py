@@ -1,0 +1,154 @@
+"""Where a search stands: all that its steps change, and the checkpoint that is gone back to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from latlut.search.cosearch.archive import Archive
+from latlut.search.cosearch.problem import SearchProblem
+from latlut.search.cosearch.records import EpochRecord
+from latlut.search.cosearch.settings import SearchSettings
+from latlut.search.data.dataset import SegmentationData
+from latlut.search.runs.checkpoints import (
+    CheckpointError,
+    last_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from latlut.search.runs.settings import PhaseSettings
+
+PHASES = ("pretrain", "search")
+
+
+class SearchState:
+    """A search as it stands; at its start after construction.
+
+    Args:
+        problem: space, latency and target, from a table.
+        data: images to search on.
+        settings: everything else.
+        folder: of the run; holds ``checkpoints/`` and ``archive/``.
+        fabric: devices, precision and processes, launched.
+
+    Attributes:
+        supernet, teacher, student: on the fabric's device.
+        controller: of lambda.
+        archive: of derived networks. records: one per epoch so far.
+    """
+
+    def __init__(
+        self,
+        problem: SearchProblem,
+        data: SegmentationData,
+        settings: SearchSettings,
+        folder: Path,
+        fabric: Fabric,
+    ) -> None:
+        self.problem, self.data, self.settings, self.folder = problem, data, settings, folder
+        self.fabric = fabric
+        seed = settings.seed
+        self.supernet = problem.supernet(data.classes.count, seed)
+        self.teacher, self.student = problem.teacher(seed + 1), problem.student(seed + 2)
+        for module in (self.supernet, self.teacher, self.student):
+            fabric.to_device(module)  # moves it in place
+        if settings.is_channels_last:
+            self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.controller = problem.controller()
+        self.archive = Archive(folder / "archive")
+        self.records: list[EpochRecord] = []
+        choices = settings.architecture
+        self._architecture_optimizer: Any = fabric.setup_optimizers(
+            torch.optim.Adam(
+                [*self.teacher.parameters(), *self.student.parameters()],
+                lr=choices.lr,
+                betas=choices.betas,
+                weight_decay=choices.weight_decay,
+            )
+        )
+        #: What is stored by ``state_dict`` and loaded again, by its name in a checkpoint.
+        self._parts: dict[str, Any] = {
+            "supernet": self.supernet,
+            "teacher": self.teacher,
+            "student": self.student,
+            "latency": problem.latency,
+            "architecture_optimizer": self._architecture_optimizer,
+        }
+
+    def phase(self, name: str) -> PhaseSettings:
+        """The settings of one of ``PHASES``."""
+        return self.settings.pretrain if name == "pretrain" else self.settings.search
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the run's checkpoints."""
+        return self.folder / "checkpoints"
+
+    def save(self, phase: str, epoch: int, optimizer: Any) -> None:
+        """Write where the run stands, on the first process.
+
+        Args:
+            phase, epoch: to go on with.
+            optimizer: of the supernet's weights.
+
+        Raises:
+            CheckpointError: it cannot be written; the one before stays.
+        """
+        if self.fabric.is_global_zero:
+            save_checkpoint(
+                self.checkpoints,
+                "search",
+                {
+                    "space": self._space(),
+                    "classes": self.data.classes.count,
+                    "phase": phase,
+                    "epoch": epoch,
+                    **{name: part.state_dict() for name, part in self._parts.items()},
+                    "optimizer": optimizer.state_dict(),
+                    "scaler": self.fabric.strategy.precision.state_dict(),  # empty but in 16-mixed
+                    "controller": self.controller.to_dict(),
+                    "records": json.dumps([record.to_dict() for record in self.records]),
+                    "archive": self.archive.to_json(),
+                },
+            )
+        self.fabric.barrier()
+
+    def restore(self) -> dict[str, Any]:
+        """Go back to the folder's last checkpoint.
+
+        Returns:
+            The ``phase`` and ``epoch`` to go on with, and the state of the weights' ``optimizer``,
+            None where there is no checkpoint.
+
+        Raises:
+            CheckpointError: it is damaged, or of another space or other classes.
+        """
+        path = last_checkpoint(self.checkpoints)
+        if path is None:
+            return {"phase": PHASES[0], "epoch": 0, "optimizer": None}
+        state = load_checkpoint(path, "search")
+        if state["space"] != self._space():
+            raise CheckpointError(
+                f"{path} is of another space\n  there: {state['space']}\n  here:  {self._space()}\n"
+                "search into another folder with --run"
+            )
+        if state["classes"] != self.data.classes.count:
+            raise CheckpointError(
+                f"{path} is of data with {state['classes']} classes, these have "
+                f"{self.data.classes.count}; search into another folder with --run"
+            )
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        if scaler := state.get("scaler"):
+            self.fabric.strategy.precision.load_state_dict(scaler)
+        self.controller = self.controller.restored(state["controller"])
+        self.records = [EpochRecord.from_dict(item) for item in json.loads(state["records"])]
+        self.archive.restore(state["archive"])
+        return state
+
+    def _space(self) -> str:
+        return json.dumps(self.problem.space.to_dict(), sort_keys=True)

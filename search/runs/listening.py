@@ -1,0 +1,69 @@
+"""What is told of a run while it goes: to a listener, and to TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+def _ignored(*_: object) -> None:
+    """Hear of something, and do nothing."""
+
+
+@dataclass(frozen=True)
+class RunListener:
+    """Functions that are called while a run goes, on its first process; any may be left out.
+
+    Of several runs one after the other, a teacher's and its student's or an ablation's, the same
+    listener is told.
+
+    Attributes:
+        remark: told in sentences what there is to know.
+        step: told after each step: name of the epoch, step from 1, steps in the epoch, loss.
+        epoch: told after each epoch its record, ``EpochRecord`` of a search, ``TrainEpoch`` of a
+            training.
+        ended: called when no step follows: the run is done, was stopped, or failed.
+        searched: told what a search found, ``cosearch.folder.Found``, once it is written.
+    """
+
+    remark: Callable[[str], None] = _ignored
+    step: Callable[[str, int, int, float], None] = _ignored
+    epoch: Callable[[Any], None] = _ignored
+    ended: Callable[[], None] = _ignored
+    searched: Callable[[Any], None] = _ignored
+
+
+class RunLog:
+    """Writes event files into a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder))
+
+    def close(self) -> None:
+        """Write what is buffered."""
+        self._writer.close()
+
+    def add(self, group: str, values: Mapping[str, object], number: int) -> None:
+        """Those of the values that are floats, as ``group/name``, of a step or an epoch."""
+        for name, value in values.items():
+            if isinstance(value, float):
+                self._writer.add_scalar(f"{group}/{name}", value, number)
+
+
+@contextmanager
+def watched(listener: RunListener, folder: Path, log: RunLog | None) -> Iterator[None]:
+    """While the steps of a run in ``folder`` are made: says what Ctrl-C means, closes the log."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        listener.remark(f"stopped; the same command goes on from the last epoch in {folder}")
+        raise
+    finally:
+        listener.ended()
+        if log is not None:
+            log.close()
