@@ -54,7 +54,6 @@ def calibrate(
     """
     from latlut.errors import CalibrationError
     from latlut.pricing.calibration import store
-    from latlut.table.calibrations import UsedNetwork
     from latlut.table.calibrations import forget as forget_all
     from latlut.table.table import LatencyTable
     from latlut.validation.fitting import calibrate as run
@@ -79,16 +78,9 @@ def calibrate(
             )  # fmt: skip
         found = run(table, measured, networks, seed)
         source_path = str(table.path if source_name is None else source.path)
-        used = [
-            UsedNetwork(
-                item.architecture, source_path, item.validation_id, item.position, is_fitted
-            )
-            for networks_of, is_fitted in ((found.fitted, True), (found.others, False))
-            for item in networks_of
-        ]
         curve = learning_curve(measured, seed)
         scores = _scores(found, curve)
-        number = store(table, found.calibration, scores, seed, used)
+        number = store(table, found.calibration, scores, seed, found.used(source_path))
         if as_json:
             print_json(
                 {"table": str(table.path), "id": number} | scores | _model(found.calibration)

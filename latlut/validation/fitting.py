@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from latlut.errors import CalibrationError
-from latlut.opspec import OpSpec
 from latlut.pricing.calibration import (
     NETWORK,
     Calibration,
@@ -32,9 +31,11 @@ from latlut.pricing.calibration import (
 from latlut.pricing.estimator import Estimate, calibrated, estimate
 from latlut.spaces.space import network_from_json
 from latlut.stats.quantiles import student_95
+from latlut.table.calibrations import UsedNetwork
 from latlut.table.space import space_of
 from latlut.table.table import LatencyTable
 from latlut.table.validations import stored_networks, validation_ids
+from latlut.validation.measured import MeasuredNetwork
 from latlut.validation.scores import Scores, score
 
 #: Fewer networks than this cannot tell effects from noise.
@@ -47,31 +48,6 @@ FOLDS = 10
 #: Fewer suffice to see whether residuals are larger than they should be.
 WIDENING_FOLDS = 5
 SPLITS = 20
-
-
-@dataclass(frozen=True)
-class MeasuredNetwork:
-    """A network that a validation measured, with its plain estimate.
-
-    ``measured_first_ms`` and ``measured_second_ms`` are of the validation's two passes.
-    """
-
-    validation_id: int
-    position: int
-    architecture: str
-    plain: Estimate
-    measured_first_ms: float
-    measured_second_ms: float
-
-    @property
-    def measured_ms(self) -> float:
-        """Mean of the two passes."""
-        return (self.measured_first_ms + self.measured_second_ms) / 2
-
-    @property
-    def terms(self) -> list[tuple[OpSpec, float]]:
-        """(op spec, plain milliseconds of all its executions)."""
-        return [(term.spec, term.count * term.latency_ms) for term in self.plain.terms]
 
 
 def measured_networks(
@@ -104,7 +80,8 @@ def measured_networks(
         if size is None or batch is None:  # measured before validations kept their input size
             where = where or space_of(source)
             size, batch = where.input_size, where.batch
-        specs = network_from_json(row.architecture).op_specs(size, batch)
+        network = network_from_json(row.architecture)
+        specs = network.op_specs(size, batch)
         plain = estimate(specs, table, is_calibrated=False)
         if not plain.is_complete or plain.substituted:
             lacks = next(spec for spec in specs if spec not in table)
@@ -118,8 +95,8 @@ def measured_networks(
         found.setdefault(
             key,
             MeasuredNetwork(
-                row.validation_id, row.position, row.architecture, plain,
-                row.measured_first_ms, row.measured_second_ms,
+                network, plain, row.measured_first_ms, row.measured_second_ms,
+                validation_id=row.validation_id, position=row.position,
             ),
         )  # fmt: skip
     return list(found.values())
@@ -309,6 +286,21 @@ class Fitted:
     others: tuple[MeasuredNetwork, ...]
     held_out: Scores | None
     cross_validated: Scores | None
+
+    def used(self, source: str) -> list[UsedNetwork]:
+        """The networks as a table keeps them beside the calibration.
+
+        Args:
+            source: the file of the validations that measured them.
+        """
+        return [
+            UsedNetwork(
+                item.architecture.to_json(), source, item.validation_id or 0, item.position or 0,
+                is_fitted,
+            )
+            for items, is_fitted in ((self.fitted, True), (self.others, False))
+            for item in items
+        ]  # fmt: skip
 
 
 def calibrate(

@@ -4,23 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from latlut.pricing.estimator import Estimate
 from latlut.stats.agreement import Agreement, agreement
-
-
-class Measured(Protocol):
-    """A network with its plain estimate, measured in two passes."""
-
-    @property
-    def plain(self) -> Estimate: ...
-    @property
-    def measured_first_ms(self) -> float: ...
-    @property
-    def measured_second_ms(self) -> float: ...
-    @property
-    def measured_ms(self) -> float: ...
+from latlut.validation.measured import MeasuredNetwork
 
 
 @dataclass(frozen=True)
@@ -57,7 +44,9 @@ class Scores:
         }
 
 
-def score(networks: Sequence[Measured], estimates: Sequence[Estimate], seed: int = 0) -> Scores:
+def score(
+    networks: Sequence[MeasuredNetwork], estimates: Sequence[Estimate], seed: int = 0
+) -> Scores:
     """Both estimates of networks that were not fitted, against their measurements.
 
     Args:

@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from latlut.errors import SpecError
-from latlut.pricing.estimator import Estimate
 from latlut.stats.agreement import checked_latencies_ms
+from latlut.validation.measured import MeasuredNetwork
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -31,16 +31,6 @@ CONFIDENCE = 0.95
 MIN_NETWORKS = 10
 #: The part of the networks between which a change is given: from the 10th to the 90th percentile.
 RANGE = (0.1, 0.9)
-
-
-class MeasuredEstimate(Protocol):
-    """A network with its plain estimate and what it was measured to take, milliseconds."""
-
-    @property
-    def plain(self) -> Estimate: ...
-
-    @property
-    def measured_ms(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -88,7 +78,7 @@ class Trend:
 
 
 def trends(
-    networks: Sequence[MeasuredEstimate], calibrated_ms: Sequence[float] | None = None
+    networks: Sequence[MeasuredNetwork], calibrated_ms: Sequence[float] | None = None
 ) -> tuple[Trend, ...]:
     """Trends of the relative errors with what the networks are.
 
@@ -133,7 +123,7 @@ def trends(
     return (*first, *sorted(kinds, key=lambda trend: -abs(trend.plain.change_percent)))
 
 
-def _properties(networks: Sequence[MeasuredEstimate]) -> dict[tuple[str, str], Floats]:
+def _properties(networks: Sequence[MeasuredNetwork]) -> dict[tuple[str, str], Floats]:
     """(name, unit) -> (N,) values, of those properties that vary."""
     kinds: defaultdict[str, Floats] = defaultdict(lambda: np.zeros(len(networks)))
     for index, network in enumerate(networks):

@@ -29,6 +29,7 @@ from latlut.table.calibrations import fitted_networks
 from latlut.table.history import usual_sentinels
 from latlut.table.space import TableSpace
 from latlut.table.table import LatencyTable
+from latlut.validation.measured import MeasuredNetwork
 from latlut.validation.scores import Scores, score
 from latlut.validation.trends import Trend, trends
 
@@ -53,38 +54,6 @@ class ValidationSettings:
 
 
 @dataclass(frozen=True)
-class ValidatedNetwork:
-    """A network's estimates and its latency in each of the two passes, milliseconds.
-
-    ``plain`` is the sum of its entries, ``estimate`` what the table says of it: by its
-    calibration where it has one. ``is_fitted``: the calibration was fitted on this network, which
-    therefore says nothing about it.
-    """
-
-    architecture: SpaceNetwork
-    plain: Estimate
-    estimate: Estimate
-    measured_first_ms: float
-    measured_second_ms: float
-    is_fitted: bool = False
-
-    @property
-    def measured_ms(self) -> float:
-        """Mean of the two passes."""
-        return (self.measured_first_ms + self.measured_second_ms) / 2
-
-    @property
-    def error_percent(self) -> float:
-        """Percent by which the estimate is too high."""
-        return 100 * (self.estimate.ms / self.measured_ms - 1)
-
-    @property
-    def plain_error_percent(self) -> float:
-        """Percent by which the sum of the entries is too high."""
-        return 100 * (self.plain.ms / self.measured_ms - 1)
-
-
-@dataclass(frozen=True)
 class Validation:
     """The networks, what they say together, and the readings that it rests on.
 
@@ -92,7 +61,7 @@ class Validation:
     None without a calibration. Networks that a calibration was fitted on are in neither.
     """
 
-    networks: tuple[ValidatedNetwork, ...]
+    networks: tuple[MeasuredNetwork, ...]
     plain: Agreement
     scores: Scores | None
     sampler: str
@@ -104,7 +73,7 @@ class Validation:
         return self.plain if self.scores is None else self.scores.calibrated
 
     @property
-    def judged(self) -> tuple[ValidatedNetwork, ...]:
+    def judged(self) -> tuple[MeasuredNetwork, ...]:
         """The networks that no calibration was fitted on."""
         return tuple(item for item in self.networks if not item.is_fitted)
 
@@ -113,7 +82,7 @@ class Validation:
         calibrated_ms = None if self.scores is None else [item.estimate.ms for item in self.judged]
         return trends(self.judged, calibrated_ms)
 
-    def worst(self, count: int = 3) -> list[ValidatedNetwork]:
+    def worst(self, count: int = 3) -> list[MeasuredNetwork]:
         """The networks whose estimates are furthest off."""
         return sorted(self.judged, key=lambda item: -abs(item.error_percent))[:count]
 
@@ -187,11 +156,11 @@ def validate(
     timing = replace(settings.timing, statistic=table.identity.statistic)
     timer = NetworkTimer(engine, timing, usual_sentinels(table), cache, settings.group)
     readings = timer.passes(workloads, settings.rounds, settings.seed, listener)
-    estimates = plain if calibration is None else [calibrated(p, calibration) for p in plain]
+    estimates = [None if calibration is None else calibrated(p, calibration) for p in plain]
     results = tuple(
-        ValidatedNetwork(*item)
+        MeasuredNetwork(*item)
         for item in zip(
-            networks, plain, estimates, *(p.tolist() for p in readings.passes_ms()), is_fitted,
+            networks, plain, *(p.tolist() for p in readings.passes_ms()), estimates, is_fitted,
             strict=True,
         )
     )  # fmt: skip

@@ -195,7 +195,7 @@ def _network_percent(table: LatencyTable) -> float | None:
         abs((item.plain.ms if calibration is None else calibrated(item.plain, calibration).ms)
             / item.measured_ms - 1)
         for item in networks
-        if item.architecture not in fitted
+        if item.architecture.to_json() not in fitted
     ]  # fmt: skip
     return 100 * float(np.quantile(errors, 0.95)) if errors else None
 

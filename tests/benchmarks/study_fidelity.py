@@ -27,7 +27,8 @@ import numpy as np
 
 from latlut.pricing.estimator import calibrated
 from latlut.table.table import LatencyTable
-from latlut.validation.fitting import MeasuredNetwork, fit, measured_networks
+from latlut.validation.fitting import fit, measured_networks
+from latlut.validation.measured import MeasuredNetwork
 from latlut.validation.scores import Scores, score
 
 DEVICES = "onnxruntime:1,openvino:1,pytorch:1,onnxruntime:2,openvino:2"

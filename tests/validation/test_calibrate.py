@@ -21,18 +21,21 @@ from latlut.pricing import calibration as calibrations
 from latlut.pricing.calibration import NETWORK, kind_effect, spec_effects
 from latlut.pricing.estimator import Estimate, Term, calibrated, estimate
 from latlut.search.penalty.prices import layout_for, read_prices
-from latlut.spaces import Architecture
-from latlut.table.calibrations import UsedNetwork, fitted_networks, forget
+from latlut.spaces import Architecture, FasterSegSpace
+from latlut.table.calibrations import fitted_networks, forget
 from latlut.table.space import space_of
 from latlut.table.table import LatencyTable
 from latlut.validation.fitting import (
-    MeasuredNetwork,
     calibrate,
     fit,
     learning_curve,
     measured_networks,
 )
+from latlut.validation.measured import MeasuredNetwork
 from latlut.validation.validate import ValidationSettings, store, validate
+
+#: For networks of which only estimate and measurement count.
+ANY_NETWORK = FasterSegSpace().sample(0)
 
 PLAN = """
 format = 1
@@ -91,12 +94,7 @@ def table(made: Path, tmp_path: Path):
 
 def fit_and_store(table: LatencyTable, count: int = FITTED, seed: int = 0):
     found = calibrate(table, measured_networks(table), count, seed)
-    used = [
-        UsedNetwork(item.architecture, "", item.validation_id, item.position, is_fitted)
-        for items, is_fitted in ((found.fitted, True), (found.others, False))
-        for item in items
-    ]
-    calibrations.store(table, found.calibration, {}, seed, used)
+    calibrations.store(table, found.calibration, {}, seed, found.used(""))
     return found
 
 
@@ -226,7 +224,7 @@ def synthetic(
     head = OpSpec.parse("conv_1x1 8->8 at 8x8")
     factors = np.array([1.2, 1.4, 0.9, 1.1])
     found = []
-    for number in range(count):
+    for _ in range(count):
         parts = scale * rng.uniform(0.2, 2.0, 4)
         terms = (
             *(Term(spec, 1, ms, (spec.key,)) for spec, ms in zip(specs, parts, strict=True)),
@@ -236,7 +234,7 @@ def synthetic(
         plain = Estimate(plain_ms, None, None, terms, (), plain_ms, 0.0)
         truth = float(parts @ factors) + 1.3
         measured = truth + rng.normal(0, noise) * plain_ms
-        found.append(MeasuredNetwork(1, number, f"network {number}", plain, measured, measured))
+        found.append(MeasuredNetwork(ANY_NETWORK, plain, measured, measured))
     return found
 
 
