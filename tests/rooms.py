@@ -184,7 +184,7 @@ def report() -> str:
 
 
 #: What every room needs is left out of the picture: arrows to it would say nothing.
-BASICS = {"errors", "version", "opspec", "resources", "progress", "files"}
+BASICS = {"errors", "version", "timestamps", "opspec", "resources", "progress", "files"}
 PICTURE = ROOT / "docs" / "rooms.svg"
 
 
@@ -234,8 +234,16 @@ def draw(path: Path = PICTURE) -> None:
         ha="center", color="#475569",
     )  # fmt: skip
     figure.tight_layout(rect=(0, 0.04, 1, 1))
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, metadata={"Date": None, "Description": arrows_text()})
     plt.close(figure)
+
+
+def arrows_text() -> str:
+    """All arrows in one line, which the picture holds: a test compares it with the imports."""
+    return "; ".join(
+        f"{package}: {', '.join(f'{a} to {b}' for a, b in sorted(arrows(package)))}"
+        for package in FLOORS
+    )
 
 
 if __name__ == "__main__":

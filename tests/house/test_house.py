@@ -68,6 +68,11 @@ def test_only_the_table_speaks_sql() -> None:
     assert not wrong, "ask a function of table/ instead:\n" + "\n".join(wrong)
 
 
+def test_the_picture_of_the_rooms_is_of_these_imports() -> None:
+    drawn = rooms.PICTURE.read_text(encoding="utf-8")
+    assert rooms.arrows_text() in drawn, "draw it again: python tests/rooms.py --draw"
+
+
 def test_the_house_is_small() -> None:
     assert len(rooms.rooms("latlut")) <= 25
     assert len(rooms.FLOORS["latlut"]) <= 10
