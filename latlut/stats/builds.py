@@ -24,7 +24,6 @@ from latlut.errors import SpecError
 from latlut.stats.passes import (
     MEDIAN_LOSS,
     centres,
-    fit_spread_prior,
     log_readings_at_usual_speed,
     posterior_variances,
 )
@@ -136,10 +135,8 @@ def separate_builds(values: np.ndarray, builds: np.ndarray) -> CombinedBuilds:
         if dof_within[e]:
             squares = sum(float(((part - part.mean()) ** 2).sum()) for part in parts)
             within[e] = squares / dof_within[e]
-    of_means, dof = posterior_variances(
-        between, dof_between, fit_spread_prior(between, dof_between)
-    )
-    of_passes, _ = posterior_variances(within, dof_within, fit_spread_prior(within, dof_within))
+    of_means, dof = posterior_variances(between, dof_between)
+    of_passes, _ = posterior_variances(within, dof_within)
     from_passes = np.nan_to_num(of_passes / harmonic)
     of_builds = np.maximum(0.0, of_means - from_passes)
     t_value = student_95(np.where(dof > 0, dof, np.nan))

@@ -74,14 +74,12 @@ class Combined:
         half_width: of each entry's own 95% interval from the spread between passes, NaN where
             nothing is known of it; that of log latencies is relative.
         passes: how many readings an entry has.
-        prior: what all entries say of their spread.
         elasticity: how strongly readings follow the machine's speed, 0 where that cannot be told.
     """
 
     value: np.ndarray
     half_width: np.ndarray
     passes: np.ndarray
-    prior: SpreadPrior
     elasticity: float = 0.0
 
 
@@ -129,11 +127,10 @@ def centres(values: np.ndarray) -> Combined:
     dof = np.maximum(counts - 1, 0).astype(float)
     value = row_medians(values)
     variances = np.nansum(_centred(values) ** 2, axis=1) / np.maximum(dof, 1)
-    prior = fit_spread_prior(variances, dof)
-    posterior, posterior_dof = posterior_variances(variances, dof, prior)
+    posterior, posterior_dof = posterior_variances(variances, dof)
     scale = np.where(counts <= 2, 1.0, MEDIAN_LOSS) / np.sqrt(np.maximum(counts, 1))
     half_width = student_95(posterior_dof) * np.sqrt(posterior) * scale
-    return Combined(value, np.where(counts > 0, half_width, np.nan), counts, prior)
+    return Combined(value, np.where(counts > 0, half_width, np.nan), counts)
 
 
 def row_medians(values: np.ndarray) -> np.ndarray:
@@ -166,18 +163,18 @@ def log_readings_at_usual_speed(
     return logs - elasticity * log_speeds, elasticity
 
 
-def posterior_variances(
-    variances: np.ndarray, dof: np.ndarray, prior: SpreadPrior
-) -> tuple[np.ndarray, np.ndarray]:
-    """Variances shrunk towards the prior, with their degrees of freedom; NaN where unknown.
+def posterior_variances(variances: np.ndarray, dof: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Variances shrunk towards all entries', with their degrees of freedom; NaN where unknown.
 
         (d_0 s_0^2 + d_e s_e^2) / (d_0 + d_e),    d_0 + d_e
+
+    with s_0 and d_0 of ``fit_spread_prior``.
 
     Args:
         variances: (E,) sample variances.
         dof: (E,) their degrees of freedom, 0 where there is no spread to speak of.
-        prior: what ``fit_spread_prior`` says of them.
     """
+    prior = fit_spread_prior(variances, dof)
     if not math.isfinite(prior.variance):
         return np.full(len(dof), np.nan), np.full(len(dof), np.nan)
     if math.isinf(prior.dof):

@@ -61,15 +61,15 @@ def student_95(dof: float | np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=4096)
-def _quantile_ranks(n: int, q: float, confidence: float) -> tuple[int, int]:
-    """1-based ranks (r, s) with P(X_(r) <= Q_q <= X_(s)) >= confidence; 0 or n+1 if impossible.
+def _quantile_ranks(n: int, q: float) -> tuple[int, int]:
+    """1-based ranks (r, s) with P(X_(r) <= Q_q <= X_(s)) >= 95%; 0 or n+1 if impossible.
 
     Equal tails: the number of samples below Q_q is Binomial(n, q), so
     r = max{r : P(B < r) <= tail} and s = min{s : P(B >= s) <= tail}.
     """
     from scipy.stats import binom
 
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     r = int(binom.ppf(tail, n, q))
     while r > 0 and binom.cdf(r - 1, n, q) > tail:
         r -= 1
@@ -81,8 +81,8 @@ def _quantile_ranks(n: int, q: float, confidence: float) -> tuple[int, int]:
     return r, s
 
 
-def quantile_interval(samples: np.ndarray, q: float, confidence: float = CONFIDENCE) -> Interval:
-    """A quantile with its distribution-free interval from order statistics.
+def quantile_interval(samples: np.ndarray, q: float) -> Interval:
+    """A quantile with its distribution-free 95% interval from order statistics.
 
     For 0 < q < 1 the bounds are order statistics whose ranks come from the binomial distribution
     of the number of samples below the true quantile (David & Nagaraja, Order Statistics, 7.1).
@@ -92,7 +92,6 @@ def quantile_interval(samples: np.ndarray, q: float, confidence: float = CONFIDE
     Args:
         samples: (n,) any unit.
         q: 0 <= q < 1.
-        confidence: of the two-sided interval.
 
     Returns:
         The interval, in the unit of ``samples``; a bound is NaN where n is too small for it.
@@ -111,9 +110,9 @@ def quantile_interval(samples: np.ndarray, q: float, confidence: float = CONFIDE
         if n < 2:
             return Interval(floor, math.nan, floor)
         gap = float(ordered[1]) - floor
-        return Interval(floor, max(0.0, floor - gap * confidence / (1 - confidence)), floor)
+        return Interval(floor, max(0.0, floor - gap * CONFIDENCE / (1 - CONFIDENCE)), floor)
     value = float(np.quantile(ordered, q, method="median_unbiased"))
-    r, s = _quantile_ranks(n, q, confidence)
+    r, s = _quantile_ranks(n, q)
     low = float(ordered[r - 1]) if r >= 1 else math.nan
     high = float(ordered[s - 1]) if s <= n else math.nan
     return Interval(value, low, high)

@@ -38,11 +38,9 @@ class FasterSegTable:
     """All rows of the authors' table, in the file's order.
 
     Attributes:
-        path: the file.
         rows: one per key. Several rows may have the same op spec: repeat measurements.
     """
 
-    path: str
     rows: tuple[ImportedRow, ...]
 
     def latencies_ms(self) -> Mapping[OpSpec, tuple[float, ...]]:
@@ -72,7 +70,7 @@ def read_fasterseg_npy(path: str | Path) -> FasterSegTable:
     for key, latency_ms in numbers.items():
         spec, note = _spec_from_key(key, str(path))
         rows.append(ImportedRow(key, spec, latency_ms, note))
-    return FasterSegTable(str(path), tuple(rows))
+    return FasterSegTable(tuple(rows))
 
 
 _SIZES = r"_H(?P<height>\d{1,5})_W(?P<width>\d{1,5})"

@@ -11,7 +11,6 @@ from latlut.table.table import LatencyTable
 #: Column titles -> cells.
 Rows = list[dict[str, Any]]
 
-
 _OVERVIEW = {
     "kinds": "SELECT kind, count(*) AS entries, min(latency_ms) AS least_ms,"
     " max(latency_ms) AS most_ms FROM latencies GROUP BY kind ORDER BY kind",

@@ -110,8 +110,6 @@ class LatencyTable:
         self.is_writable = is_writable
         self.db = Database(connection, execute_plugins=False)
 
-    # ---- opening ---------------------------------------------------------------------------
-
     @classmethod
     def open(cls, path: str | Path, *, is_writable: bool = False) -> LatencyTable:
         """The table in ``path`` (or of that bare name, see ``find_table``).
@@ -185,8 +183,6 @@ class LatencyTable:
         self.db.close()
         self.db = Database(copy, execute_plugins=False)
 
-    # ---- closing ---------------------------------------------------------------------------
-
     def __enter__(self) -> LatencyTable:
         return self
 
@@ -202,8 +198,6 @@ class LatencyTable:
             except sqlite3.Error:
                 pass  # another process has it open: the log stays, SQLite reads both
         self.db.close()
-
-    # ---- writing ---------------------------------------------------------------------------
 
     @contextmanager
     def writing(self) -> Iterator[Database]:
@@ -224,8 +218,6 @@ class LatencyTable:
                     self.db.conn.execute("ROLLBACK")
                 raise
         self.__dict__.pop("_entries", None)
-
-    # ---- reading ---------------------------------------------------------------------------
 
     def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
         """The rows of a query, as dictionaries."""
