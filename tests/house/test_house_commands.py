@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 import shlex
 import subprocess
@@ -19,6 +21,7 @@ from latlut.cli import COMMANDS, LazyCommand, main
 from latlut.errors import TableError
 
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHELL_BLOCK = re.compile(r"^```(?:bash|console|sh|shell)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -147,6 +150,16 @@ def test_readme_and_docs_show_commands_that_exist(page: Path) -> None:
             wrong.append(f"{line}\n    {error.format_message()}")
     assert not wrong, f"in {page.relative_to(ROOT)}:\n" + "\n".join(wrong)
     assert count or page.name != "README.md", "the README shows no command: is the block marked?"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_readme_and_docs_import_what_exists(page: Path) -> None:
+    for block in PYTHON_BLOCK.findall(page.read_text(encoding="utf-8")):
+        for statement in ast.walk(ast.parse(block)):
+            if isinstance(statement, ast.ImportFrom) and str(statement.module).startswith("latlut"):
+                module = importlib.import_module(str(statement.module))
+                missing = [name.name for name in statement.names if not hasattr(module, name.name)]
+                assert not missing, f"{page.name}: no {missing} in {statement.module}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
