@@ -93,7 +93,9 @@ def _point(row: ComparisonRow, is_measured: bool, has_size: bool) -> _Point | No
         x = row.cost.macs / 1e9 if row.cost and row.cost.macs else None
     if x is None:
         return None
-    title = f"{row.title}, {row.input_size[0]}x{row.input_size[1]}" if has_size else row.title
+    title = row.title
+    if has_size and row.input_size is not None:
+        title += f", {row.input_size[0]}x{row.input_size[1]}"
     if row.own_miou_percent is not None:
         return _Point(title, row.kind, x, row.own_miou_percent, "own")
     paper = row.published

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from latlut.cli.choices import FractionType, device_options
-from latlut.cli.options import batch_option, classes_option, input_option, passes_option
+from latlut.cli.options import (
+    batch_option,
+    classes_option,
+    input_option,
+    passes_option,
+    shape_option,
+    unchecked_option,
+)
 from latlut.cli.output import (
     interval_text,
     json_option,
@@ -31,6 +37,11 @@ if TYPE_CHECKING:
 @device_options
 @input_option("Image size [the file's or the run's own, 1024x2048].")
 @batch_option("Images per inference [1].")
+@shape_option
+@click.option(
+    "--data", "data_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Inputs of an ONNX file, as .npy or, by name, as .npz. [random]",
+)  # fmt: skip
 @click.option("--no-upsample", is_flag=True, help="Without enlarging the logits to the image.")
 @click.option("--argmax", "has_argmax", is_flag=True, help="With taking the best class.")
 @classes_option
@@ -47,13 +58,14 @@ if TYPE_CHECKING:
     "--ci", type=FractionType(), default=0.01, show_default=True,
     help="Half-width of the interval within a pass that ends sampling early.",
 )  # fmt: skip
-@click.option("--unchecked", is_flag=True, help="Do not compare the output before timing.")
+@unchecked_option
 @quiet_option
 @json_option
 def bench(
     target: str, gpu: str | None, cpu: bool, engine: str | None, precision: str, threads: int,
     engine_options: tuple[tuple[str, str], ...], input_size: tuple[int, int] | None,
-    batch: int | None, no_upsample: bool, has_argmax: bool, num_classes: int | None,
+    batch: int | None, shapes: tuple[tuple[str, tuple[int, ...]], ...], data_path: Path | None,
+    no_upsample: bool, has_argmax: bool, num_classes: int | None,
     protocol: str, passes: int, statistic: str, ci: float, unchecked: bool, quiet: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
@@ -65,6 +77,7 @@ def bench(
 
     \b
     latlut bench student.onnx --cpu --engine openvino
+    latlut bench detector.onnx --cpu --shape image:1x3x640x640 --shape scale:1
     latlut bench fasterseg-student --cpu --input 512x1024 --protocol paper
     latlut bench runs/student --gpu 1080ti --precision fp16
     """
@@ -75,7 +88,19 @@ def bench(
     from latlut.measure.held_device import measuring_on
     from latlut.stats.quantiles import check_statistic
 
-    workload = find_workload(target, input_size, batch, not no_upsample, has_argmax, num_classes)
+    if Path(target).suffix.lower() == ".onnx":
+        if has_argmax or no_upsample or num_classes is not None:
+            raise LatlutError(
+                f"{target} is measured as it is: --no-upsample, --argmax and --classes are for "
+                "networks that latlut builds; export the file with or without them"
+            )
+        workload = _onnx_workload(target, input_size, batch, dict(shapes), data_path)
+    elif shapes or data_path is not None:
+        raise LatlutError("--shape and --data are for ONNX files; other networks take --input")
+    else:
+        workload = find_workload(
+            target, input_size, batch, not no_upsample, has_argmax, num_classes
+        )
     defaults = BenchSettings()
     settings = replace(
         defaults,
@@ -109,40 +134,44 @@ def find_workload(
     has_argmax: bool,
     num_classes: int | None,
 ) -> Workload:
-    """What the command line's target and sizes mean.
+    """What the command line's target and sizes mean, of a network that latlut builds.
 
     Raises:
-        LatlutError: no such network or file, sizes that do not fit, or parts asked of an ONNX file
-            that are in it or not.
+        LatlutError: no such network or file, or sizes that do not fit.
     """
-    from latlut.operators.onnx_files import read_onnx
     from latlut.search.networks.deployable import DEFAULT_SIZE
     from latlut.search.networks.finding import find_network
 
-    if Path(target).suffix.lower() == ".onnx":
-        if has_argmax or not has_upsample or num_classes is not None:
-            raise LatlutError(
-                f"{target} is measured as it is: --no-upsample, --argmax and --classes are for "
-                "networks that latlut builds; export the file with or without them"
-            )
-        return read_onnx(target, input_size, batch)
     network = find_network(target, num_classes)
     size = input_size or network.input_size or DEFAULT_SIZE
     return network.workload(size, batch or 1, has_upsample, has_argmax)
 
 
+def _onnx_workload(
+    target: str,
+    input_size: tuple[int, int] | None,
+    batch: int | None,
+    shapes: dict[str, tuple[int, ...]],
+    data_path: Path | None,
+) -> Workload:
+    from latlut.operators.input_files import read_inputs
+    from latlut.operators.onnx_files import read_onnx
+
+    data = None if data_path is None else read_inputs(data_path)
+    return read_onnx(target, input_size, batch, shapes=shapes, data=data)
+
+
 def print_result(found: BenchResult) -> None:
     """Latency, frames per second, percentiles, and what was timed."""
-    low_ms, high_ms, low_fps, high_fps = (
-        value if math.isfinite(value) else None
-        for value in (found.ci_low_ms, found.ci_high_ms, *found.fps_interval)
-    )
-    click.echo(f"{found.name}, batch {found.batch}")
+    click.echo(f"{found.name}, batch {'unknown' if found.batch is None else found.batch}")
     click.echo(
-        f"  latency  {interval_text(found.latency_ms, low_ms, high_ms)}: {found.statistic} of a "
-        f"run, median over {len(found.readings_ms)} passes, 95% interval"
+        f"  latency  {interval_text(found.latency_ms, found.ci_low_ms, found.ci_high_ms)}: "
+        f"{found.statistic} of a run, median over {len(found.readings_ms)} passes, 95% interval"
     )
-    click.echo(f"  speed    {interval_text(found.fps, low_fps, high_fps, 'FPS')}")
+    if found.fps is None:
+        click.echo("  speed    unknown: the file does not say which axis of its input is the batch")
+    else:
+        click.echo(f"  speed    {interval_text(found.fps, *found.fps_interval, 'FPS')}")
     if found.paper is not None:
         paper = found.paper
         click.echo(
@@ -155,6 +184,8 @@ def print_result(found: BenchResult) -> None:
     print_table(columns, [row])
     click.echo("")
     click.echo(found.contents.describe())
+    if found.arithmetic != "fp32":
+        click.echo(f"the file itself computes in {found.arithmetic}")
     facts = found.engine
     threads = "" if facts["driver"] else f", threads: {facts['threads']}"
     click.echo(

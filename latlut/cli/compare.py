@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from latlut.cli.choices import device_options, is_left_open
-from latlut.cli.options import input_option, passes_option
+from latlut.cli.options import input_option, passes_option, unchecked_option
 from latlut.cli.output import (
     json_option,
     print_json,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from latlut.engines.choosing import DeviceChoice
+    from latlut.errors import LatlutError
     from latlut.measure.bench_result import BenchResult
     from latlut.operators.workloads import Workload
     from latlut.search.networks.baselines import Figure
@@ -46,6 +48,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Measure latencies; naming an engine, --cpu or --gpu means it too.",
 )  # fmt: skip
 @passes_option("Fresh sessions per network; the interval comes from the spread between them.")
+@unchecked_option
 @device_options
 @click.option("--csv", "csv_path", type=_FILE, metavar="FILE", help="Write the rows as CSV.")
 @click.option(
@@ -55,7 +58,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @quiet_option
 def compare(
     names: tuple[str, ...], sizes: str, input_size: tuple[int, int], is_measured: bool,
-    passes: int, gpu: str | None, cpu: bool, engine: str | None, precision: str, threads: int,
+    passes: int, unchecked: bool, gpu: str | None, cpu: bool, engine: str | None, precision: str,
+    threads: int,
     engine_options: tuple[tuple[str, str], ...], csv_path: Path | None, out: Path | None,
     as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
@@ -89,7 +93,7 @@ def compare(
         from latlut.engines.choosing import DeviceChoice
 
         choice = DeviceChoice(gpu, cpu, engine, precision, threads, engine_options)
-        bench = _Bench(choice, passes, quiet)
+        bench = _Bench(choice, passes, is_checked=not unchecked, is_quiet=quiet)
     rows = compare_networks(contenders, sizes, input_size, bench)  # type: ignore[arg-type]
     if csv_path is not None:
         write_rows(csv_path, rows)
@@ -117,11 +121,13 @@ def compare(
 class _Bench:
     """Measures workloads on the chosen engine, and remembers on what."""
 
-    def __init__(self, choice: DeviceChoice, passes: int, is_quiet: bool) -> None:
+    def __init__(
+        self, choice: DeviceChoice, passes: int, *, is_checked: bool, is_quiet: bool
+    ) -> None:
         from latlut.engines.choosing import choose_engine
 
         self.engine = choose_engine(choice)[1]
-        self.passes, self.is_quiet = passes, is_quiet
+        self.passes, self.is_checked, self.is_quiet = passes, is_checked, is_quiet
         self.results: list[BenchResult] = []
 
     @property
@@ -133,8 +139,11 @@ class _Bench:
             f"{engine.title} {engine.version}, {engine.precision}, {engine.device.model}{threads}"
         )
 
-    def __call__(self, workloads: Sequence[Workload]) -> list[BenchResult]:
-        """One result per workload, in their order; all that can be checked measured in turns."""
+    def __call__(self, workloads: Sequence[Workload]) -> list[BenchResult | LatlutError]:
+        """A result or an error per workload, in their order, measured in turns.
+
+        Those that can be checked are measured first, then the others.
+        """
         from latlut.measure.bench import BenchSettings, bench_workloads
         from latlut.measure.held_device import measuring_on
         from latlut.measure.timing import TimingSettings
@@ -143,17 +152,28 @@ class _Bench:
         timing = TimingSettings(
             min_samples=4, max_samples=1000, min_time_s=0.3, time_cap_s=1.0, warmup_cap_s=0.5
         )
-        found: dict[str, BenchResult] = {}
+        found: dict[int, BenchResult | LatlutError] = {}
+
+        def fail(workload: Workload, error: LatlutError) -> None:
+            found[id(workload)] = error
+
         with measuring_on(self.engine), progress_bar("measuring", self.is_quiet) as listener:
             for is_checked in (True, False):
-                part = [item for item in workloads if _is_continuous(item) == is_checked]
+                part = [
+                    item
+                    for item in workloads
+                    if (self.is_checked and _is_continuous(item)) == is_checked
+                ]
                 if not part:
                     continue
                 settings = BenchSettings(self.passes, timing, is_checked=is_checked)
-                results = bench_workloads(self.engine, part, settings, listener=listener)
-                found |= {result.name: result for result in results}
-        self.results = [found[item.name] for item in workloads]
-        return self.results
+                results = bench_workloads(
+                    self.engine, part, settings, listener=listener, failed=fail
+                )
+                measured = [item for item in part if id(item) not in found]
+                found |= {id(w): r for w, r in zip(measured, results, strict=True)}
+                self.results += results
+        return [found[id(item)] for item in workloads]
 
 
 def _is_continuous(workload: Workload) -> bool:
@@ -186,7 +206,7 @@ def _print(rows: Sequence[ComparisonRow], bench: _Bench | None) -> None:
         own = f" ({row.own_miou_percent:.1f} mIoU)" if row.own_miou_percent is not None else ""
         line: list[object] = [
             row.title + own,
-            _size(row.input_size) + ("*" if row.is_paper_size else ""),
+            _size(row.input_size) + ("*" if row.is_paper_size else "") + _batch(row.batch),
             None if cost is None else cost.parameters / 1e6,
             None if cost is None or cost.macs is None else cost.macs / 1e9,
         ]
@@ -209,6 +229,17 @@ def _print(rows: Sequence[ComparisonRow], bench: _Bench | None) -> None:
     for device, titles in _published_on(rows).items():
         click.echo(f"  FPS, {device}: {', '.join(titles)}")
     click.echo(f"* the size that its paper uses; {DEFINITION}")
+    for row in rows:
+        if row.cost is not None and row.cost.why_unknown:
+            click.echo(f"{row.title}: MACs unknown, {row.cost.why_unknown}")
+        if row.failure:
+            click.echo(f"failed: {row.failure}")
+    if any(row.batch not in (None, 1) for row in rows):
+        click.echo("batch N: the latency is that of N images, MACs are those of one")
+    if any(row.batch is None for row in rows):
+        click.echo(
+            "batch unknown: MACs and latency are those of one run, images per second unknown"
+        )
     _print_clock(bench)
 
 
@@ -218,24 +249,32 @@ def _print_clock(bench: _Bench | None) -> None:
         click.echo("nothing was measured: --measure does")
         return
     results = bench.results
+    if not results:
+        click.echo("nothing could be measured")
+        return
     click.echo(f"measured by {bench.where}; {bench.passes} passes, {results[0].statistic} of runs")
     outside = "copies, reading and normalising images"
     notes: dict[str, list[str]] = {}
     for result in results:
         contents = result.contents
-        if not contents.has_upsample or contents.has_argmax:
+        if contents.nodes or not contents.has_upsample or contents.has_argmax:
             click.echo(f"{result.name}: {contents.describe()}")
-        if result.difference is None:
+        if result.arithmetic != "fp32":
+            click.echo(f"{result.name}: the file itself computes in {result.arithmetic}")
+        if result.difference is None and not bench.is_checked:
+            notes.setdefault("its output was not compared with anything", []).append(result.name)
+        elif result.difference is None:
             click.echo(
                 f"{result.name}: its output was not compared with PyTorch's, rounding alone "
                 "changes it in places"
             )
         for warning in result.warnings:
             notes.setdefault(warning, []).append(result.name)
-    click.echo(
-        "inside the clock: the network and the enlargement of its logits to the image's size; "
-        f"outside: {outside}, the best class"
-    )
+    if any(not result.contents.nodes for result in results):
+        click.echo(
+            "inside the clock: the network and the enlargement of its logits to the image's size; "
+            f"outside: {outside}, the best class"
+        )
     for warning, names in notes.items():
         click.echo(f"note: {warning}: {', '.join(names)}")
 
@@ -252,16 +291,23 @@ def _published_on(rows: Sequence[ComparisonRow]) -> dict[str, list[str]]:
     return found
 
 
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
+def _size(size: tuple[int, int] | None) -> str:
+    return f"{size[0]}x{size[1]}" if size else "-"
+
+
+def _batch(batch: int | None) -> str:
+    """What is said of a batch that is not 1."""
+    if batch is None:
+        return ", batch unknown"
+    return "" if batch == 1 else f", batch {batch}"
 
 
 def _latency(row: ComparisonRow) -> str | None:
     found = row.latency
     if found is None:
-        return None
+        return "failed" if row.failure else None
     half = 50 * (found.ci_high_ms - found.ci_low_ms) / found.latency_ms
-    return f"{found.latency_ms:.4g}" + (f" ±{half:.1f}%" if half == half else "")
+    return f"{found.latency_ms:.4g}" + (f" ±{half:.1f}%" if math.isfinite(half) else "")
 
 
 def _value(figure: Figure | None, size: tuple[int, int] | None = None) -> str:

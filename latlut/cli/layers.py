@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latlut.cli.output import print_table
+from latlut.cli.output import print_table, range_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,7 @@ def print_layers(view: LayerView) -> None:
         f"{view.layers_ms:8.4g} ms  sum of layers, of which {view.added_ms:.4g} ms belong to no "
         f"operator (medians of {view.runs} profiled runs)\n"
         f"{whole.value:8.4g} ms  the whole network without profiling "
-        f"({whole.low:.4g} to {whole.high:.4g})"
+        f"({range_text(whole.low, whole.high)})"
     )
     if view.cpu_share is not None and view.cpu_share < LEAST_CPU_SHARE:
         click.echo(

@@ -33,6 +33,24 @@ class SettingType(click.ParamType[tuple[str, Any]]):
             return name, text
 
 
+class ShapeType(click.ParamType[tuple[str, tuple[int, ...]]]):
+    """NAME:1x3x640x640, or the shape alone."""
+
+    name = "[NAME:]SHAPE"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, tuple[int, ...]]:
+        """(input's name or "", its shape)."""
+        if isinstance(value, tuple):
+            return value
+        name, _, text = str(value).rpartition(":")
+        words = [] if text in ("scalar", "") else text.replace(",", "x").lower().split("x")
+        if not text or not all(word.isdecimal() and int(word) > 0 for word in words):
+            self.fail(
+                f"{value!r} is no shape: image:1x3x640x640, 1x3x640x640, or x:scalar", param, ctx
+            )
+        return name, tuple(map(int, words))
+
+
 class NumbersType(click.ParamType[tuple[int, ...]]):
     """Whole numbers, separated by commas.
 
@@ -84,6 +102,17 @@ def input_option(text: str, **more: Any) -> Callable[[Command], Command]:
 def batch_option(text: str, **more: Any) -> Callable[[Command], Command]:
     """--batch: images per inference."""
     return click.option("--batch", type=click.IntRange(1, 4096), help=text, **more)
+
+
+shape_option = click.option(
+    "--shape", "shapes", type=ShapeType(), multiple=True,
+    help="Whole shape of an input of an ONNX file, image:1x3x640x640; may be repeated.",
+)  # fmt: skip
+
+
+unchecked_option = click.option(
+    "--unchecked", is_flag=True, help="Do not compare outputs with the reference before timing."
+)
 
 
 def passes_option(text: str) -> Callable[[Command], Command]:

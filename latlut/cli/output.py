@@ -79,10 +79,20 @@ def _shown(value: object) -> str:
 
 
 def interval_text(value: float, low: float | None, high: float | None, unit: str = "ms") -> str:
-    """``12.3 ms (12.1 to 12.5)``."""
-    if low is None or high is None:
-        return f"{value:.4g} {unit} (interval unknown)"
-    return f"{value:.4g} {unit} ({low:.4g} to {high:.4g})"
+    """``12.3 ms (12.1 to 12.5)``; see ``range_text``."""
+    return f"{value:.4g} {unit} ({range_text(low, high)})"
+
+
+def range_text(low: float | None, high: float | None) -> str:
+    """``12.1 to 12.5``; where an end is None or not finite, what is known."""
+    ends = [end if end is not None and math.isfinite(end) else None for end in (low, high)]
+    if ends[0] is not None and ends[1] is not None:
+        return f"{ends[0]:.4g} to {ends[1]:.4g}"
+    if ends[1] is not None:
+        return f"at most {ends[1]:.4g}, too few samples for a lower end"
+    if ends[0] is not None:
+        return f"at least {ends[0]:.4g}, too few samples for an upper end"
+    return "interval unknown"
 
 
 @contextmanager

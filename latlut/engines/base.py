@@ -17,6 +17,7 @@ for another: one that cannot run here says why and how to get it.
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,12 +31,10 @@ from torch import nn
 
 from latlut.engines.device_errors import engine_error
 from latlut.engines.heap import return_freed_memory
+from latlut.engines.parity import allowed_difference, largest_difference
 from latlut.errors import EngineError, LatlutError, ParityError, SpecError
 from latlut.machine.cpu import cpu_model
 from latlut.operators.workloads import Workload
-
-#: Largest difference from PyTorch that passes, relative to the largest output value.
-PARITY_TOLERANCE = {"fp32": 2e-3, "fp16": 5e-2, "bf16": 2e-1, "int8": 3e-1}
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class Session(ABC):
         """Copy the inputs to the device.
 
         Args:
-            arrays: float32, one per input, of the workload's ``input_shapes``.
+            arrays: one per input, of the workload's ``input_shapes`` and ``input_types``.
 
         Raises:
             SpecError: the number, shape or dtype of the arrays does not fit.
@@ -138,10 +137,12 @@ class Session(ABC):
             raise SpecError(
                 f"{self.workload.name}: received inputs {received}, expected {expected}"
             )
-        if any(array.dtype != np.float32 for array in arrays):
-            raise SpecError(f"{self.workload.name}: inputs must be float32")
+        types = self.workload.input_types
+        if any(array.dtype != wanted for array, wanted in zip(arrays, types, strict=True)):
+            wanted_types = ", ".join(map(str, types))
+            raise SpecError(f"{self.workload.name}: inputs must be {wanted_types}")
         with self._engine_errors():
-            self._set_inputs([np.ascontiguousarray(array) for array in arrays])
+            self._set_inputs([np.require(array, requirements="C") for array in arrays])
         self._has_inputs = True
 
     def run(self) -> None:
@@ -159,10 +160,10 @@ class Session(ABC):
             return self._sample_ns(count)
 
     def outputs(self) -> list[np.ndarray]:
-        """The last run's outputs on the host, float32."""
+        """The last run's outputs on the host, in the types that the engine gives them."""
         self._check_ready()
         with self._engine_errors():
-            return [np.asarray(array, dtype=np.float32) for array in self._outputs()]
+            return self._outputs()
 
     def layers(self, runs: int = 20) -> tuple[LayerTime, ...]:
         """What the engine executes for this workload, layer by layer, in order of execution.
@@ -404,17 +405,15 @@ class Engine(ABC):
             raise engine_error(f"{self.title} rejects {workload.name}: {error}") from error
 
     def check_parity(self, session: Session, module: nn.Module | None = None) -> float:
-        """Difference from the workload's reference, PyTorch, on random inputs.
-
-        Of floating-point outputs it is what all elements but one in ten thousand stay within,
-        relative to the largest value; of whole numbers (class maps) the share that differs.
+        """Difference from the workload's reference on random inputs (``parity``).
 
         Args:
             session: its inputs are replaced.
             module: the workload's module, where it is built already.
 
         Raises:
-            ParityError: it exceeds ``PARITY_TOLERANCE``, shapes differ, or values are not finite.
+            ParityError: it exceeds what is allowed for the coarser of the engine's precision and
+                the workload's own arithmetic, or numbers or shapes of outputs differ.
         """
         workload = session.workload
         arrays = workload.random_inputs(seed=1)
@@ -428,33 +427,19 @@ class Engine(ABC):
             raise ParityError(
                 f"{workload.name}: {self.title} gives {given}, {workload.reference} {wanted}"
             )
-        difference = max(map(_disagreement, found, expected))
-        allowed = PARITY_TOLERANCE[self.precision]
-        if not difference <= allowed:
+        difference = largest_difference(found, expected)
+        allowed = allowed_difference(self.precision, workload.arithmetic)
+        if math.isinf(difference):
+            raise ParityError(
+                f"{workload.name}: {self.title} and {workload.reference} differ in where outputs "
+                "are NaN or infinite; nothing was timed"
+            )
+        if difference > allowed:
             raise ParityError(
                 f"{workload.name}: {self.title} differs from {workload.reference} by "
                 f"{difference:.2g} of the largest output, allowed {allowed:.2g}; nothing was timed"
             )
         return difference
-
-
-#: One output element in so many may differ by more: where a network takes the larger of two values
-#: that are equal up to rounding (ENet's unpooling), engines differ in the winner.
-_ELEMENTS_AN_OUTLIER = 10_000
-
-
-def _disagreement(found: np.ndarray, expected: np.ndarray) -> float:
-    """See ``Engine.check_parity``; NaN, which no tolerance allows, where a value is not finite."""
-    if not np.issubdtype(expected.dtype, np.floating):
-        return float(np.mean(found != expected.astype(found.dtype)))
-    difference = np.abs(found - expected).ravel()
-    if not np.isfinite(difference).all():
-        return float("nan")
-    if not difference.size:
-        return 0.0
-    scale = float(np.abs(expected).max()) or 1.0
-    last = difference.size - 1 - difference.size // _ELEMENTS_AN_OUTLIER
-    return float(np.partition(difference, last)[last]) / scale
 
 
 def cpu_device(name: str, title: str) -> Device:

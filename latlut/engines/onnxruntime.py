@@ -28,6 +28,7 @@ from latlut.engines.cuda.clock import torch_durations_ns
 from latlut.engines.precision import half_precision
 from latlut.errors import EngineError
 from latlut.machine.provenance import installed_version
+from latlut.operators.onnx_files import runtime_session
 
 _CUDA = "CUDAExecutionProvider"
 #: How long threads wait for more work before they sleep, microseconds.
@@ -37,11 +38,11 @@ _OUTPUT_TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-    "tensor(int8)": np.int8,
-    "tensor(uint8)": np.uint8,
     "tensor(bool)": np.bool_,
+    **{
+        f"tensor({name})": np.dtype(name).type
+        for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+    },
 }
 
 
@@ -49,10 +50,7 @@ class OnnxRuntimeSession(Session):
     """One ONNX Runtime inference session with bound buffers."""
 
     def _open(self, module: nn.Module | None, graph: bytes | None) -> None:
-        import onnxruntime
-
         self._graph = self._in_precision(graph or b"")
-        self._dtype = np.float16 if self.engine.precision == "fp16" else np.float32
         self._stream: Any = None
         self._run_options: Any = None
         options = self._session_options()
@@ -61,10 +59,13 @@ class OnnxRuntimeSession(Session):
         if kind == "cuda":
             self._session: Any = self._open_on_gpu(options)
         else:
-            self._session = onnxruntime.InferenceSession(
-                self._graph, options, providers=["CPUExecutionProvider"]
+            self._session = runtime_session(
+                self._graph, self.workload.weights_folder, options, ["CPUExecutionProvider"]
             )
         self._binding = self._session.io_binding()
+        self._are_outputs_open = not all(
+            isinstance(side, int) for meta in self._session.get_outputs() for side in meta.shape
+        )
         self._inputs: list[Any] = []
         self._output_values: list[Any] = []
 
@@ -108,7 +109,9 @@ class OnnxRuntimeSession(Session):
             provider["user_compute_stream"] = str(self._stream.cuda_stream)
             self._run_options = onnxruntime.RunOptions()
             self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        session = onnxruntime.InferenceSession(self._graph, options, providers=[(_CUDA, provider)])
+        session = runtime_session(
+            self._graph, self.workload.weights_folder, options, [(_CUDA, provider)]
+        )
         session.disable_fallback()
         if session.get_providers()[0] != _CUDA:
             raise EngineError(
@@ -121,7 +124,8 @@ class OnnxRuntimeSession(Session):
     def _set_inputs(self, arrays: list[np.ndarray]) -> None:
         import onnxruntime
 
-        arrays = [array.astype(self._dtype, copy=False) for array in arrays]
+        if self.engine.precision == "fp16":
+            arrays = [a.astype(np.float16) if a.dtype == np.float32 else a for a in arrays]
         if self._place[0] == "cuda" and self._inputs:
             # A captured CUDA graph reads from the addresses that it was captured with.
             for value, array in zip(self._inputs, arrays, strict=True):
@@ -132,7 +136,7 @@ class OnnxRuntimeSession(Session):
             ]
             for meta, value in zip(self._session.get_inputs(), self._inputs, strict=True):
                 self._binding.bind_ortvalue_input(meta.name, value)
-        if not self._output_values:
+        if not self._output_values or self._are_outputs_open:
             self._output_values = self._bound_outputs()
         if self._stream is not None:
             import torch
@@ -140,12 +144,16 @@ class OnnxRuntimeSession(Session):
             torch.cuda.synchronize(self._place[1])  # the copies were made on another stream
 
     def _bound_outputs(self) -> list[Any]:
-        """A buffer per output, bound once; a shape that the graph leaves open is found by a run."""
+        """A buffer per output.
+
+        A shape that the graph leaves open is found by a run, for each set of inputs anew: it may
+        depend on their values.
+        """
         import onnxruntime
 
         metas = self._session.get_outputs()
         shapes = [meta.shape for meta in metas]
-        if not all(isinstance(side, int) for shape in shapes for side in shape):
+        if self._are_outputs_open:
             for meta in metas:
                 self._binding.bind_output(meta.name, self._place[0], self._place[1])
             self._session.run_with_iobinding(self._binding, self._run_options)
@@ -187,7 +195,8 @@ class OnnxRuntimeSession(Session):
                 "host's side of a launch there"
             )
         arrays = [value.numpy() for value in self._inputs]
-        return graph_layers(self._graph, self._session_options(), arrays, runs)
+        folder = self.workload.weights_folder
+        return graph_layers(self._graph, self._session_options(), arrays, runs, folder)
 
     def _close(self) -> None:
         del self._binding, self._session, self._inputs, self._output_values, self._stream

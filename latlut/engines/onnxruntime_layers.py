@@ -21,9 +21,11 @@ import numpy as np
 
 from latlut.engines.base import LayerTime
 from latlut.errors import EngineError
+from latlut.operators.onnx_files import runtime_session
 
 _WARMUP_RUNS = 3
 _KERNEL_SUFFIX = "_kernel_time"
+_WITH_BODY = ("If", "Loop", "Scan", "SequenceMap")
 #: What the layout transformer appends to a tensor's name to name the node that makes it.
 _BLOCKED_SUFFIX = "_nchwc"
 #: Nodes whose only work is to hand over their input, perhaps in another layout.
@@ -31,7 +33,11 @@ _HAND_OVER = ("ReorderInput", "ReorderOutput", "Identity", "MemcpyToHost", "Memc
 
 
 def graph_layers(
-    graph: bytes, options: Any, arrays: Sequence[np.ndarray], runs: int
+    graph: bytes,
+    options: Any,
+    arrays: Sequence[np.ndarray],
+    runs: int,
+    weights_folder: Path | None = None,
 ) -> tuple[LayerTime, ...]:
     """The nodes that ONNX Runtime executes for ``graph`` on the CPU, in order.
 
@@ -40,18 +46,23 @@ def graph_layers(
         options: ``onnxruntime.SessionOptions`` as for measuring; changed here, so pass fresh ones.
         arrays: the inputs, in order.
         runs: profiled runs, at least 1.
+        weights_folder: where weights lie that are not in the model.
+
+    A loop or a branch is one layer: its time is that of its body.
 
     Raises:
         EngineError: the profile does not hold every run.
     """
     import onnx
-    import onnxruntime
 
+    named = named_nodes(onnx.load_from_string(graph))
     with tempfile.TemporaryDirectory(prefix="latlut-layers-") as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
-        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        session = runtime_session(
+            named.SerializeToString(), weights_folder, options, ["CPUExecutionProvider"]
+        )
         feeds = {meta.name: a for meta, a in zip(session.get_inputs(), arrays, strict=True)}
         for _ in range(_WARMUP_RUNS + runs):
             session.run(None, feeds)
@@ -59,14 +70,13 @@ def graph_layers(
         rewritten = onnx.load(options.optimized_model_filepath).graph
     times_us: dict[str, list[float]] = defaultdict(list)
     kinds: dict[str, str] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL_SUFFIX):
-            name = event["name"].removesuffix(_KERNEL_SUFFIX)
-            times_us[name].append(float(event["dur"]))
-            kinds[name] = str(event["args"]["op_name"])
+    for event in _outer_events(events):
+        name = event["name"].removesuffix(_KERNEL_SUFFIX)
+        times_us[name].append(float(event["dur"]))
+        kinds[name] = str(event["args"]["op_name"])
     if any(len(found) != _WARMUP_RUNS + runs for found in times_us.values()) or not times_us:
         raise EngineError("ONNX Runtime's profile does not hold every run of every node")
-    sources = covered_nodes(onnx.load_from_string(graph).graph, rewritten)
+    sources = covered_nodes(named.graph, rewritten)
     return tuple(
         LayerTime(
             name,
@@ -77,6 +87,37 @@ def graph_layers(
         )
         for name, found in times_us.items()
     )
+
+
+def named_nodes(model: Any) -> Any:
+    """The model with a name for every node of its graph; the profile goes by names."""
+    for index, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{index}"
+    return model
+
+
+def _outer_events(events: Sequence[Any]) -> list[Any]:
+    """The kernels' events without those of nodes in the bodies of loops and branches."""
+    found = [
+        event
+        for event in events
+        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL_SUFFIX)
+    ]
+    spans = [
+        (event["ts"], event["ts"] + event["dur"])
+        for event in found
+        if event["args"]["op_name"] in _WITH_BODY
+    ]
+    return [
+        event
+        for event in found
+        if not any(
+            start <= event["ts"]
+            and event["ts"] + event["dur"] <= end
+            and (start, end) != (event["ts"], event["ts"] + event["dur"])
+            for start, end in spans
+        )
+    ]
 
 
 def covered_nodes(original: Any, rewritten: Any) -> dict[str, tuple[str, ...]]:

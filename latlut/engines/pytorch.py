@@ -32,6 +32,7 @@ from latlut.engines.cuda.clock import torch_durations_ns
 from latlut.engines.cuda.devices import is_called
 from latlut.errors import EngineError
 from latlut.machine.gpus import driver_of
+from latlut.operators.onnx_export import tensors_of_output
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _WARMUP_RUNS = 3
@@ -127,8 +128,11 @@ class TorchSession(Session):
     def _outputs(self) -> list[np.ndarray]:
         if self._result is None:
             raise EngineError(f"{self.workload.name}: run() comes before outputs()")
-        several = self._result if isinstance(self._result, (tuple, list)) else (self._result,)
-        return [item.float().cpu().numpy() for item in several]
+        found = tensors_of_output(self._result)
+        # NumPy has no bfloat16
+        return [
+            (item.float() if item.is_floating_point() else item).cpu().numpy() for item in found
+        ]
 
     def _layers(self, runs: int) -> tuple[LayerTime, ...]:
         from latlut.engines.pytorch_layers import module_layers

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,7 @@ import numpy as np
 from torch import nn
 
 from latlut.engines.base import Engine, Session
-from latlut.errors import EngineError, SpecError
+from latlut.errors import DeviceLostError, EngineError, LatlutError, ParityError, SpecError
 from latlut.measure.bench_result import BenchResult, ClockContents, PaperReading
 from latlut.measure.opening import Opening
 from latlut.measure.timing import TimingSettings, garbage_collection_paused, measure
@@ -72,6 +72,8 @@ def bench_onnx(
     input_size: tuple[int, int] | None = None,
     batch: int | None = None,
     settings: BenchSettings | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    data: Mapping[str, np.ndarray] | None = None,
 ) -> BenchResult:
     """The latency of an ONNX file; see ``read_onnx`` and ``bench_workload``.
 
@@ -81,13 +83,16 @@ def bench_onnx(
         input_size: (height, width), where the file leaves them open.
         batch: where the file leaves it open.
         settings: how it is measured.
+        shapes: input -> its shape, where those two do not settle it.
+        data: input -> what it is filled with; random values if not given.
 
     Raises:
         ImportFileError: no such file, or no model that can be run.
         SpecError: sizes that are open and not given, or fixed otherwise in the file.
         EngineError: the engine reads no ONNX, or rejects the graph.
     """
-    return bench_workload(engine, read_onnx(source, input_size, batch), settings)
+    workload = read_onnx(source, input_size, batch, shapes=shapes, data=data)
+    return bench_workload(engine, workload, settings)
 
 
 def bench_module(
@@ -137,6 +142,7 @@ def bench_workloads(
     *,
     cache: GraphCache | None = None,
     listener: Callable[[Progress], None] | None = None,
+    failed: Callable[[Workload, LatlutError], None] | None = None,
 ) -> list[BenchResult]:
     """The latencies of networks, measured in turns over the same time.
 
@@ -146,9 +152,11 @@ def bench_workloads(
         settings: how.
         cache: of exported graphs.
         listener: told of each reading.
+        failed: told of a workload that cannot be run, which is left out then; without it the
+            error is raised.
 
     Returns:
-        One result per workload, in their order.
+        One result per workload that could be run, in their order.
 
     Raises:
         EngineError: the engine rejects a workload.
@@ -161,15 +169,28 @@ def bench_workloads(
             check_paper_batch(workload)
     runs = [_Run(engine, workload, cache or GraphCache(), settings) for workload in workloads]
     order, done = list(range(len(runs))), 0
+    left_out: set[int] = set()
     visits = settings.passes + settings.has_paper_protocol
     for index in range(visits):
         random.Random(f"{settings.seed}/{index}").shuffle(order)
         for number in order:
-            ms = runs[number].visit(is_paper=index == settings.passes)
             done += 1
+            if number in left_out:
+                continue
+            try:
+                ms = runs[number].visit(is_paper=index == settings.passes)
+            except LatlutError as error:
+                if failed is None or isinstance(error, DeviceLostError):
+                    raise
+                left_out.add(number)
+                failed(workloads[number], error)
+                continue
             if listener is not None:
                 name = workloads[number].name
                 listener(Progress(done, visits * len(runs), index, name, ms))
+    runs = [run for number, run in enumerate(runs) if number not in left_out]
+    if not runs:
+        return []
     readings = np.array([run.readings_ms for run in runs])
     combined = combine_passes(readings)
     return [
@@ -180,10 +201,11 @@ def bench_workloads(
 
 def check_paper_batch(workload: Workload) -> None:
     """Refuse, with SpecError, a batch that the paper's protocol does not have."""
-    batch = workload.input_shapes[0][0]
+    batch = workload.batch
     if batch != 1:
+        received = "an input whose batch is not known" if batch is None else batch
         raise SpecError(
-            f"{workload.name}: the paper's protocol has batch 1, received {batch}: leave the "
+            f"{workload.name}: the paper's protocol has batch 1, received {received}: leave the "
             "protocol or the batch out"
         )
 
@@ -232,7 +254,11 @@ class _Run:
     def visit(self, is_paper: bool) -> float:
         """A fresh session's reading, milliseconds; the first one is checked before it is timed."""
         is_first = self._contents is None
-        with self._opening.open(is_checked=is_first and self.settings.is_checked) as session:
+        try:
+            opened = self._opening.open(is_checked=is_first and self.settings.is_checked)
+        except ParityError as error:
+            raise ParityError(f"{error}; with --unchecked it is timed all the same") from error
+        with opened as session:
             if is_first:
                 if not self.settings.is_checked:
                     session.run()
@@ -255,7 +281,7 @@ class _Run:
         ranks = np.percentile(samples_ms, PERCENTILES, method="median_unbiased")
         return BenchResult(
             name=self.workload.name,
-            batch=self.workload.input_shapes[0][0],
+            batch=self.workload.batch,
             statistic=self.settings.timing.statistic,
             latency_ms=latency_ms,
             ci_low_ms=latency_ms * math.exp(-half_width),
@@ -268,6 +294,7 @@ class _Run:
             engine=_engine_facts(self.engine),
             difference=self._opening.difference,
             reference=self.workload.reference,
+            arithmetic=self.workload.arithmetic,
             warnings=self._warnings(half_width),
             paper=self._paper,
         )
@@ -298,16 +325,21 @@ class _Run:
 
 
 def _contents(workload: Workload, output_shapes: tuple[tuple[int, ...], ...]) -> ClockContents:
-    image = workload.input_shapes[0]
-    is_image = len(image) == 4
-    has_upsample = is_image and any(
-        len(shape) >= 3 and shape[-2:] == image[-2:] for shape in output_shapes
-    )
-    # A class map has no channels left; a graph of another make says it in its nodes.
-    has_argmax = is_image and any(len(shape) == 3 for shape in output_shapes)
+    image, shapes = workload.image_size, workload.input_shapes
+    has_upsample = None
+    if image is not None:
+        # height and width follow each other in every layout
+        has_upsample = any(
+            image in zip(shape, shape[1:], strict=False)
+            for shape in output_shapes
+            if len(shape) >= 3
+        )
     if isinstance(workload, OnnxWorkload):
-        has_argmax = "ArgMax" in workload.op_types
-    return ClockContents(workload.input_shapes, output_shapes, has_upsample, has_argmax)
+        nodes = dict(workload.op_types)
+        return ClockContents(shapes, output_shapes, has_upsample, "ArgMax" in nodes, nodes)
+    # A class map has no channels left.
+    has_argmax = image is not None and any(len(shape) == 3 for shape in output_shapes)
+    return ClockContents(shapes, output_shapes, has_upsample, has_argmax)
 
 
 def _engine_facts(engine: Engine) -> dict[str, object]:

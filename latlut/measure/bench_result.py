@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class ClockContents:
-    """What is inside the clock, told from the graph's input and outputs.
+    """What is inside the clock, told from the graph's nodes, inputs and outputs.
 
-    ``has_upsample``: an output has the image's height and width. ``has_argmax``: the graph takes
-    the best class itself. Copies between host and device are never inside.
+    Copies between host and device are never inside.
+
+    Attributes:
+        input_shapes, output_shapes: of the graph.
+        has_upsample: an output has the image's height and width; None where no input is an image.
+        has_argmax: the graph takes the best class itself.
+        nodes: kind of node -> how many, of a graph that latlut did not make; empty for its own.
     """
 
     input_shapes: tuple[tuple[int, ...], ...]
     output_shapes: tuple[tuple[int, ...], ...]
-    has_upsample: bool
+    has_upsample: bool | None
     has_argmax: bool
+    nodes: Mapping[str, int] = field(default_factory=dict)
 
     def describe(self) -> str:
         """Two lines for people."""
         inputs, outputs = (
-            ", ".join("x".join(map(str, shape)) for shape in shapes)
+            ", ".join("x".join(map(str, shape)) or "scalar" for shape in shapes)
             for shapes in (self.input_shapes, self.output_shapes)
         )
+        inside, outside = self._of_graph() if self.nodes else self._of_segmenter()
+        return (
+            f"input {inputs}, output {outputs}\n"
+            f"inside the clock: {', '.join(inside)}; outside: {', '.join(outside)}"
+        )
+
+    def _of_segmenter(self) -> tuple[list[str], list[str]]:
         inside = ["the network"]
         outside = ["copies to and from the device", "reading and normalising images"]
         for is_inside, part in (
@@ -32,10 +46,21 @@ class ClockContents:
             (self.has_argmax, "taking the best class"),
         ):
             (inside if is_inside else outside).append(part)
-        return (
-            f"input {inputs}, output {outputs}\n"
-            f"inside the clock: {', '.join(inside)}; outside: {', '.join(outside)}"
-        )
+        return inside, outside
+
+    def _of_graph(self) -> tuple[list[str], list[str]]:
+        count = sum(self.nodes.values())
+        steps = [f"{n} {kind}" for kind, n in self.nodes.items() if kind in POSTPROCESSING]
+        inside = [f"all {count} nodes of the graph" if count > 1 else "the graph's one node"]
+        if steps:
+            inside[0] += f" ({', '.join(steps)} among them)"
+        if self.has_upsample:
+            inside.append("an output of the image's size")
+        return inside, ["copies to and from the device", "what comes before and after the graph"]
+
+
+#: Nodes that some exports leave to the program around the network.
+POSTPROCESSING = ("Resize", "Upsample", "Softmax", "ArgMax", "TopK", "NonMaxSuppression")
 
 
 @dataclass(frozen=True)
@@ -56,14 +81,19 @@ class PaperReading:
 class BenchResult:
     """A network's latency.
 
-    ``latency_ms`` is the ``statistic`` of a run of ``batch`` images, over all passes; NaN bounds
-    where one pass says nothing about its spread. ``readings_ms`` (passes,); ``percentiles_ms`` and
-    ``mean_ms`` are of the samples of all passes together. ``difference`` from ``reference`` is
-    None where outputs were not compared.
+    Attributes:
+        batch: items that a run takes; None where the graph does not say which axis counts them.
+        statistic: what a reading is of its samples.
+        latency_ms: the ``statistic`` of a run, over all passes, milliseconds.
+        ci_low_ms, ci_high_ms: 95% interval; NaN where one pass says nothing about its spread.
+        readings_ms: (passes,).
+        percentiles_ms, mean_ms: of the samples of all passes together.
+        arithmetic: what the graph itself computes in, beside the engine's precision.
+        difference: from ``reference``; None where outputs were not compared.
     """
 
     name: str
-    batch: int
+    batch: int | None
     statistic: str
     latency_ms: float
     ci_low_ms: float
@@ -76,29 +106,36 @@ class BenchResult:
     engine: Mapping[str, object]
     difference: float | None
     reference: str
+    arithmetic: str = "fp32"
     warnings: tuple[str, ...] = ()
     paper: PaperReading | None = None
 
     @property
-    def fps(self) -> float:
-        """Images per second, one batch after the other."""
-        return 1e3 * self.batch / self.latency_ms
+    def fps(self) -> float | None:
+        """Images per second, one batch after the other; None where the batch is not known."""
+        return self._per_second(self.latency_ms)
 
     @property
-    def fps_interval(self) -> tuple[float, float]:
-        """Bounds of ``fps``; NaN where they are unknown."""
-        return 1e3 * self.batch / self.ci_high_ms, 1e3 * self.batch / self.ci_low_ms
+    def fps_interval(self) -> tuple[float | None, float | None]:
+        """Bounds of ``fps``; None where they are unknown."""
+        return self._per_second(self.ci_high_ms), self._per_second(self.ci_low_ms)
+
+    def _per_second(self, run_ms: float) -> float | None:
+        if self.batch is None or not math.isfinite(run_ms):
+            return None
+        return 1e3 * self.batch / run_ms
 
     def to_dict(self) -> dict[str, object]:
-        """JSON-able; NaN where nothing is known."""
+        """JSON-able; None where nothing is known."""
         paper = self.paper
+        low, high = (x if math.isfinite(x) else None for x in (self.ci_low_ms, self.ci_high_ms))
         return {
             "name": self.name,
             "batch": self.batch,
             "statistic": self.statistic,
             "latency_ms": self.latency_ms,
-            "ci_low_ms": self.ci_low_ms,
-            "ci_high_ms": self.ci_high_ms,
+            "ci_low_ms": low,
+            "ci_high_ms": high,
             "fps": self.fps,
             "fps_low": self.fps_interval[0],
             "fps_high": self.fps_interval[1],
@@ -110,10 +147,12 @@ class BenchResult:
                 "upsample": self.contents.has_upsample,
                 "argmax": self.contents.has_argmax,
                 "copies": False,
+                "nodes": dict(self.contents.nodes),
                 "input_shapes": [list(shape) for shape in self.contents.input_shapes],
                 "output_shapes": [list(shape) for shape in self.contents.output_shapes],
             },
             "engine": dict(self.engine),
+            "arithmetic_of_the_graph": self.arithmetic,
             "difference": self.difference,
             "reference": self.reference,
             "warnings": list(self.warnings),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,8 @@ def export_onnx(
     """The module as a serialised ONNX model with batch norms folded, inputs ``in0``, ``in1``, ...
 
     Args:
-        module: in evaluation mode; one output, ``out``.
+        module: in evaluation mode; its first output is called ``out``. Outputs in tuples, lists
+            and dicts become outputs of the graph, in their order.
         inputs: one array per input, for its shape alone.
         opset: version of ONNX's operator set.
         is_batch_dynamic: leave the first side of inputs and output open, under the name ``batch``.
@@ -35,6 +37,7 @@ def export_onnx(
     buffer = io.BytesIO()
     names = [f"in{index}" for index in range(len(inputs))]
     open_sides = {name: {0: "batch"} for name in [*names, "out"]} if is_batch_dynamic else None
+    flattening = module.register_forward_hook(_flat)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -51,4 +54,29 @@ def export_onnx(
             )
     except Exception as error:
         raise EngineError(f"PyTorch cannot export this to ONNX opset {opset}: {error}") from error
+    finally:
+        flattening.remove()
     return buffer.getvalue()
+
+
+def tensors_of_output(found: Any) -> list[torch.Tensor]:
+    """What a module returned as tensors, in order: tuples, lists and dicts are walked through.
+
+    Raises:
+        EngineError: there is something else in it than tensors and None.
+    """
+    if isinstance(found, torch.Tensor):
+        return [found]
+    if isinstance(found, Mapping):
+        found = list(found.values())
+    if isinstance(found, (tuple, list)):
+        return [item for part in found if part is not None for item in tensors_of_output(part)]
+    raise EngineError(
+        f"the module returns {type(found).__name__}, latlut takes tensors, and tuples, lists and "
+        "dicts of them"
+    )
+
+
+def _flat(_module: nn.Module, _inputs: Any, found: Any) -> Any:
+    """Forward hook: the exporter takes no dicts."""
+    return found if isinstance(found, torch.Tensor) else tuple(tensors_of_output(found))

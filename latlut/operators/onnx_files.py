@@ -6,7 +6,8 @@ open; what is asked for is written into the graph then. What a file fixes is nev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,17 +17,34 @@ import numpy as np
 from torch import nn
 
 from latlut.errors import EngineError, ImportFileError, SpecError
+from latlut.operators.input_axes import InputAxes, common_batch, find_axes
+from latlut.operators.onnx_shapes import Shape, settle_shapes, shown_inputs, sides_of, write_shapes
+from latlut.operators.onnx_weights import model_file, take_in_weights, tensors_of
 from latlut.operators.workloads import Workload
 
-_FLOAT32 = 1  # onnx.TensorProto.FLOAT
+#: Name of a floating-point tensor type -> what results call it, as an engine's precision.
+_ARITHMETIC = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16", "DOUBLE": "fp64"}
 
 
 @dataclass(frozen=True)
 class OnnxWorkload(Workload):
-    """An ONNX model with float32 inputs of known shapes; there is no PyTorch module of it."""
+    """An ONNX model with inputs of known shapes; there is no PyTorch module of it.
+
+    Attributes:
+        names: of the inputs.
+        content: the serialised model.
+        types: NumPy's names of the inputs' types.
+        axes: what is known of each input's axes.
+        weights_folder: where the weights lie that are too large to be in ``content``.
+        given: inputs to run on; random ones where it is empty.
+    """
 
     names: tuple[str, ...]
     content: bytes = field(repr=False)
+    types: tuple[str, ...]
+    axes: tuple[InputAxes, ...]
+    weights_folder: Path | None = None
+    given: tuple[np.ndarray, ...] = field(default=(), repr=False)
 
     reference: ClassVar[str] = "ONNX Runtime without optimisations"
     has_module: ClassVar[bool] = False
@@ -36,12 +54,66 @@ class OnnxWorkload(Workload):
         """The file's own."""
         return self.names
 
+    @property
+    def input_types(self) -> tuple[np.dtype, ...]:
+        """The file's own."""
+        return tuple(map(np.dtype, self.types))
+
+    @property
+    def batch(self) -> int | None:
+        """Items that one run takes; None where the file does not say which axis counts them."""
+        return common_batch(self.axes, self.input_shapes)
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(height, width) of its image; None where it takes none, or several sizes."""
+        pairs = zip(self.axes, self.input_shapes, strict=True)
+        sizes = {axes.image_size(shape) for axes, shape in pairs}
+        return next(iter(sizes)) if len(sizes) == 1 else None
+
     @cached_property
-    def op_types(self) -> frozenset[str]:
-        """What kinds of nodes are in the graph, ``{"Conv", "Resize"}``."""
+    def model(self) -> Any:
+        """The model as ``onnx.ModelProto``; not to be changed."""
         import onnx
 
-        return frozenset(node.op_type for node in onnx.load_from_string(self.content).graph.node)
+        return onnx.load_from_string(self.content)
+
+    @cached_property
+    def op_types(self) -> Counter[str]:
+        """How many nodes of each kind are in the graph and the bodies in it."""
+        return Counter(node.op_type for node in all_nodes(self.model))
+
+    @cached_property
+    def arithmetic(self) -> str:
+        """What the file computes in: fp32, fp16, bf16, fp64, or int8 for a quantised one."""
+        if any(_is_quantised(kind) for kind in self.op_types):
+            return "int8"
+        return _float_type(self.model)
+
+    def random_inputs(self, seed: int = 0) -> list[np.ndarray]:
+        """What the inputs are filled with.
+
+        Floating-point inputs are standard normal, bytes and booleans uniform over their range.
+        Other whole numbers are uniform below the length of the axis that they index, as token
+        numbers do, and otherwise 0 or 1, which any use of them allows.
+        """
+        if self.given:
+            return list(self.given)
+        generator = np.random.default_rng(seed)
+        limits = _index_limits(self.model.graph)
+        found = []
+        for name, shape, dtype in zip(self.names, self.input_shapes, self.input_types, strict=True):
+            if dtype.kind == "f":
+                made = generator.standard_normal(shape, dtype=np.float32)
+            elif dtype == np.uint8:
+                made = generator.integers(0, 256, shape)
+            elif dtype == np.int8:
+                made = generator.integers(-128, 128, shape)
+            else:
+                limit = 2 if dtype.kind == "b" else limits.get(name, 2)
+                made = generator.integers(0, limit, shape)
+            found.append(np.asarray(made).astype(dtype))
+        return found
 
     def build(self) -> nn.Module:
         """Refused: engines that run PyTorch modules cannot run a file.
@@ -72,8 +144,8 @@ class OnnxWorkload(Workload):
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 3
         try:
-            session = onnxruntime.InferenceSession(
-                self.content, options, providers=["CPUExecutionProvider"]
+            session = runtime_session(
+                self.content, self.weights_folder, options, ["CPUExecutionProvider"]
             )
             found = session.run(None, dict(zip(self.names, arrays, strict=True)))
         except Exception as error:  # ONNX Runtime's own exceptions have no common base
@@ -83,39 +155,126 @@ class OnnxWorkload(Workload):
         return [np.asarray(item) for item in found]
 
 
+def runtime_session(
+    content: bytes, weights_folder: Path | None, options: Any, providers: Sequence[Any]
+) -> Any:
+    """An ``onnxruntime.InferenceSession`` of a model, its weights inside or in a folder."""
+    import onnxruntime
+
+    if weights_folder is None:
+        return onnxruntime.InferenceSession(content, options, providers=providers)
+    with model_file(content, weights_folder) as path:
+        return onnxruntime.InferenceSession(path, options, providers=providers)
+
+
 def read_onnx(
     source: str | Path | bytes,
     input_size: tuple[int, int] | None = None,
     batch: int | None = None,
     name: str | None = None,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    data: Mapping[str, np.ndarray] | None = None,
 ) -> OnnxWorkload:
     """An ONNX file as a workload.
 
     Args:
         source: the file, weights beside it included; or a serialised model.
         input_size: (height, width) of the image, where the file leaves them open.
-        batch: images per inference, where the file leaves it open; 1 if not given.
+        batch: items per inference, where the file leaves it open; 1 if not given.
         name: of the workload; the file's if not given.
+        shapes: input -> its shape, for inputs that those two do not settle; ``""`` stands for the
+            only input.
+        data: input -> what it is filled with; its shape is the input's. ``""`` as above.
 
     Raises:
-        ImportFileError: no such file, no ONNX model, or inputs that are no float32 tensors.
-        SpecError: a size that is open and not given, or given and fixed otherwise in the file.
+        ImportFileError: no such file, no ONNX model, or inputs or outputs that are no tensors of
+            numbers.
+        SpecError: a size that is open and not given, or given and fixed otherwise in the file; no
+            such input; data of another type.
     """
     called = name or ("an ONNX model" if isinstance(source, bytes) else Path(source).name)
     model = _load(source)
+    is_whole = isinstance(source, bytes) or take_in_weights(model, Path(source).parent, str(source))
     weights = {item.name for item in model.graph.initializer}
     inputs = [item for item in model.graph.input if item.name not in weights]
     if not inputs:
         raise ImportFileError(f"{called}: the model has no inputs")
-    for item in inputs:
-        _check_type(called, item)
-    shapes = _shapes(called, inputs, input_size, batch)
-    _write_shapes(model, inputs, shapes)
+    types = tuple(_type_of(called, "input", item) for item in inputs)
+    for item in model.graph.output:
+        _type_of(called, "output", item)
+    arrays = _by_name(called, inputs, data or {})
+    missing = [item for item in inputs if arrays and item.name not in arrays]
+    if missing:
+        raise SpecError(
+            f"{called}: nothing is given for {shown_inputs(missing)}: give all inputs or none"
+        )
+    asked = {item: tuple(array.shape) for item, array in arrays.items()}
+    asked |= _by_name(called, inputs, shapes or {})
+    axes = [find_axes(item.name, sides_of(item), model.graph.node) for item in inputs]
+    found, axes = settle_shapes(called, inputs, axes, asked, input_size, batch)
+    given = _filled(called, inputs, found, types, arrays)
+    write_shapes(model, inputs, found)
     try:
         content = bytes(model.SerializeToString())
     except Exception as error:  # protobuf's limit of 2 GiB
-        raise ImportFileError(f"{called}: cannot be handed to an engine: {error}") from error
-    return OnnxWorkload(called, shapes, tuple(item.name for item in inputs), content)
+        raise ImportFileError(
+            f"{called}: its {model.ByteSize() / 2**30:.1f} GiB are too large for one message: save "
+            "it with its weights in a file beside it (save_as_external_data)"
+        ) from error
+    names = tuple(item.name for item in inputs)
+    folder = None if is_whole else Path(source).parent  # type: ignore[arg-type]
+    return OnnxWorkload(called, found, names, content, types, tuple(axes), folder, given)
+
+
+def all_nodes(model: Any) -> Iterator[Any]:
+    """Every node of an ``onnx.ModelProto``: of the graph, of bodies in it, of local functions."""
+    yield from _nodes(model.graph.node)
+    for function in model.functions:
+        yield from _nodes(function.node)
+
+
+def _nodes(nodes: Any) -> Iterator[Any]:
+    for node in nodes:
+        yield node
+        for part in node.attribute:
+            for graph in [*([part.g] if part.HasField("g") else []), *part.graphs]:
+                yield from _nodes(graph.node)
+
+
+def _is_quantised(kind: str) -> bool:
+    starts = ("QLinear", "QGemm", "QAttention", "DynamicQuantize", "Quantize", "Dequantize")
+    return kind.startswith(starts) or kind.endswith(("Integer", "NBits"))
+
+
+def _float_type(model: Any) -> str:
+    """What most of the weights are, else the inputs."""
+    import onnx
+
+    name_of = onnx.TensorProto.DataType.Name
+    counts: Counter[str] = Counter()
+    for item in tensors_of(model.graph):
+        counts[name_of(item.data_type)] += int(np.prod(item.dims, dtype=np.float64))
+    for item in model.graph.input:
+        counts[name_of(item.type.tensor_type.elem_type)] += 0
+    known = [(count, name) for name, count in counts.items() if name in _ARITHMETIC]
+    return _ARITHMETIC[max(known)[1]] if known else "fp32"
+
+
+def _index_limits(graph: Any) -> dict[str, int]:
+    """Input -> the length of the axis that its values index, where a Gather shows it."""
+    lengths = {item.name: tuple(item.dims) for item in graph.initializer}
+    same = {item.name: item.name for item in graph.input}
+    found: dict[str, int] = {}
+    for node in graph.node:
+        if node.op_type in ("Cast", "Reshape", "Flatten", "Unsqueeze", "Squeeze", "Identity"):
+            if node.input[0] in same:
+                same[node.output[0]] = same[node.input[0]]
+        elif node.op_type == "Gather" and node.input[1] in same and node.input[0] in lengths:
+            axis = next((part.i for part in node.attribute if part.name == "axis"), 0)
+            length, name = lengths[node.input[0]][axis], same[node.input[1]]
+            found[name] = min(length, found.get(name, length))
+    return found
 
 
 def _load(source: str | Path | bytes) -> Any:
@@ -125,13 +284,11 @@ def _load(source: str | Path | bytes) -> Any:
         shown, load = "the given bytes", lambda: onnx.load_model_from_string(source)
     else:
         path = Path(source)
-        shown, load = str(path), lambda: onnx.load_model(path)
+        shown, load = str(path), lambda: onnx.load_model(path, load_external_data=False)
         if not path.is_file():
             raise ImportFileError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
     try:
         model = load()
-    except FileNotFoundError as error:
-        raise ImportFileError(f"{shown}: weights that it keeps elsewhere: {error}") from error
     except Exception as error:  # protobuf's and onnx's own; a damaged file fails anywhere
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ImportFileError(f"{shown}: cannot be read as an ONNX model: {reason}") from error
@@ -140,84 +297,80 @@ def _load(source: str | Path | bytes) -> Any:
     return model
 
 
-def _check_type(called: str, item: Any) -> None:
+def _type_of(called: str, what: str, item: Any) -> str:
+    """NumPy's name of an input's or output's type."""
     import onnx
 
-    kind = item.type.tensor_type.elem_type
-    if not item.type.HasField("tensor_type") or kind != _FLOAT32:
-        found = onnx.TensorProto.DataType.Name(kind) if kind else "no tensor"
+    kind = item.type.WhichOneof("value")
+    if kind not in ("tensor_type", None):
+        found = str(kind).removesuffix("_type").replace("_", " ")
+        found = f"a {found}" if kind in ("sequence_type", "map_type") else f"an {found} value"
         raise ImportFileError(
-            f"{called}: the input {item.name!r} is {found}, latlut runs float32 inputs: export "
-            "the model in float32 (--precision makes the engine compute in another one)"
+            f"{called}: the {what} {item.name!r} is {found}, latlut runs models of tensors alone: "
+            "export the model without it (of scikit-learn models: zipmap=False)"
         )
-    if not item.type.tensor_type.HasField("shape"):
+    tensor = item.type.tensor_type
+    if what == "output" and not tensor.elem_type:
+        return ""  # left to be inferred
+    name = _type_name(tensor.elem_type)
+    if name in ("STRING", "UNDEFINED", "BFLOAT16") or name.startswith(
+        ("FLOAT8", "FLOAT4", "COMPLEX")
+    ):
+        raise ImportFileError(
+            f"{called}: the {what} {item.name!r} is {name}, which latlut cannot "
+            f"{'make' if what == 'input' else 'compare'}: it runs floating-point numbers of 16 to "
+            "64 bits, whole numbers and booleans; put a Cast before it"
+        )
+    if what == "input" and not tensor.HasField("shape"):
         raise ImportFileError(f"{called}: the input {item.name!r} has no shape, not even its rank")
+    return str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
 
 
-def _sides(item: Any) -> list[int | None]:
-    """The input's shape, None for a side that is open."""
-    dims = item.type.tensor_type.shape.dim
-    return [dim.dim_value if dim.dim_value > 0 else None for dim in dims]
+def _type_name(number: int) -> str:
+    import onnx
+
+    try:
+        return str(onnx.TensorProto.DataType.Name(number))
+    except ValueError:
+        return f"COMPLEX or unknown ({number})"
 
 
-def _shapes(
-    called: str, inputs: Sequence[Any], input_size: tuple[int, int] | None, batch: int | None
-) -> tuple[tuple[int, ...], ...]:
-    """Every input's shape; open sides as asked for, fixed ones compared with what is asked for."""
-    if input_size is not None and (len(inputs) > 1 or len(_sides(inputs[0])) != 4):
-        raise SpecError(
-            f"{called}: an image size is for a model with one input of shape (batch, channels, "
-            f"height, width), this one has {_shown(inputs)}: leave --input out"
-        )
-    shapes = []
-    for item in inputs:
-        sides = _sides(item)
-        wanted = [batch, None, *(input_size or (None, None))][: len(sides)]
-        wanted += [None] * (len(sides) - len(wanted))
-        shape = []
-        for axis, (own, asked) in enumerate(zip(sides, wanted, strict=True)):
-            if own is not None and asked is not None and own != asked:
-                option = "--batch" if axis == 0 else "--input"
-                raise SpecError(
-                    f"{called}: the input is fixed at {_shown([item])}, {asked} was asked for: "
-                    f"leave {option} out, or export the model with that side open"
-                )
-            found = own if own is not None else asked
-            shape.append(1 if found is None and axis == 0 else found)
-        if None in shape:
-            raise SpecError(_open_message(called, item, len(inputs)))
-        shapes.append(tuple(side for side in shape if side is not None))
-    return tuple(shapes)
+def _by_name(called: str, inputs: Sequence[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with every name that of an input."""
+    names = [item.name for item in inputs]
+    found = {}
+    for name, value in given.items():
+        if name == "" and len(names) > 1:
+            raise SpecError(
+                f"{called}: has several inputs, name the one meant: {shown_inputs(inputs)}"
+            )
+        if name and name not in names:
+            raise SpecError(f"{called}: has no input {name!r}; it has {shown_inputs(inputs)}")
+        found[name or names[0]] = value
+    return found
 
 
-def _open_message(called: str, item: Any, count: int) -> str:
-    sides = _sides(item)
-    what = f"{called}: the input {_shown([item])} leaves its size open"
-    if count == 1 and len(sides) == 4 and sides[1] is not None:
-        return f"{what}: name it, such as --input 1024x2048"
-    return f"{what} in a way that no image size settles: export the model with fixed shapes"
-
-
-def _shown(inputs: Sequence[Any]) -> str:
-    """``in0 (batch, 3, ?, ?)``."""
-    texts = []
-    for item in inputs:
-        dims = item.type.tensor_type.shape.dim
-        sides = [str(d.dim_value) if d.dim_value > 0 else d.dim_param or "?" for d in dims]
-        texts.append(f"{item.name} ({', '.join(sides)})")
-    return ", ".join(texts)
-
-
-def _write_shapes(model: Any, inputs: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> None:
-    """Fix the inputs' shapes, and in the rest of the graph the sides that have the same names."""
-    values: dict[str, set[int]] = {}
-    for item, shape in zip(inputs, shapes, strict=True):
-        for dim, side in zip(item.type.tensor_type.shape.dim, shape, strict=True):
-            if dim.dim_param:
-                values.setdefault(dim.dim_param, set()).add(side)
-            dim.dim_value = side
-    for item in [*model.graph.output, *model.graph.value_info]:
-        for dim in item.type.tensor_type.shape.dim:
-            known = values.get(dim.dim_param, set())
-            if len(known) == 1:
-                dim.dim_value = next(iter(known))
+def _filled(
+    called: str,
+    inputs: Sequence[Any],
+    shapes: Sequence[Shape],
+    types: Sequence[str],
+    arrays: Mapping[str, np.ndarray],
+) -> tuple[np.ndarray, ...]:
+    """The given arrays, one per input; empty where none is given."""
+    if not arrays:
+        return ()
+    found = []
+    for item, shape, wanted in zip(inputs, shapes, types, strict=True):
+        array = np.asarray(arrays[item.name])
+        if array.shape != shape:
+            raise SpecError(
+                f"{called}: {item.name!r} is given as {array.shape}, --shape says {shape}"
+            )
+        if array.dtype != np.dtype(wanted):
+            raise SpecError(
+                f"{called}: the input {item.name!r} is {wanted}, the array given for it "
+                f"{array.dtype}: convert it, array.astype({wanted!r})"
+            )
+        found.append(array)
+    return tuple(found)

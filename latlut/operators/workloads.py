@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -19,8 +20,9 @@ from torch import nn
 
 from latlut.errors import SpecError
 from latlut.operators.building import build, source_digest
+from latlut.operators.input_axes import common_batch, find_axes
 from latlut.operators.network import Network
-from latlut.operators.onnx_export import OPSET, export_onnx
+from latlut.operators.onnx_export import OPSET, export_onnx, tensors_of_output
 from latlut.opspec import IMAGE, Node, OpSpec
 
 
@@ -76,6 +78,35 @@ class Workload(ABC):
         return tuple(f"in{index}" for index in range(len(self.input_shapes)))
 
     @property
+    def input_types(self) -> tuple[np.dtype, ...]:
+        """The type of each input; float32 of what latlut builds."""
+        return (np.dtype(np.float32),) * len(self.input_shapes)
+
+    @property
+    def batch(self) -> int | None:
+        """Items that one run takes; None where it is not known which axis counts them."""
+        shapes = self.input_shapes
+        if all(len(shape) == 4 for shape in shapes):
+            return shapes[0][0]
+        return common_batch([find_axes("", shape) for shape in shapes], shapes)
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(height, width) of the image that it takes; None where it takes none."""
+        shape = self.input_shapes[0]
+        return (shape[2], shape[3]) if len(shape) == 4 else None
+
+    @property
+    def weights_folder(self) -> Path | None:
+        """Where the weights lie that are too large to be in the ONNX model; None: nowhere else."""
+        return None
+
+    @property
+    def arithmetic(self) -> str:
+        """What it computes in before an engine's precision changes it."""
+        return "fp32"
+
+    @property
     def digest(self) -> str | None:
         """Name of the graph in the cache: a hash of all that shapes it; None: it is not cached."""
         return None
@@ -117,7 +148,7 @@ class Workload(ABC):
         built = self.build() if module is None else module
         with torch.inference_mode():
             found = built(*(torch.from_numpy(array) for array in arrays))
-        return [item.numpy() for item in (found if isinstance(found, (tuple, list)) else [found])]
+        return [item.numpy() for item in tensors_of_output(found)]
 
 
 @dataclass(frozen=True)

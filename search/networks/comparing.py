@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from latlut.errors import ImportFileError
+from latlut.errors import ImportFileError, LatlutError
 from latlut.operators.workloads import Workload
 from latlut.search.networks.baselines import Figure, Published
 from latlut.search.networks.cost import NetworkCost
@@ -32,35 +32,42 @@ class Latency(Protocol):
     @property
     def ci_high_ms(self) -> float: ...
     @property
-    def fps(self) -> float: ...
+    def batch(self) -> int | None: ...
+    @property
+    def fps(self) -> float | None: ...
     def to_dict(self) -> dict[str, Any]: ...
 
 
-Measure = Callable[[Sequence[Workload]], Sequence[Latency]]
+#: Gives for each workload its latency, or why it cannot be measured.
+Measure = Callable[[Sequence[Workload]], Sequence[Latency | LatlutError]]
 
 
 @dataclass(frozen=True)
 class ComparisonRow:
     """One network at one image size.
 
-    Args:
+    Attributes:
         name, title, kind: of the contender.
-        input_size: (height, width) in pixels.
+        input_size: (height, width) in pixels; None of a file that takes no image.
         is_paper_size: whether its paper states its speed at this size.
-        cost: None where only published numbers are known.
+        cost: None where only published numbers are known, or the file cannot be read.
         published: what its paper says, at its own size and on its own device.
+        batch: items that one run takes, of which the latency is; None where it is not known.
         latency: None where it was not measured.
+        failure: why it cannot be counted or measured.
         own_miou_percent, own_data: of a trained network.
     """
 
     name: str
     title: str
     kind: Kind
-    input_size: tuple[int, int]
+    input_size: tuple[int, int] | None
     is_paper_size: bool
     cost: NetworkCost | None
     published: Published | None
+    batch: int | None = 1
     latency: Latency | None = None
+    failure: str = ""
     own_miou_percent: float | None = None
     own_data: str = ""
 
@@ -71,11 +78,14 @@ class ComparisonRow:
             "name": self.name,
             "title": self.title,
             "kind": self.kind,
-            "input_size": list(self.input_size),
+            "input_size": list(self.input_size) if self.input_size else None,
+            "batch": self.batch,
             "is_paper_size": self.is_paper_size,
             "parameters": cost.parameters if cost else None,
             "training_parameters": cost.training_parameters if cost else None,
             "macs": cost.macs if cost else None,
+            "why_macs_unknown": (cost.why_unknown or None) if cost else None,
+            "failure": self.failure or None,
             "latency": latency.to_dict() if latency else None,
             "own_miou_percent": self.own_miou_percent,
             "own_data": self.own_data or None,
@@ -84,9 +94,9 @@ class ComparisonRow:
 
     def flat(self) -> dict[str, Any]:
         """One row of a CSV file; ``published_`` marks what latlut did not find out itself."""
-        paper, height_width = self.published, "x".join(map(str, self.input_size))
+        paper, height_width = self.published, "x".join(map(str, self.input_size or ()))
         known = self.to_dict() | {"input": height_width}
-        counts = ("input", "is_paper_size", "parameters", "training_parameters", "macs")
+        counts = ("input", "batch", "is_paper_size", "parameters", "training_parameters", "macs")
         row: dict[str, Any] = {name: known[name] for name in ("name", "title", "kind", *counts)}
         for name in ("latency_ms", "ci_low_ms", "ci_high_ms", "fps"):
             row[name] = getattr(self.latency, name, None)
@@ -96,6 +106,7 @@ class ComparisonRow:
             row[f"published_{name}"] = figure.value if figure else None
         row["published_input"] = f"{paper.input_size[0]}x{paper.input_size[1]}" if paper else None
         row["published_fps_device"] = paper.fps_device if paper else None
+        row["failure"] = self.failure or None
         return row
 
 
@@ -110,44 +121,68 @@ def compare(
 ) -> list[ComparisonRow]:
     """One row per network and image size, in the order of ``contenders``.
 
+    A file that cannot be read or measured is a row that says why.
+
     Args:
         contenders: the networks.
         sizes: ``paper``, ``common`` or ``both``; a network without a paper's size takes part at
             the common one alone.
         common_size: (height, width) in pixels.
-        measure: gives one latency per workload; nothing is measured without it.
+        measure: gives one latency or error per workload; nothing is measured without it.
 
     Raises:
-        LatlutError: a file that cannot be read, or whatever ``measure`` raises.
+        LatlutError: whatever ``measure`` raises.
     """
-    planned = [
-        (contender, contender.size_at(size))
+    rows = [
+        _counted(contender, size)
         for contender in contenders
         for size in _sizes_of(contender, sizes, common_size)
     ]
-    measurable = [item for item in planned if item[0].kind != "published"]
-    latencies: dict[tuple[str, tuple[int, int]], Latency] = {}
-    if measure is not None and measurable:
-        results = measure([contender.workload(size) for contender, size in measurable])
-        latencies = {
-            (contender.name, size): result
-            for (contender, size), result in zip(measurable, results, strict=True)
-        }
-    return [
-        ComparisonRow(
-            contender.name,
-            contender.title,
-            contender.kind,
-            size,
-            contender.paper_size == size,
-            contender.cost(size),
-            contender.published,
-            latencies.get((contender.name, size)),
-            contender.own_miou_percent,
-            contender.own_data,
-        )
-        for contender, size in planned
+    measurable = [
+        index
+        for index, (row, workload) in enumerate(rows)
+        if workload is not None and not row.failure
     ]
+    found = [row for row, _ in rows]
+    if measure is None or not measurable:
+        return found
+    results = measure([workload for index in measurable if (workload := rows[index][1])])
+    for index, result in zip(measurable, results, strict=True):
+        is_error = isinstance(result, LatlutError)
+        change = {"failure": str(result)} if is_error else {"latency": result}
+        found[index] = replace(found[index], **change)  # type: ignore[arg-type]
+    return found
+
+
+def _counted(
+    contender: Contender, wanted: tuple[int, int]
+) -> tuple[ComparisonRow, Workload | None]:
+    """The row without a latency, and what would be measured for one."""
+    size, failure = contender.size_at(wanted), ""
+    cost: NetworkCost | None = None
+    workload: Workload | None = None
+    try:
+        if contender.kind != "published":
+            workload = contender.workload(size or wanted)
+        cost = contender.cost(size or wanted)
+    except LatlutError as error:
+        if contender.kind != "onnx":
+            raise
+        failure = str(error)
+    row = ComparisonRow(
+        contender.name,
+        contender.title,
+        contender.kind,
+        size,
+        size is not None and contender.paper_size == size,
+        cost,
+        contender.published,
+        workload.batch if workload is not None else 1,
+        failure=failure,
+        own_miou_percent=contender.own_miou_percent,
+        own_data=contender.own_data,
+    )
+    return row, workload
 
 
 def write_rows(path: Path, rows: Sequence[ComparisonRow]) -> None:

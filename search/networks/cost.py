@@ -1,9 +1,10 @@
 """What a whole network must hold and compute: parameters and multiply-accumulates.
 
 Parameters are all that training changes: weights, biases, norms' scales and shifts, the slopes of
-PReLU. Multiply-accumulates are those of convolutions, transposed convolutions and matrix products
-for one image; norms, activations, pooling and interpolation are not counted, and neither is the
-enlargement of the logits. Papers call the same number FLOPs, or FLOPs twice that number.
+PReLU. Multiply-accumulates are those of convolutions, matrix products, recurrent cells and
+attention for one image; norms, activations, pooling and interpolation are not counted, and
+neither is the enlargement of the logits. Papers call the same number FLOPs, or FLOPs twice that
+number.
 
 Nothing is computed while counting: modules run on PyTorch's meta device, ONNX graphs have their
 shapes inferred.
@@ -11,11 +12,8 @@ shapes inferred.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import torch
 from torch import nn
@@ -23,13 +21,16 @@ from torch import nn
 from latlut.operators.building import cost
 from latlut.operators.onnx_files import OnnxWorkload
 from latlut.search.networks.baselines import baseline_on_meta
+from latlut.search.networks.graph_macs import UncountedError, count_macs
+from latlut.search.networks.graph_parameters import count_parameters
+from latlut.search.networks.graph_view import learn_shapes, scope_of
 from latlut.search.networks.network import SegmentationNetwork
 from latlut.spaces import Architecture
 
 DEFINITION = (
     "parameters: all that training changes, of the deployed network; MACs: multiply-accumulates of "
-    "convolutions and matrix products for one image, norms, activations, pooling and interpolation "
-    "not counted"
+    "convolutions, matrix products, recurrent cells and attention for one image, norms, "
+    "activations, pooling and interpolation not counted"
 )
 
 
@@ -37,15 +38,17 @@ DEFINITION = (
 class NetworkCost:
     """Counts of one network at one image size.
 
-    Args:
+    Attributes:
         parameters: of the deployed network.
         training_parameters: with the heads that only training uses; None for an ONNX file.
-        macs: multiply-accumulates for one image; None where an ONNX graph hides its shapes.
+        macs: multiply-accumulates for one image; None where they cannot be counted.
+        why_unknown: why not.
     """
 
     parameters: int
     training_parameters: int | None
     macs: int | None
+    why_unknown: str = ""
 
 
 def cost_of_baseline(name: str, input_size: tuple[int, int], num_classes: int = 19) -> NetworkCost:
@@ -82,64 +85,20 @@ def cost_of_architecture(architecture: Architecture, input_size: tuple[int, int]
 
 
 def cost_of_onnx(workload: OnnxWorkload) -> NetworkCost:
-    """Counts of an ONNX graph: what it holds as float weights, what its nodes multiply.
+    """Counts of an ONNX graph: see ``graph_parameters`` and ``graph_macs`` for what counts.
 
-    A graph whose norms are folded into its convolutions has a little fewer parameters than the
-    network it was exported from. MACs are None where a shape cannot be inferred.
+    Multiply-accumulates are those for one image where the batch is known, else those of a run.
     """
-    import onnx
-
-    model = onnx.load_from_string(workload.content)
-    not_weights = {
-        name for node in model.graph.node if node.op_type == "Resize" for name in node.input[1:]
-    }
-    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-    small = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
-    parameters = sum(
-        math.prod(item.dims)
-        for item in model.graph.initializer
-        if item.data_type in floats + small and item.dims and item.name not in not_weights
-    )
-    macs = _graph_macs(model)
-    if macs is None:
-        macs = _graph_macs(onnx.load_from_string(_folded(workload.content)))
-    return NetworkCost(parameters, None, macs)
-
-
-def _graph_macs(model: Any) -> int | None:
-    """Multiply-accumulates of all nodes; None where a shape is not known."""
-    import onnx
-
-    # sizes that a graph computes, as those of a resize, are known only by propagating values
-    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    shapes = _shapes(graph)
-    counts = [_node_macs(node, shapes) for node in graph.node]
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
-
-
-def _folded(content: bytes) -> bytes:
-    """The graph with all that does not depend on its input computed, by ONNX Runtime.
-
-    Shape inference knows the sizes then that a graph works out while it runs. A graph that ONNX
-    Runtime does not load is given back as it is.
-    """
-    import tempfile
-    from pathlib import Path
-
-    import onnxruntime
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "folded.onnx"
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(path)
-        options.log_severity_level = 3
+    scope = scope_of(workload.model)
+    try:
         try:
-            onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-            return path.read_bytes()
-        except Exception:  # ONNX Runtime's own exceptions have no common base
-            return content
+            macs = count_macs(scope)
+        except UncountedError:
+            learn_shapes(scope, workload)
+            macs = count_macs(scope)
+    except UncountedError as error:
+        return NetworkCost(count_parameters(scope), None, None, str(error))
+    return NetworkCost(count_parameters(scope), None, macs // (workload.batch or 1))
 
 
 def parameters_of(module: nn.Module) -> int:
@@ -163,36 +122,3 @@ def _head_parameters(architecture: Architecture) -> int:
 
 
 _cached_cost = cache(cost)
-
-Shape = tuple[int, ...]
-
-
-def _shapes(graph: Any) -> dict[str, Shape]:
-    """Name -> shape of every tensor whose shape is known."""
-    found = {item.name: tuple(item.dims) for item in graph.initializer}
-    for item in [*graph.input, *graph.output, *graph.value_info]:
-        dims = item.type.tensor_type.shape.dim
-        if all(dim.dim_value > 0 for dim in dims):
-            found[item.name] = tuple(dim.dim_value for dim in dims)
-    for node in graph.node:  # the exporter keeps some weights as constants
-        if node.op_type == "Constant":
-            for part in node.attribute:
-                if part.name == "value":
-                    found[node.output[0]] = tuple(part.t.dims)
-    return found
-
-
-def _node_macs(node: Any, shapes: Mapping[str, Shape]) -> int | None:
-    """Multiply-accumulates of one node; None where its shapes are not known."""
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
-        return 0
-    image, weight = (shapes.get(name) for name in node.input[:2])
-    output = shapes.get(node.output[0])
-    if node.op_type == "Conv" and weight and output:  # weight: (out, in / groups, *kernel)
-        return math.prod(output) * math.prod(weight[1:])
-    if not image or not weight or not output:
-        return None
-    if node.op_type == "ConvTranspose":  # weight: (in, out / groups, *kernel)
-        return math.prod(image) * math.prod(weight[1:])
-    is_transposed = any(part.name == "transA" and part.i for part in node.attribute)
-    return math.prod(output) * (image[0] if is_transposed else image[-1])

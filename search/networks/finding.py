@@ -194,26 +194,32 @@ class Contender:
         Raises:
             ImportFileError: the file cannot be read.
         """
-        if self.architecture is not None:
-            return cost_of_architecture(self.architecture, input_size)
         if self.kind == "onnx":
             return cost_of_onnx(self._onnx(input_size))
+        if self.architecture is not None:
+            return cost_of_architecture(self.architecture, input_size)
         if self.baseline is not None:
             return cost_of_baseline(self.baseline, input_size, self.num_classes)
         return None
 
-    def size_at(self, input_size: tuple[int, int]) -> tuple[int, int]:
-        """The size that it runs at where ``input_size`` is asked for."""
+    def size_at(self, input_size: tuple[int, int]) -> tuple[int, int] | None:
+        """The size that it runs at where ``input_size`` is asked for.
+
+        None: a file that takes no image, or cannot be read.
+        """
         if self.kind != "onnx":
             return input_size
-        shape = self._onnx(input_size).input_shapes[0]
-        return (shape[-2], shape[-1]) if len(shape) == 4 else input_size
+        try:
+            return self._onnx(input_size).image_size
+        except LatlutError:
+            return None
 
     def _onnx(self, input_size: tuple[int, int]) -> OnnxWorkload:
+        """The file as it is where it fixes its shapes, else at that size."""
         try:
-            return read_onnx(self.name, input_size, batch=1, name=self.name)
-        except SpecError:
             return read_onnx(self.name, name=self.name)
+        except SpecError:
+            return read_onnx(self.name, input_size, name=self.name)
 
 
 def contender_names() -> list[str]:

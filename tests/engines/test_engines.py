@@ -9,8 +9,9 @@ from fake_engine import FakeEngine
 from some_specs import SPECS
 
 from latlut.engines import engine_class, engine_names
-from latlut.engines.base import PARITY_TOLERANCE, Engine
+from latlut.engines.base import Engine
 from latlut.engines.cuda.devices import cuda_devices
+from latlut.engines.parity import PARITY_TOLERANCE
 from latlut.engines.selftest import try_engines
 from latlut.errors import EngineError, ParityError, SpecError, UnknownNameError
 from latlut.machine.gpus import gpu_absence_reason

@@ -9,7 +9,7 @@ import pytest
 import torch
 from some_specs import SPECS
 
-from latlut.engines.base import PARITY_TOLERANCE
+from latlut.engines.parity import PARITY_TOLERANCE
 from latlut.engines.precision import half_precision, node_label, opset_of, quantized
 from latlut.errors import EngineError
 from latlut.operators.graph_cache import GraphCache

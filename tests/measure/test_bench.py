@@ -13,12 +13,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 from fake_engine import FakeEngine, work_ns
+from onnx import TensorProto, helper
 from onnx_models import segmenter
 from torch import nn
 
 from latlut.cli import main
 from latlut.engines import engine_class
-from latlut.errors import ParityError, SpecError
+from latlut.errors import EngineError, ParityError, SpecError
 from latlut.machine.lock import device_lock
 from latlut.measure.bench import (
     BenchSettings,
@@ -31,6 +32,7 @@ from latlut.measure.bench import (
 from latlut.measure.bench_result import BenchResult
 from latlut.measure.timing import TimingSettings
 from latlut.operators.graph_cache import GraphCache
+from latlut.operators.onnx_files import read_onnx
 from latlut.operators.workloads import ModuleWorkload, Workload
 from latlut.spaces import Architecture, FasterSegSpace
 
@@ -91,7 +93,8 @@ def test_passes_that_differ_widen_the_interval(workload: Workload) -> None:
 
 def test_one_pass_has_no_interval(workload: Workload) -> None:
     found = bench_workload(FakeEngine(), workload, BenchSettings(passes=1))
-    assert math.isnan(found.ci_low_ms) and math.isnan(found.fps_interval[1])
+    assert math.isnan(found.ci_low_ms) and found.fps_interval == (None, None)
+    assert found.to_dict()["ci_low_ms"] is None
     assert "interval unknown after one pass" in found.warnings
     with pytest.raises(SpecError, match="passes"):
         BenchSettings(passes=0)
@@ -158,8 +161,8 @@ class TestInsideTheClock:
         contents = found.contents
         assert (contents.has_upsample, contents.has_argmax) == (has_upsample, has_argmax)
         inside = contents.describe().partition("inside the clock:")[2].partition("; outside:")
-        assert ("enlarging" in inside[0]) == has_upsample
-        assert ("best class" in inside[0]) == has_argmax
+        assert ("1 Resize" in inside[0]) == ("image's size" in inside[0]) == has_upsample
+        assert ("1 ArgMax" in inside[0]) == has_argmax
         assert "copies" in inside[2]
         assert found.to_dict()["inside_the_clock"]["argmax"] == has_argmax  # type: ignore[index]
 
@@ -195,6 +198,90 @@ def test_a_module_with_its_own_weights(name: str) -> None:
     assert found.contents.has_upsample and found.contents.has_argmax
     assert found.difference is not None and found.difference < 0.01
     assert found.engine["name"] == name and found.engine["threads"] == 1
+
+
+class Several(ClassMap):
+    """Logits in a dict, with a tuple of others and a None, as transformers' models return them."""
+
+    def forward(self, image: torch.Tensor) -> dict[str, object]:
+        logits = self.conv(image)
+        return {"logits": logits, "none": None, "maps": (logits.relu(), [logits.argmax(1)])}
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "pytorch"])
+def test_a_module_that_returns_dicts_and_tuples(name: str) -> None:
+    if not engine_class(name).availability().is_available:
+        pytest.skip(engine_class(name).availability().reason)
+    found = bench_module(engine_class(name)(), Several().eval(), (16, 24), settings=QUICK)
+    assert found.contents.output_shapes == ((1, 4, 16, 24), (1, 4, 16, 24), (1, 16, 24))
+    assert found.difference is not None and found.difference < 0.01
+
+
+def test_a_module_that_returns_something_else_is_refused() -> None:
+    class Odd(ClassMap):
+        def forward(self, image: torch.Tensor) -> object:
+            return {"logits": "none"}
+
+    for name in ("pytorch", "onnxruntime"):
+        with pytest.raises(EngineError, match="returns str"):
+            bench_module(engine_class(name)(), Odd().eval(), (16, 24), settings=QUICK)
+
+
+def nonzero() -> bytes:
+    """The places of positive values: as many as the input happens to have."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("NonZero", ["a"], ["places"]),
+    ]
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])
+    places = helper.make_tensor_value_info("places", TensorProto.INT64, [4, None])
+    graph = helper.make_graph(nodes, "nonzero", [image], [places])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_outputs_whose_size_depends_on_the_values(name: str) -> None:
+    if not engine_class(name).availability().is_available:
+        pytest.skip(engine_class(name).availability().reason)
+    found = bench_onnx(engine_class(name)(), nonzero(), settings=QUICK)
+    assert found.difference == 0 and found.latency_ms > 0
+
+
+def test_a_batch_that_is_not_known_gives_no_images_per_second() -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])], "relu",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [128, 64, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [128, 64, 3])],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    engine = engine_class("onnxruntime")()
+    found = bench_onnx(engine, model.SerializeToString(), settings=QUICK)
+    assert found.batch is None and found.fps is None and found.to_dict()["fps"] is None
+    with pytest.raises(SpecError, match="batch is not known"):
+        workload = read_onnx(model.SerializeToString())
+        bench_workload(engine, workload, BenchSettings(has_paper_protocol=True))
+
+
+def test_a_network_that_fails_is_left_out_and_told(network: Architecture) -> None:
+    engine = FakeEngine()
+    workloads = [Workload.from_nodes(network.nodes(SIZE), name) for name in ("a", "b", "c")]
+    engine.rejects = {"b"}
+    failures: list[tuple[str, str]] = []
+    found = bench_workloads(
+        engine, workloads, failed=lambda item, error: failures.append((item.name, str(error)))
+    )
+    assert [result.name for result in found] == ["a", "c"]
+    assert failures == [("b", "b: rejected by the script")]
+    with pytest.raises(EngineError, match="rejected"):
+        bench_workloads(engine, workloads)
+
+
+def test_a_refusal_of_the_comparison_names_the_option(workload: Workload) -> None:
+    engine = FakeEngine()
+    engine.wrong = {workload.name}
+    with pytest.raises(ParityError, match="--unchecked"):
+        bench_workload(engine, workload)
 
 
 def test_a_module_s_weights_are_never_taken_from_the_cache(tmp_path: Path) -> None:

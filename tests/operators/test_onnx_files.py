@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from onnx_models import adder, segmenter
 
 from latlut.engines import engine_class
 from latlut.errors import EngineError, ImportFileError, SpecError
+from latlut.operators.input_files import read_inputs
 from latlut.operators.onnx_files import read_onnx
 
 READERS = ["onnxruntime", "openvino"]
@@ -132,7 +134,10 @@ def test_weights_in_a_file_of_their_own_are_read(tmp_path: Path) -> None:
     [
         (b"", "no nodes"),
         (b"this is no model", "cannot be read as an ONNX model|no nodes"),
-        (segmenter(elem_type=TensorProto.UINT8), "'image' is UINT8.*float32"),
+        (segmenter(elem_type=TensorProto.STRING), "'image' is STRING"),
+        (segmenter(elem_type=TensorProto.BFLOAT16), "'image' is BFLOAT16"),
+        (segmenter(elem_type=TensorProto.COMPLEX64), "'image' is COMPLEX64"),
+        (segmenter(elem_type=99), "'image' is .*unknown"),
     ],
 )
 def test_what_cannot_be_run_is_refused(content: bytes, message: str) -> None:
@@ -141,10 +146,10 @@ def test_what_cannot_be_run_is_refused(content: bytes, message: str) -> None:
 
 
 def test_open_sides_that_no_image_size_settles_are_refused() -> None:
-    with pytest.raises(SpecError, match="fixed shapes"):
+    with pytest.raises(SpecError, match="--shape image:1x64x16x24"):
         read_onnx(segmenter((1, "channels", 16, 24)), (16, 24))
-    with pytest.raises(SpecError, match="fixed shapes"):
-        read_onnx(adder((1, "n"), (1, "n")))
+    with pytest.raises(SpecError, match="--shape a:1x64"):
+        read_onnx(adder((1, "m"), (1, "m")))
     with pytest.raises(SpecError, match="leave --input out"):
         read_onnx(adder((1, 4), (1, 4)), (16, 24))
 
@@ -154,3 +159,179 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         read_onnx(tmp_path / "none.onnx")
     with pytest.raises(ImportFileError, match="not a file"):
         read_onnx(tmp_path)
+
+
+def relu(kind: int, shape: Sequence[int | str], op_type: str = "Identity") -> bytes:
+    """One node between an input ``x`` and an output ``y`` of the same type."""
+    graph = helper.make_graph(
+        [helper.make_node(op_type, ["x"], ["y"])],
+        "one",
+        [helper.make_tensor_value_info("x", kind, shape)],
+        [helper.make_tensor_value_info("y", kind, None)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return model.SerializeToString()
+
+
+KINDS = [
+    "FLOAT",
+    "DOUBLE",
+    "FLOAT16",
+    "BOOL",
+    *(f"{u}INT{n}" for u in ("", "U") for n in (8, 16, 32, 64)),
+]
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(2, 5), ()])
+def test_inputs_and_outputs_of_any_type_of_number(
+    name: str, kind: str, shape: tuple[int, ...]
+) -> None:
+    engine = engine_named(name)
+    workload = read_onnx(relu(getattr(TensorProto, kind), shape))
+    (array,) = workload.random_inputs()
+    assert (array.shape, array.dtype) == (shape, workload.input_types[0])
+    with engine.load(workload) as session:
+        assert engine.check_parity(session) == 0
+        assert (session.sample_ns(2) > 0).all()
+
+
+def test_token_numbers_reach_every_row_of_the_table_that_they_index() -> None:
+    table = onnx.numpy_helper.from_array(np.zeros((500, 8), np.float32), "table")
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "ids"], ["y"])],
+        "embedding",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, [1, 2000])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [table],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (ids,) = read_onnx(model.SerializeToString()).random_inputs()
+    assert 0 <= ids.min() < 10 and 490 <= ids.max() < 500
+
+
+def test_shapes_by_name() -> None:
+    content = adder((1, "m"), (1, "m"))
+    workload = read_onnx(content, shapes={"a": (1, 7), "b": (1, 7)})
+    assert workload.input_shapes == ((1, 7), (1, 7))
+    assert read_onnx(segmenter(("n", 3, "h", "w")), shapes={"": (2, 3, 8, 9)}).batch == 2
+    for shapes, message in [
+        ({"a": (1, 7)}, r"b \(1, m\) leaves its size open"),
+        ({"c": (1, 7)}, r"no input 'c'; it has a \(1, m\), b \(1, m\)"),
+        ({"": (1, 7)}, "several inputs"),
+        ({"a": (1, 7, 1), "b": (1, 7)}, "has 2 axes, 1x7x1 has 3"),
+        ({"a": (2, 7), "b": (1, 7)}, "fixed at"),
+        ({"a": (1, 1 << 40), "b": (1, 7)}, "too large"),
+    ]:
+        with pytest.raises(SpecError, match=message):
+            read_onnx(content, shapes=shapes)
+
+
+def test_channels_last_takes_an_image_size_and_open_sides_next_to_each_other() -> None:
+    model = onnx.load_from_string(segmenter(("n", "h", "w", 3)))
+    workload = read_onnx(model.SerializeToString(), (32, 48), 2)
+    assert workload.input_shapes == ((2, 32, 48, 3),)
+    assert (workload.batch, workload.image_size) == (2, (32, 48))
+
+
+def test_given_inputs_are_what_is_run(tmp_path: Path) -> None:
+    first, second = np.ones((2, 3), np.float32), np.full((2, 3), 2, np.float32)
+    np.savez(tmp_path / "in.npz", a=first, b=second)
+    data = read_inputs(tmp_path / "in.npz")
+    workload = read_onnx(adder((2, "n"), (2, "n")), data=data)
+    assert workload.input_shapes == ((2, 3), (2, 3))
+    total, larger = workload.expected(workload.random_inputs(seed=5))
+    assert (total == 3).all() and not larger.any()
+    for wrong, message in [
+        ({"a": first}, "nothing is given for b"),
+        ({"a": first, "b": second.astype(np.float64)}, "float64: convert it"),
+        ({"a": first, "b": second[:1]}, "fixed at"),
+    ]:
+        with pytest.raises(SpecError, match=message):
+            read_onnx(adder((2, "n"), (2, "n")), data=wrong)
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"PK\x03\x04torn"])
+def test_files_that_hold_no_arrays_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "in.npz").write_bytes(content)
+    with pytest.raises(ImportFileError, match="in.npz"):
+        read_inputs(tmp_path / "in.npz")
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(ImportFileError, match="no .npy or .npz file of numbers"):
+        read_inputs(tmp_path / "objects.npy")
+
+
+@pytest.mark.parametrize("kind", ["sequence", "map", "optional"])
+def test_outputs_that_are_no_tensors_are_refused_by_name(kind: str) -> None:
+    model = onnx.load_from_string(segmenter())
+    tensor = helper.make_tensor_type_proto(TensorProto.FLOAT, None)
+    made = {
+        "sequence": lambda: helper.make_sequence_type_proto(tensor),
+        "map": lambda: helper.make_map_type_proto(TensorProto.INT64, tensor),
+        "optional": lambda: helper.make_optional_type_proto(tensor),
+    }[kind]()
+    model.graph.output[0].type.CopyFrom(made)
+    with pytest.raises(ImportFileError, match=f"'full' is an? {kind}"):
+        read_onnx(model.SerializeToString())
+
+
+def hub_cache(folder: Path, location: str = "model.onnx_data") -> Path:
+    """A model with its weights beside it, both links into a folder of blobs."""
+    blobs, snapshot = folder / "blobs", folder / "snapshots" / "abc"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    onnx.save(
+        onnx.load_from_string(segmenter()), snapshot / "model.onnx", save_as_external_data=True,
+        location="model.onnx_data", size_threshold=0,
+    )  # fmt: skip
+    for number, name in enumerate(("model.onnx", "model.onnx_data")):
+        (snapshot / name).rename(blobs / f"blob{number}")
+        (snapshot / name).symlink_to(Path("..") / ".." / "blobs" / f"blob{number}")
+    return snapshot / "model.onnx"
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("is_embedded", [True, False])
+def test_weights_behind_links_are_read_and_large_ones_stay_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_embedded: bool
+) -> None:
+    path = hub_cache(tmp_path)
+    if not is_embedded:
+        monkeypatch.setattr("latlut.operators.onnx_weights.EMBEDDED_BYTES", 100)
+        monkeypatch.setattr("latlut.operators.onnx_weights.SMALL_BYTES", 100)
+    workload = read_onnx(path)
+    assert (workload.weights_folder is None) == is_embedded
+    engine = engine_named(name)
+    with engine.load(workload) as session:
+        assert engine.check_parity(session) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "location", ["../secret.bin", "/etc/hostname", "a/../../secret.bin", "C:\\secret.bin", ""]
+)
+def test_weights_outside_of_the_model_s_folder_are_refused(tmp_path: Path, location: str) -> None:
+    model = onnx.load_from_string(segmenter())
+    weight = model.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value=location)
+    (tmp_path / "secret.bin").write_bytes(b"x" * 500)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ImportFileError, match="not in the model's own folder"):
+        read_onnx(folder / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("changed", "arithmetic"),
+    [("QuantizeLinear", "int8"), ("MatMulNBits", "int8"), ("Relu", "fp32")],
+)
+def test_the_arithmetic_is_the_file_s(changed: str, arithmetic: str) -> None:
+    assert read_onnx(segmenter(op_type=changed)).arithmetic == arithmetic
+
+
+def test_half_and_double_precision_files_are_called_so() -> None:
+    assert read_onnx(relu(TensorProto.FLOAT16, (1, 4))).arithmetic == "fp16"
+    assert read_onnx(relu(TensorProto.DOUBLE, (1, 4))).arithmetic == "fp64"

@@ -117,7 +117,8 @@ class TensorRtSession(Session):
         with self._memory.current():
             for name in self._output_names:
                 self._memory.download(self._buffers[name], self._hosts[name])
-        return [self._hosts[name].astype(np.float32) for name in self._output_names]
+        hosts = [self._hosts[name] for name in self._output_names]
+        return [host.astype(np.float32 if host.dtype.kind == "f" else host.dtype) for host in hosts]
 
     def _sample_ns(self, count: int) -> np.ndarray:
         with self._memory.current():

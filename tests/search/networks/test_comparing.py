@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from onnx_models import segmenter
 from torch import nn
 
 from latlut.cli import main
@@ -236,3 +237,26 @@ def test_measuring_names_engine_clock_and_what_was_not_compared(tmp_path: Path) 
     assert searched["latency"]["difference"] < 2e-3
     assert (mine["kind"], mine["input_size"]) == ("onnx", [32, 64])
     assert b"measured latency" in (tmp_path / "compare.svg").read_bytes()
+
+
+def test_files_that_fail_are_rows_that_say_why_and_batches_are_named(tmp_path: Path) -> None:
+    (tmp_path / "torn.onnx").write_bytes(b"this is no model")
+    module = build_baseline("fast-scnn", 5)
+    content = export_onnx(module, [np.zeros((4, 3, 32, 64), dtype=np.float32)])
+    (tmp_path / "four.onnx").write_bytes(content)
+    odd = segmenter(op_type="NoSuchOperator")
+    (tmp_path / "odd.onnx").write_bytes(odd)
+    names = ",".join(str(tmp_path / name) for name in ("torn.onnx", "odd.onnx", "four.onnx"))
+    arguments = ["compare", "--networks", names, "--engine", "onnxruntime", "--passes", "1"]
+    result = CliRunner().invoke(main, [*arguments, "--quiet", "--json"])
+    assert result.exit_code == 0, result.output
+    torn, unknown, four = json.loads(result.stdout)["rows"]
+    assert "cannot be read as an ONNX model" in torn["failure"] and torn["macs"] is None
+    assert "NoSuchOperator" in unknown["failure"] and unknown["latency"] is None
+    assert (four["failure"], four["batch"], four["input_size"]) == (None, 4, [32, 64])
+    assert four["macs"] == cost_of_baseline("fast-scnn", (32, 64), 5).macs
+    latency = four["latency"]
+    assert latency["fps"] == pytest.approx(4e3 / latency["latency_ms"])
+    shown = CliRunner().invoke(main, [*arguments, "--quiet", "--unchecked"]).output
+    assert "batch 4" in shown and "failed: " in shown
+    assert "its output was not compared with anything" in shown

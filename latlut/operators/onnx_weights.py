@@ -1,0 +1,141 @@
+"""Weights that an ONNX file keeps in files beside it.
+
+Where a file lies does not matter, what is written in the model does: a location has to be below
+the model's folder. A model hub's cache lays model and weights as links to files elsewhere; links
+are followed, as ONNX Runtime follows them. An absolute location and one with ``..`` are refused.
+
+Weights that fit into one message (protobuf's limit is 2 GiB) are put into the model. Of larger
+models the large weights stay where they are, and engines are told the folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from latlut.errors import ImportFileError
+
+#: Most bytes of weights that are put into the model.
+EMBEDDED_BYTES = 1_900_000_000
+#: Values up to so many bytes are put into any model: engines read sizes and scales while loading.
+SMALL_BYTES = 1 << 16
+
+
+def tensors_of(graph: Any) -> Iterator[Any]:
+    """Every ``onnx.TensorProto`` of a graph: initializers, attributes, bodies of loops and ifs."""
+    yield from graph.initializer
+    for item in graph.sparse_initializer:
+        yield from (item.values, item.indices)
+    yield from _tensors_of_nodes(graph.node)
+
+
+def _tensors_of_nodes(nodes: Any) -> Iterator[Any]:
+    for node in nodes:
+        for part in node.attribute:
+            if part.HasField("t"):
+                yield part.t
+            yield from part.tensors
+            for graph in [*([part.g] if part.HasField("g") else []), *part.graphs]:
+                yield from tensors_of(graph)
+
+
+def take_in_weights(model: Any, folder: Path, shown: str) -> bool:
+    """Put the weights that lie in other files into the model.
+
+    Args:
+        model: ``onnx.ModelProto`` without them; changed here.
+        folder: the model's.
+        shown: what messages call the model.
+
+    Returns:
+        Whether all weights are in the model now; otherwise they are too large for that, and only
+        small ones are.
+
+    Raises:
+        ImportFileError: a location outside the folder, a file that is missing, too short or
+            cannot be read.
+    """
+    tensors = [*tensors_of(model.graph)]
+    for function in model.functions:
+        tensors += _tensors_of_nodes(function.node)
+    kept_elsewhere = [item for item in tensors if item.data_location == item.EXTERNAL]
+    places = [_place(item, folder, shown) for item in kept_elsewhere]
+    are_all = sum(length for _, _, length in places) + model.ByteSize() <= EMBEDDED_BYTES
+    for item, (path, offset, length) in zip(kept_elsewhere, places, strict=True):
+        if length > SMALL_BYTES and not are_all:
+            continue
+        with path.open("rb") as file:
+            file.seek(offset)
+            item.raw_data = file.read(length)
+        del item.external_data[:]
+        item.data_location = item.DEFAULT
+    return are_all
+
+
+@contextmanager
+def model_file(content: bytes, weights_folder: Path | None) -> Iterator[Path]:
+    """A file of the model, with its weights beside it, while the context lasts.
+
+    Weights are hard links, which engines take for files of the folder, or copies where the
+    temporary folder is on another file system.
+
+    Args:
+        content: the serialised model.
+        weights_folder: where its weights lie; None: they are in the model.
+    """
+    import onnx
+
+    with tempfile.TemporaryDirectory(prefix="latlut-") as folder:
+        path = Path(folder) / "graph.onnx"
+        path.write_bytes(content)
+        if weights_folder is not None:
+            for item in tensors_of(onnx.load_from_string(content).graph):
+                for entry in item.external_data:
+                    beside = path.parent / entry.value
+                    if entry.key == "location" and not beside.exists():
+                        beside.parent.mkdir(parents=True, exist_ok=True)
+                        _link_or_copy((weights_folder / entry.value).resolve(), beside)
+        yield path
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _place(item: Any, folder: Path, shown: str) -> tuple[Path, int, int]:
+    """(file, offset in bytes, length in bytes) of a tensor's values."""
+    facts = {entry.key: entry.value for entry in item.external_data}
+    location = facts.get("location", "")
+    parts = [*PurePosixPath(location).parts, *PureWindowsPath(location).parts]
+    is_absolute = PurePosixPath(location).is_absolute() or bool(PureWindowsPath(location).anchor)
+    if not location or is_absolute or ".." in parts:
+        raise ImportFileError(
+            f"{shown}: the weights {item.name!r} are at {location!r}, which is not in the model's "
+            "own folder: put them beside the model and save it again"
+        )
+    path = folder / location
+    if not path.is_file():
+        raise ImportFileError(
+            f"{shown}: its weights are in another file, {location}, which is not there: it "
+            "belongs beside the model"
+        )
+    size = path.stat().st_size
+    try:
+        offset = int(facts.get("offset") or 0)
+        length = int(facts.get("length") or size - offset)
+    except ValueError:
+        offset = length = -1
+    if offset < 0 or length < 0 or offset + length > size:
+        raise ImportFileError(
+            f"{shown}: the weights {item.name!r} do not lie within {location}, which has {size} "
+            "bytes: the file is cut short or belongs to another model"
+        )
+    return path, offset, length

@@ -1,0 +1,209 @@
+"""An ONNX graph as counting sees it: functions inlined, shapes inferred, constants by name."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from latlut.operators.onnx_files import OnnxWorkload
+
+Shape = tuple[int, ...]
+
+#: Nodes that hand a weight on, perhaps in another order, type or scale.
+PASSING = {
+    "Identity", "Cast", "CastLike", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze",
+    "QuantizeLinear", "DequantizeLinear", "Slice", "Split", "Concat", "Expand",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A value that does not depend on the graph's input.
+
+    Attributes:
+        size: number of elements.
+        rank: number of axes.
+        is_float: whether its elements are floating-point numbers.
+        value: the element of one that is a single whole number, such as a loop's length.
+    """
+
+    size: int
+    rank: int
+    is_float: bool
+    value: int | None = None
+
+
+@dataclass
+class Scope:
+    """A graph or the body of an If, Loop or Scan, which sees the names of the graphs around it.
+
+    Attributes:
+        nodes: of this graph alone.
+        shapes: tensor -> shape, of those that are known.
+        constants: initializers and Constant nodes, by name.
+        varying: tensors that depend on the graph's inputs.
+        makers: tensor -> the node that gives it.
+    """
+
+    nodes: list[Any]
+    shapes: dict[str, Shape]
+    constants: dict[str, Constant]
+    varying: set[str]
+    makers: dict[str, Any] = field(default_factory=dict)
+
+    def body(self, graph: Any) -> Scope:
+        """The scope of a node's body."""
+        return _scope(graph, self)
+
+    def sources(self, name: str) -> Iterator[str]:
+        """The constants that a tensor hands on: itself, or what it was made from (``PASSING``)."""
+        if name in self.constants:
+            yield name
+            return
+        node = self.makers.get(name)
+        if node is None or node.op_type not in PASSING or name in self.varying:
+            return
+        for source in node.input if node.op_type == "Concat" else node.input[:1]:
+            yield from self.sources(source)
+
+
+def bodies_of(node: Any) -> list[Any]:
+    """The graphs in a node's attributes."""
+    return [
+        graph
+        for part in node.attribute
+        for graph in [*([part.g] if part.HasField("g") else []), *part.graphs]
+    ]
+
+
+def attributes_of(node: Any) -> dict[str, Any]:
+    """Name -> value of a node's attributes; texts as ``str``."""
+    import onnx
+
+    found = {part.name: onnx.helper.get_attribute_value(part) for part in node.attribute}
+    return {
+        name: value.decode(errors="replace") if isinstance(value, bytes) else value
+        for name, value in found.items()
+    }
+
+
+def scope_of(model: Any) -> Scope:
+    """The graph of an ``onnx.ModelProto``, with shapes as far as ONNX infers them."""
+    import onnx
+    import onnx.inliner
+
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    # sizes that a graph computes, as those of a resize, are known only by propagating values
+    return _scope(onnx.shape_inference.infer_shapes(model, data_prop=True).graph, None)
+
+
+def learn_shapes(scope: Scope, workload: OnnxWorkload) -> None:
+    """Add the shapes that ONNX Runtime's tensors have when it runs the graph as it is.
+
+    Inference knows no operators of other domains, nor sizes that depend on values. A graph that
+    ONNX Runtime does not run adds nothing.
+    """
+    import onnx
+    import onnxruntime
+
+    wanted = [
+        name
+        for node in scope.nodes
+        for name in node.output
+        if name and name not in scope.shapes and name in scope.varying
+    ]
+    if not wanted:
+        return
+    model = onnx.ModelProto()
+    model.CopyFrom(workload.model)
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    known = {item.name for item in model.graph.output}
+    model.graph.output.extend(
+        onnx.ValueInfoProto(name=name) for name in wanted if name not in known
+    )
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory(prefix="latlut-shapes-") as folder:
+        path = Path(folder) / "graph.onnx"
+        try:
+            path.write_bytes(model.SerializeToString())
+            session = onnxruntime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"]
+            )
+            feeds = dict(zip(workload.names, workload.random_inputs(), strict=True))
+            arrays = session.run(wanted, feeds)
+        except Exception:  # ONNX Runtime's own exceptions have no common base
+            return
+    for name, array in zip(wanted, arrays, strict=True):
+        if hasattr(array, "shape"):
+            scope.shapes[name] = tuple(array.shape)
+
+
+def _scope(graph: Any, outer: Scope | None) -> Scope:
+    shapes = dict(outer.shapes) if outer else {}
+    constants = dict(outer.constants) if outer else {}
+    makers = dict(outer.makers) if outer else {}
+    varying = set(outer.varying) if outer else set()
+    for item in graph.initializer:
+        shapes[item.name], constants[item.name] = tuple(item.dims), _constant(item)
+    for item in graph.sparse_initializer:
+        shapes[item.values.name] = tuple(item.dims)
+        constants[item.values.name] = _constant(item.values)
+    for item in [*graph.input, *graph.output, *graph.value_info]:
+        tensor = item.type.tensor_type
+        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
+            shapes.setdefault(item.name, tuple(d.dim_value for d in tensor.shape.dim))
+    varying.update(item.name for item in graph.input if item.name not in constants)
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "Constant":
+            constant, shape = _constant_node(node)
+            constants[node.output[0]], shapes[node.output[0]] = constant, shape
+            continue
+        nodes.append(node)
+        makers.update(dict.fromkeys(node.output, node))
+        used = {*node.input, *(name for body in bodies_of(node) for name in _names_used(body))}
+        if used & varying:
+            varying.update(node.output)
+    return Scope(nodes, shapes, constants, varying, makers)
+
+
+def _names_used(graph: Any) -> Iterator[str]:
+    for node in graph.node:
+        yield from node.input
+        for body in bodies_of(node):
+            yield from _names_used(body)
+
+
+def _constant(item: Any) -> Constant:
+    import onnx
+
+    kind = onnx.TensorProto.DataType.Name(item.data_type)
+    is_float = kind.startswith(("FLOAT", "BFLOAT", "DOUBLE"))
+    value = None
+    if not is_float and math.prod(item.dims) == 1 and item.data_location != item.EXTERNAL:
+        value = int(onnx.numpy_helper.to_array(item).reshape(-1)[0]) if kind != "STRING" else None
+    return Constant(math.prod(item.dims), len(item.dims), is_float, value)
+
+
+def _constant_node(node: Any) -> tuple[Constant, Shape]:
+    (part,) = node.attribute[:1]
+    if part.name == "value":
+        return _constant(part.t), tuple(part.t.dims)
+    if part.name == "sparse_value":
+        return _constant(part.sparse_tensor.values), tuple(part.sparse_tensor.dims)
+    if part.name == "value_int":
+        return Constant(1, 0, False, part.i), ()
+    values = {"value_floats": part.floats, "value_ints": part.ints, "value_strings": part.strings}
+    found = values.get(part.name)
+    if found is None:  # a single number or text
+        return Constant(1, 0, part.name == "value_float"), ()
+    single = int(found[0]) if part.name == "value_ints" and len(found) == 1 else None
+    return Constant(len(found), 1, part.name == "value_floats", single), (len(found),)
