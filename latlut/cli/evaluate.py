@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--label-ids", type=click.Path(path_type=Path, file_okay=False),
-    help="Write predictions as Cityscapes' label ids into this folder, for its server.",
+    help="Write predictions as numbers of the classes into this folder; of Cityscapes' classes "
+    "its label ids, named for its server.",
 )  # fmt: skip
 @click.option(
     "--workers", type=click.IntRange(min=0), default=0, show_default=True,
@@ -62,14 +63,11 @@ def evaluate(
     import math
     import time
 
-    from latlut.search.deploy.predicting import check_label_ids
     from latlut.search.networks.model_files import check_same_classes, load_model
     from latlut.search.runs.processes import launched
     from latlut.search.train.evaluating import evaluate as score_of
 
     network, facts = load_model(run)
-    if label_ids is not None:
-        check_label_ids(facts.classes)
     data = _data(run, data_name)
     check_same_classes(facts, data.classes, f"the network {run}")
     part = data.splits.get(split)
@@ -151,6 +149,7 @@ def _writer(
     split: Split, classes: Classes, colours: Path | None, label_ids: Path | None
 ) -> PredictionListener | None:
     """What writes an image's prediction into folders; None where there is nowhere to write."""
+    from latlut.files import written_whole
     from latlut.search.deploy.predicting import drawn, prediction_names
 
     places: list[tuple[Literal["colour", "label-ids"], Path | None, str]] = [
@@ -166,10 +165,7 @@ def _writer(
             if folder is None:
                 continue
             path = folder / f"{names[number]}{ending}.png"
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                drawn(labels, classes, form).save(path)
-            except OSError as error:
-                raise LatlutError(f"cannot write {path}: {error}") from error
+            with written_whole(path) as temporary:
+                drawn(labels, classes, form).save(temporary)
 
     return write

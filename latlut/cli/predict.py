@@ -20,7 +20,9 @@ from latlut.cli.output import json_option, print_json, progress_bar, quiet_optio
 )  # fmt: skip
 @click.option(
     "--form", type=click.Choice(["overlay", "colour", "label-ids"]), default="overlay",
-    show_default=True, help="Colours over the image, colours alone, or Cityscapes' label ids.",
+    show_default=True,
+    help="Colours over the image, colours alone, or the classes' numbers (of Cityscapes' classes "
+    "its label ids).",
 )  # fmt: skip
 @click.option(
     "--opacity", type=click.FloatRange(0, 1), default=0.5, show_default=True,
@@ -48,15 +50,13 @@ def predict_image(
     latlut predict-image runs/train drive.mp4 --out drive-classes.mp4
     latlut predict-image runs/train photos --out predictions --form colour
     """
-    from latlut.search.deploy.predicting import Predictor, check_label_ids
+    from latlut.search.deploy.predicting import Predictor
     from latlut.search.deploy.prediction_files import predict_files, tasks_of
     from latlut.search.networks.model_files import load_model
     from latlut.search.runs.processes import launched
 
     tasks = tasks_of(source, out, form)
     network, facts = load_model(run)
-    if form == "label-ids":
-        check_label_ids(facts.classes)
     set_threads(threads)
     fabric = launched(accelerator, 1, precision)
     fabric.to_device(network)

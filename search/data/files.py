@@ -21,7 +21,10 @@ from PIL import Image, UnidentifiedImageError
 
 from latlut.errors import DataError
 from latlut.search.data.classes import Rgb
+from latlut.search.data.pictures import rgb_of, single, upright
 
+#: Formats that change the values of a mask.
+_LOSSY = ("JPEG", "MPO", "JPEG2000")
 _UNKNOWN = 254  # in tables from a mask's values to labels; no class has this number
 
 
@@ -94,7 +97,7 @@ class ColourCoding:
         Raises:
             DataError: a colour that is not listed.
         """
-        pixels = np.asarray(mask.convert("RGB")).astype(np.int32)
+        pixels = rgb_of(mask, path).astype(np.int32)
         code = (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]
         codes, labels = self._sorted
         place = np.minimum(np.searchsorted(codes, code), len(codes) - 1)
@@ -164,30 +167,37 @@ class FileSplit:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB.
+    """(H, W, 3) uint8 RGB, by the rules of ``pictures``.
 
     Raises:
-        DataError: a file that is missing, damaged or no image.
+        DataError: a file that is missing, damaged or no image, or does not say how it looks.
     """
     with _opened(path) as image:
         try:
-            return np.asarray(image.convert("RGB"))
+            image.load()
         except (OSError, SyntaxError, ValueError) as error:
             raise DataError(f"{path}: the image is damaged: {error}") from error
+        return rgb_of(upright(single(image, path), path), path)
 
 
 def read_labels(path: Path, coding: Coding) -> NDArray[np.uint8]:
-    """(H, W) uint8 labels.
+    """(H, W) uint8 labels; turned as EXIF says, like images.
 
     Raises:
-        DataError: a file that is missing, damaged or no image; a value that is no label.
+        DataError: a file that is missing, damaged or no image, or compressed with losses; a value
+            that is no label.
     """
     with _opened(path) as mask:
         try:
             mask.load()
         except (OSError, SyntaxError, ValueError) as error:
             raise DataError(f"{path}: the mask is damaged: {error}") from error
-        return coding.labels(mask, path)
+        if mask.format in _LOSSY:
+            raise DataError(
+                f"{path}: a mask in {mask.format}, whose compression changes its values: save "
+                "masks as PNG"
+            )
+        return coding.labels(upright(single(mask, path), path), path)
 
 
 def _opened(path: Path) -> Image.Image:

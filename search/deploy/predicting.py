@@ -77,19 +77,11 @@ class Predictor:
         return found
 
     def picture(self, image: Bytes) -> Image.Image:
-        """What is written for an image (H, W, 3), RGB.
-
-        Raises:
-            LatlutError: label ids of classes that are not Cityscapes'.
-        """
+        """What is written for an image (H, W, 3), RGB."""
         return self.drawn_over(image, self.labels(image))
 
     def drawn_over(self, image: Bytes, labels: Bytes) -> Image.Image:
-        """What is written for an image (H, W, 3), RGB, with its labels (H, W).
-
-        Raises:
-            LatlutError: label ids of classes that are not Cityscapes'.
-        """
+        """What is written for an image (H, W, 3), RGB, with its labels (H, W)."""
         if self.form == "overlay":
             return Image.fromarray(overlay(image, labels, self.classes, self.opacity))
         return drawn(labels, self.classes, self.form)
@@ -110,28 +102,15 @@ def overlay(image: Bytes, labels: Bytes, classes: Classes, opacity: float = 0.5)
 
 
 def drawn(labels: Bytes, classes: Classes, form: Literal["colour", "label-ids"]) -> Image.Image:
-    """A picture of labels (H, W): the classes' colours, or Cityscapes' label ids.
+    """A picture of labels (H, W): the classes' colours, or their numbers.
 
-    Raises:
-        LatlutError: label ids of classes that are not Cityscapes'.
+    The numbers are Cityscapes' label ids of its 19 classes, and of any others their position.
     """
     if form == "colour":
         return Image.fromarray(painted_labels(labels, classes))
-    check_label_ids(classes)
-    return Image.fromarray(np.array(CITYSCAPES_LABEL_IDS, np.uint8)[labels])
-
-
-def check_label_ids(classes: Classes) -> None:
-    """Check that the classes are Cityscapes' 19, which alone have label ids.
-
-    Raises:
-        LatlutError: they are not.
-    """
-    if classes.names != CITYSCAPES_CLASSES.names:
-        raise LatlutError(
-            f"label ids are of Cityscapes' 19 classes; these are {len(classes)}: "
-            f"{', '.join(classes.names[:4])}, ..."
-        )
+    if classes.names == CITYSCAPES_CLASSES.names:
+        labels = np.array(CITYSCAPES_LABEL_IDS, np.uint8)[labels]
+    return Image.fromarray(labels)
 
 
 def prediction_names(split: Split) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from latlut.errors import DataError, LatlutError
@@ -33,6 +34,8 @@ from latlut.search.deploy.video import (
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 #: Formats whose files can hold several pictures, which are read and written picture by picture.
 _ANIMATED = (".gif", ".webp", ".png")
+#: Formats that change what is written.
+_LOSSY = (".jpg", ".jpeg", ".jp2", ".webp")
 #: A video's frames go through the network together while they have no more pixels than this,
 #: two of 1920x1080, and are no more than this.
 _BATCH_PIXELS, _BATCH_FRAMES = 2 * 1920 * 1080, 8
@@ -181,6 +184,10 @@ def _no_bar(_: str) -> AbstractContextManager[Callable[[Progress], None]]:
 def _predict_image(predictor: Predictor, task: Task) -> None:
     durations_ms = _durations_ms(task.source)
     if len(durations_ms) < 2:
+        if predictor.form == "label-ids" and task.target.suffix.lower() in _LOSSY:
+            raise LatlutError(
+                f"{task.target}: its compression would change label ids; write a .png"
+            )
         picture = predictor.picture(read_image(task.source))
         _save(task, picture.save)
         return
@@ -193,10 +200,7 @@ def _predict_image(predictor: Predictor, task: Task) -> None:
         )
     with Image.open(task.source) as opened:
         try:
-            pictures = (
-                predictor.picture(np.asarray(frame.convert("RGB")))
-                for frame in ImageSequence.Iterator(opened)
-            )
+            pictures = (predictor.picture(_flat(frame)) for frame in ImageSequence.Iterator(opened))
             first = next(pictures)
             # Pillow goes through a PNG's pictures twice, through the others' once.
             rest = list(pictures) if task.target.suffix.lower() == ".png" else pictures
@@ -207,6 +211,13 @@ def _predict_image(predictor: Predictor, task: Task) -> None:
             _save(task, save)
         except (SyntaxError, EOFError) as error:
             raise DataError(f"{task.source}: the animation is damaged: {error}") from error
+
+
+def _flat(frame: Image.Image) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 of one picture of an animation; on black where it is see-through."""
+    with_alpha = frame.convert("RGBA")
+    black = Image.new("RGBA", with_alpha.size, (0, 0, 0, 255))
+    return np.asarray(Image.alpha_composite(black, with_alpha).convert("RGB"))
 
 
 def _durations_ms(path: Path) -> list[int]:
@@ -224,9 +235,11 @@ def _durations_ms(path: Path) -> list[int]:
 
 
 def _save(task: Task, save: Callable[[Path], None]) -> None:
+    if task.target.suffix.lower() not in Image.registered_extensions():
+        raise LatlutError(f"cannot write {task.target}: {task.target.suffix} is no image format")
     try:
-        task.target.parent.mkdir(parents=True, exist_ok=True)
-        save(task.target)
+        with written_whole(task.target) as temporary:
+            save(temporary)
     except (OSError, ValueError) as error:
         raise LatlutError(f"cannot write {task.target}: {error}") from error
 

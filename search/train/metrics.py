@@ -44,8 +44,9 @@ class ScoreMeter:
 
     def __init__(self, class_count: int, device: torch.device | str = "cpu") -> None:
         self._class_count = class_count
+        # torchmetrics counts two classes or more; the second of a single one stays empty
         self._matrix = MulticlassConfusionMatrix(
-            class_count, ignore_index=IGNORE, validate_args=False
+            max(2, class_count), ignore_index=IGNORE, validate_args=False
         ).to(device)
 
     def update(self, predictions: Tensor, labels: Tensor) -> None:
@@ -73,7 +74,8 @@ class ScoreMeter:
 
     def score(self) -> SegmentationScore:
         """The score of all batches so far."""
-        return score_of(self._matrix.compute())
+        count = self._class_count
+        return score_of(self._matrix.compute()[:count, :count])
 
     def reset(self) -> None:
         """Forget all batches."""

@@ -95,3 +95,15 @@ def test_predictions_that_do_not_fit() -> None:
         meter.update(torch.zeros(1, 5, 2, 2), torch.zeros(1, 2, 2, dtype=torch.long))
     with pytest.raises(SpecError, match="scale the logits to the labels first"):
         meter.update(torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 4, dtype=torch.long))
+
+
+@pytest.mark.parametrize("ignored", [0, 3, 16])
+def test_a_single_class(ignored: int) -> None:
+    meter = ScoreMeter(1)
+    labels = torch.zeros(1, 4, 4, dtype=torch.long)
+    labels.flatten()[:ignored] = 255
+    meter.update(torch.randn(1, 1, 4, 4), labels)
+    found = meter.score()
+    assert len(found.class_iou) == 1 and found.labelled_pixels == 16 - ignored
+    if ignored < 16:
+        assert found.mean_iou == 1.0
