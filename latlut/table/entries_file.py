@@ -2,28 +2,27 @@
 
 A file of entries has one row per op spec: ``op_spec`` (the canonical text) and ``latency_ms``,
 and may have ``ci_low_ms``, ``ci_high_ms``, ``n``, ``passes`` and ``warnings``. Whose latencies
-they are travels in the same file: in CSV as a first line ``# identity: {json}``, in Parquet as the
-file metadata ``latlut_identity``. Nothing is guessed: a row that cannot be an entry is refused
+they are travels in the same file: in CSV as columns, the same in every row, in Parquet as the file
+metadata ``latlut_identity``. Nothing is guessed: a row that cannot be an entry is refused
 with its number, its column and what was found.
 """
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import takewhile
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latlut.errors import ImportFileError
 from latlut.files import WriteError, written_whole
 from latlut.opspec import OpSpec
+from latlut.table.csv_entries import Row, parsed_identity, read_csv
 from latlut.table.entry_rows import Cells, EntryRow
-from latlut.table.identity import IN_CONTEXT
+from latlut.table.identity import IN_CONTEXT, Identity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +32,10 @@ OPTIONAL_COLUMNS = ("ci_low_ms", "ci_high_ms", "n", "passes", "warnings")
 SUFFIXES = (".csv", ".parquet")
 MAX_FILE_BYTES = 256 << 20
 
-_IDENTITY_PREFIX = "# identity:"
+#: Whose latencies they are, the same in every row; ``shared_error`` travels with them.
+IDENTITY_COLUMNS = (*(field.name for field in fields(Identity)), "shared_error")
+_KNOWN_COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS, *IDENTITY_COLUMNS)
+_NUMBER_COLUMNS = ("latency_ms", "ci_low_ms", "ci_high_ms", "n", "passes", "shared_error")
 _IDENTITY_KEY = b"latlut_identity"
 
 
@@ -83,7 +85,12 @@ def read_entries(path: str | Path, mode: str | None = None) -> EntriesFile:
         raise ImportFileError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not data:
         raise ImportFileError(f"{path}: the file is empty")
-    identity, columns, rows = (_read_csv if suffix == ".csv" else _read_parquet)(path, data)
+    if suffix == ".csv":
+        identity, columns, rows = read_csv(path, data, REQUIRED_COLUMNS, _NUMBER_COLUMNS)
+        _check_columns(path, columns)
+    else:
+        identity, columns, rows = _read_parquet(path, data)
+    identity = _with_columns(path, identity, rows)
     own_mode = mode or (identity or {}).get("mode")
     entries: list[EntryRow] = []
     first_seen: dict[OpSpec, int] = {}
@@ -98,8 +105,7 @@ def read_entries(path: str | Path, mode: str | None = None) -> EntriesFile:
         entries.append(entry)
     if not entries:
         raise ImportFileError(f"{path}: has no rows, expected one per op spec")
-    known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
-    ignored = tuple(name for name in columns if name not in known)
+    ignored = tuple(name for name in columns if name not in _KNOWN_COLUMNS)
     return EntriesFile(identity, tuple(entries), ignored)
 
 
@@ -127,10 +133,8 @@ def write_entries(
         plain = plain.assign(warnings=[_joined(value) for value in frame["warnings"]])
     with replaced_atomically(path) as temporary:
         if suffix == ".csv":
-            with temporary.open("w", encoding="utf-8", newline="") as file:
-                if text is not None:
-                    file.write(f"{_IDENTITY_PREFIX} {text}\n")
-                plain.to_csv(file, index=False, lineterminator="\n")
+            plain = plain.assign(**dict(chosen or {}))
+            plain.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
         else:
             arrow, parquet = _pyarrow()
             plain.attrs = {}
@@ -139,6 +143,32 @@ def write_entries(
             if text is not None:
                 metadata[_IDENTITY_KEY] = text.encode()
             parquet.write_table(table.replace_schema_metadata(metadata), temporary)
+
+
+def _with_columns(
+    path: Path, identity: dict[str, Any] | None, rows: Sequence[Row]
+) -> dict[str, Any] | None:
+    """The identity with what columns say of it, which has to be the same in all rows."""
+    found: dict[str, Any] = {}
+    for name in IDENTITY_COLUMNS:
+        said: dict[str, tuple[Any, int]] = {}
+        if identity is not None and identity.get(name) is not None:
+            said[str(identity[name])] = identity[name], 1
+        for row, values in rows:
+            if values.get(name) not in (None, ""):
+                said.setdefault(str(values[name]), (values[name], row))
+        if len(said) > 1:
+            (first, row), (second, other) = list(said.values())[:2]
+            raise ImportFileError(
+                f"{path}: column {name}: {first!r} in row {row}, {second!r} in row {other}: a file "
+                "holds latencies of one device and engine; write one file for each"
+            )
+        if said:
+            found[name], _ = next(iter(said.values()))
+    if isinstance(found.get("shared_error"), str):
+        with suppress(ValueError):  # refused with its value where it is used
+            found["shared_error"] = float(found["shared_error"])
+    return (identity or {}) | found or None
 
 
 @contextmanager
@@ -183,50 +213,7 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
         raise ImportFileError(f"{path}: column {', '.join(repeated)[:200]} occurs more than once")
 
 
-_Rows = Iterator[tuple[int, Mapping[str, object]]]
-
-
-def _read_csv(path: Path, data: bytes) -> tuple[dict[str, Any] | None, list[str], _Rows]:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ImportFileError(f"{path}: not a text file (byte {error.start})") from error
-    if "\0" in text:
-        raise ImportFileError(f"{path}: not a text file (byte {text.index(chr(0))} is zero)")
-    head = list(takewhile(lambda line: line.startswith("#"), io.StringIO(text, newline="")))
-    identity = None
-    for line in head:
-        if line.startswith(_IDENTITY_PREFIX):
-            identity = _parsed_identity(path, line.removeprefix(_IDENTITY_PREFIX))
-    stream = io.StringIO(text[sum(map(len, head)) :], newline="")
-    lines = _csv_lines(path, stream, len(head))
-    _, columns = next(lines, (0, []))
-    _check_columns(path, columns)
-    return identity, columns, _csv_rows(path, columns, lines)
-
-
-def _csv_lines(path: Path, stream: io.StringIO, skipped: int) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of each line that is not blank."""
-    reader = csv.reader(stream, strict=True)
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                yield skipped + reader.line_num, [cell.strip() for cell in cells]
-    except csv.Error as error:
-        row = skipped + reader.line_num
-        raise ImportFileError(f"{path}: row {row}: not CSV: {error}") from error
-
-
-def _csv_rows(path: Path, columns: list[str], lines: Iterator[tuple[int, list[str]]]) -> _Rows:
-    for row, cells in lines:
-        if len(cells) != len(columns):
-            raise ImportFileError(
-                f"{path}: row {row} has {len(cells)} cells, the header has {len(columns)}"
-            )
-        yield row, {name: cell or None for name, cell in zip(columns, cells, strict=True)}
-
-
-def _read_parquet(path: Path, data: bytes) -> tuple[dict[str, Any] | None, list[str], _Rows]:
+def _read_parquet(path: Path, data: bytes) -> tuple[dict[str, Any] | None, list[str], list[Row]]:
     if len(data) < 12 or data[:4] != b"PAR1" or data[-4:] != b"PAR1":
         raise ImportFileError(f"{path}: not a Parquet file, it begins with {data[:8]!r}")
     arrow, parquet = _pyarrow()
@@ -234,15 +221,15 @@ def _read_parquet(path: Path, data: bytes) -> tuple[dict[str, Any] | None, list[
         file = parquet.ParquetFile(io.BytesIO(data))
         columns = [str(name) for name in file.schema_arrow.names]
         _check_columns(path, columns)
-        wanted = [n for n in columns if n in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)]
+        wanted = [n for n in columns if n in _KNOWN_COLUMNS]
         stored = (file.schema_arrow.metadata or {}).get(_IDENTITY_KEY)
         rows = file.read(columns=wanted).to_pylist()
     except (arrow.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
         raise ImportFileError(f"{path}: damaged Parquet file: {str(error)[:200]}") from error
     identity = None
     if stored is not None:
-        identity = _parsed_identity(path, stored.decode("utf-8", errors="replace"))
-    return identity, columns, iter(enumerate(rows, start=1))
+        identity = parsed_identity(path, stored.decode("utf-8", errors="replace"))
+    return identity, columns, list(enumerate(rows, start=1))
 
 
 def _pyarrow() -> tuple[Any, Any]:
@@ -255,13 +242,3 @@ def _pyarrow() -> tuple[Any, Any]:
             "type: pip install pyarrow, or use a .csv file"
         ) from error
     return pyarrow, pyarrow.parquet
-
-
-def _parsed_identity(path: Path, text: str) -> dict[str, Any]:
-    try:
-        identity = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ImportFileError(f"{path}: the identity is not JSON: {text.strip()[:120]}") from error
-    if not isinstance(identity, dict):
-        raise ImportFileError(f"{path}: the identity is not a JSON object: {text.strip()[:120]}")
-    return identity

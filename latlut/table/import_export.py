@@ -26,7 +26,7 @@ from latlut.table.table import LatencyTable
 from latlut.table.writing import replace, set_fact
 from latlut.timestamps import now_text
 
-#: What the authors' table was measured with; their file does not say.
+#: What the published table was measured with; the file does not say.
 #: Source: FasterSeg, Sec. 4.1 (TensorRT 5.1.5, CUDA 10.0, cuDNN 7, FP32, batch 1) and their code,
 #: which times by doubling the number of runs until they last 6 s and takes the mean.
 FASTERSEG_IDENTITY = Identity(
@@ -39,6 +39,10 @@ FASTERSEG_IDENTITY = Identity(
     driver="CUDA 10.0, cuDNN 7",
     protocol_version="fasterseg-release",
 )
+#: (height, width) of the images and the number of classes of the published table.
+_PUBLISHED_SIZE, _PUBLISHED_CLASSES = (1024, 2048), 19
+#: What a file of that form does not say of any other device.
+_ASKED = ("target", "device_model", "engine", "engine_version")
 
 
 @dataclass(frozen=True)
@@ -76,14 +80,15 @@ def import_file(
                 "leave the mode out"
             )
         source = read_fasterseg_npy(path)
-        values: dict[str, str | int] = FASTERSEG_IDENTITY.to_dict()
         repeats = source.latencies_ms()
+        values, assumed = _identity_of_npy(path, list(repeats), overrides)
         specs, count = list(repeats), len(source.rows)
         several = sum(len(readings) > 1 for readings in repeats.values())
         remarks = [
             f"{several} op specs were measured more than once; the spread between these repeats "
             "gives every entry its interval"
         ]
+        remarks.append(assumed)
         notes = Counter(row.note for row in source.rows if row.note)
         remarks += [f"{rows} rows: {note}" for note, rows in notes.items()]
         write = partial(_write_readings, repeats=repeats, path=path)
@@ -106,6 +111,43 @@ def import_file(
                 Path(f"{table_path}{ending}").unlink(missing_ok=True)
         raise
     return ImportReport(path, table_path, count, len(specs), count - len(specs), tuple(remarks))
+
+
+def _identity_of_npy(
+    path: Path, specs: Sequence[OpSpec], overrides: Mapping[str, str | int]
+) -> tuple[dict[str, str | int], str]:
+    """Fields of the identity that a FasterSeg table is given, and what that assumes.
+
+    Raises:
+        IdentityError: it is not the published table, and who measured it is not said.
+    """
+    published = FASTERSEG_IDENTITY.to_dict()
+    sizes = {max(shape[1:] for spec in specs for shape in spec.inputs)}
+    classes = {spec.out_channels for spec in specs if spec.kind == "head"}
+    is_published = sizes == {_PUBLISHED_SIZE} and classes == {_PUBLISHED_CLASSES}
+    is_theirs = all(overrides.get(name, published[name]) == published[name] for name in _ASKED)
+    if is_published and is_theirs:
+        assumed = published
+    else:
+        missing = [name for name in _ASKED if name not in overrides]
+        if missing:
+            (height, width), told = sizes.pop(), ", ".join(map(str, sorted(classes))) or "no head"
+            why = (
+                "another device than the published table's is named"
+                if is_published
+                else f"this is not the published table (images of {height}x{width}, classes: "
+                f"{told}), and the file does not say what it was measured on"
+            )
+            options = " ".join(f"--set {name}=..." for name in missing)
+            raise IdentityError(f"{path}: {why}: add {options}")
+        assumed = {
+            name: published[name]
+            for name in ("precision", "statistic", "protocol_version")
+            if name not in overrides
+        }
+    left = {name: value for name, value in assumed.items() if name not in overrides and value != ""}
+    shown = ", ".join(f"{name}={value}" for name, value in left.items())
+    return assumed, f"assumed, since the file does not say: {shown or 'nothing'}"
 
 
 def _refuse_measured(table: LatencyTable, specs: Sequence[OpSpec], path: Path) -> None:

@@ -24,12 +24,15 @@ ALLOWED_NAMES = frozenset(
     {
         "numpy.core.multiarray _reconstruct",
         "numpy._core.multiarray _reconstruct",
+        "numpy.core.multiarray scalar",
+        "numpy._core.multiarray scalar",
         "numpy ndarray",
         "numpy dtype",
         "_codecs encode",
     }
 )
-#: Beside four for each number: of its text, of the memo, of itself and of the dict.
+#: Beside four for each number (of its text, of the memo, of itself and of the dict), and of
+#: NumPy's scalars ten more for the call that makes one.
 MOST_OTHER_OPCODES = 1000
 
 _TEXTS = {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
@@ -60,19 +63,23 @@ class Inert:
         name: its module and name.
         arguments: of the call; None of the callable itself.
         states: what the stream sets on the call's result.
+        calls: every call that the stream makes, in order; one list for a whole stream.
     """
 
-    __slots__ = ("arguments", "name", "states")
+    __slots__ = ("arguments", "calls", "name", "states")
     __match_args__ = ("name", "arguments", "states")
 
-    def __init__(self, name: str, arguments: tuple[object, ...] | None = None) -> None:
-        self.name, self.arguments = name, arguments
+    def __init__(
+        self, name: str, calls: list[Inert], arguments: tuple[object, ...] | None = None
+    ) -> None:
+        self.name, self.calls, self.arguments = name, calls, arguments
         self.states: list[object] = []
 
     def __call__(self, *arguments: object) -> Inert:
         if self.arguments is not None:
             raise Refusal("a call of something that is not an allowed name")
-        return Inert(self.name, arguments)
+        self.calls.append(Inert(self.name, self.calls, arguments))
+        return self.calls[-1]
 
     def __setstate__(self, state: object) -> None:
         self.states.append(state)
@@ -82,12 +89,13 @@ class _InertUnpickler(pickle.Unpickler):
     def __init__(self, payload: bytes, named_at: Sequence[int]) -> None:
         super().__init__(io.BytesIO(payload))
         self._named_at = iter(named_at)
+        self._calls: list[Inert] = []
 
     def find_class(self, module: str, name: str) -> Inert:
         position = next(self._named_at)
         if f"{module} {name}" not in ALLOWED_NAMES:
             raise Refusal(_not_allowed(f"{module} {name}"), position)
-        return Inert(f"{module} {name}")
+        return Inert(f"{module} {name}", self._calls)
 
 
 def describe_pickle(payload: bytes) -> object:
@@ -147,11 +155,12 @@ def _checked(payload: bytes) -> tuple[list[bytes], list[int]]:
     named_at: list[int] = []
     start = 2  # behind the protocol
     keys: set[str] = set()
-    marks = filled = 0
+    marks = filled = calls = 0
     previous = key = ""
     for count, (name, argument, position) in enumerate(_opcodes(payload)):
         found = ""
         marks += (name == "MARK") - (name in _TO_MARK)
+        calls += name == "REDUCE"
         if name not in _ALLOWED_OPCODES and count:
             found = f"opcode {name} has no place in such a file"
         elif (name == "PROTO") != (count == 0):
@@ -160,8 +169,8 @@ def _checked(payload: bytes) -> tuple[list[bytes], list[int]]:
             found = f"pickle protocol {argument} is not one of 2 to 5"
         elif name == "GLOBAL" and argument not in ALLOWED_NAMES:
             found = _not_allowed(argument)
-        elif count > 4 * len(keys) + MOST_OTHER_OPCODES:
-            found = f"{count} opcodes for {len(keys)} numbers"
+        elif count > 4 * len(keys) + 14 * calls + MOST_OTHER_OPCODES:
+            found = f"{count} opcodes for {len(keys) + calls} numbers"
         elif marks < 0:
             found = "an opcode takes values up to a mark that is not there"
         elif name in _GETS and argument >= filled:

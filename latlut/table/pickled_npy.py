@@ -8,6 +8,7 @@ floats, the way ``numpy.save`` writes it.
 from __future__ import annotations
 
 import ast
+import math
 import struct
 import warnings
 from pathlib import Path
@@ -17,6 +18,11 @@ from latlut.table.inert_pickle import Inert, Refusal, describe_pickle, shown
 
 MAX_FILE_BYTES = 64 << 20
 _MAX_HEADER_BYTES = 10_000
+#: NumPy's types of numbers -> those of ``struct``.
+_SCALARS = {
+    "f2": "e", "f4": "f", "f8": "d", "i1": "b", "i2": "h", "i4": "i", "i8": "q",
+    "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
+}  # fmt: skip
 _MAGIC = b"\x93NUMPY"
 
 
@@ -122,9 +128,39 @@ def _dict_of_array(value: object) -> dict[str, float]:
             raise Refusal(f"the pickle holds {shown(value)}, not an array")
     if not numbers:
         raise Refusal("the dict is empty")
+    found: dict[str, float] = {}
     for key, number in numbers.items():
         if type(key) is not str:
             raise Refusal(f"a key that is {shown(key)}, not text")
-        if type(number) is not float:
-            raise Refusal(f"the value of {key[:120]!r} is {shown(number)}, not a float")
-    return numbers
+        found[key] = number if type(number) is float else _scalar(key, number)
+    kept = {id(number) for number in numbers.values()}
+    if any(_is_scalar(call) and id(call) not in kept for call in value.calls):
+        raise Refusal("a key that occurs twice, or a number that has none")
+    return found
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, Inert) and value.name.endswith(" scalar")
+
+
+def _scalar(key: str, value: object) -> float:
+    """The number that a NumPy scalar of the description is.
+
+    Source: numpy.generic.__reduce__: ``scalar(dtype, bytes)``.
+    """
+    match value:
+        case Inert(
+            "numpy.core.multiarray scalar" | "numpy._core.multiarray scalar",
+            (
+                Inert("numpy dtype", (str(kind), *_), [(3, str(order), *_)]),
+                bytes(raw) | Inert("_codecs encode", (str(raw), "latin1"), []),
+            ),
+        ) if kind in _SCALARS and order in ("<", ">", "|"):
+            data = raw if isinstance(raw, bytes) else raw.encode("latin1", "replace")
+            if len(data) == int(kind[1]):
+                form = ("<" if order == "|" else order) + _SCALARS[kind]
+                number = float(struct.unpack(form, data)[0])
+                if math.isfinite(number) and number > 0:
+                    return number
+                raise Refusal(f"the latency of {key[:120]!r} is {number}, not positive and finite")
+    raise Refusal(f"the value of {key[:120]!r} is {shown(value)}, not a number")

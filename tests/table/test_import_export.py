@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from checkout import AUTHORS_TABLE
 
@@ -59,7 +60,7 @@ def test_a_bad_row_leaves_nothing_behind(tmp_path: Path, measured: Path) -> None
     with LatencyTable.open(measured) as table:
         export_file(table, file)
     lines = file.read_text().splitlines()
-    column = lines[1].split(",").index("latency_ms")
+    column = lines[0].split(",").index("latency_ms")
     cells = lines[-1].split(",")
     cells[column] = "-1"
     file.write_text("\n".join([*lines[:-1], ",".join(cells)]) + "\n")
@@ -111,3 +112,50 @@ def test_the_authors_table_prices_the_published_networks(tmp_path: Path, name: s
     # The paper measured the whole student at 163.9 FPS, 6.1 ms, on this card.
     if name == "fasterseg-student":
         assert 4.0 < found.ms < 7.0
+
+
+FORMS = {
+    "ConvNorm_H{h}_W{w}_Cin3_Cout48_kernel3_stride2": 1.0,
+    "BasicResidual1x_H{e}_W{f}_Cin64_Cout64_stride1_dilation1": 2.0,
+    "head_H{e}_W{f}_Cin128_Cout{c}": 0.5,
+}
+
+
+def fasterseg_npy(path: Path, size: tuple[int, int], classes: int) -> Path:
+    height, width = size
+    fill = {"h": height, "w": width, "e": height // 8, "f": width // 8, "c": classes}
+    np.save(path, {key.format(**fill): np.float64(ms) for key, ms in FORMS.items()})  # type: ignore[arg-type]
+    return path
+
+
+OWN = {"target": "mine", "device_model": "A", "engine": "tensorrt", "engine_version": "8.6"}
+
+
+@pytest.mark.parametrize(
+    ("size", "classes", "is_published"),
+    [((1024, 2048), 19, True), ((256, 512), 19, False), ((1024, 2048), 3, False)],
+)
+def test_a_fasterseg_file_of_somebody_else_needs_an_identity(
+    tmp_path: Path, size: tuple[int, int], classes: int, is_published: bool
+) -> None:
+    file = fasterseg_npy(tmp_path / "own.npy", size, classes)
+    if is_published:
+        found = import_file(file, tmp_path / "a.db")
+        assert any("assumed" in text and "GTX 1080 Ti" in text for text in found.remarks)
+    else:
+        with pytest.raises(IdentityError, match="not the published table.*--set device_model="):
+            import_file(file, tmp_path / "a.db")
+        with pytest.raises(IdentityError, match="--set engine_version="):
+            import_file(file, tmp_path / "a.db", {"target": "mine", "device_model": "A"})
+        assert not (tmp_path / "a.db").exists()
+    found = import_file(file, tmp_path / "b.db", dict(OWN))
+    assert any("assumed" in text and "statistic=mean" in text for text in found.remarks)
+    with LatencyTable.open(tmp_path / "b.db") as table:
+        identity = table.identity
+    assert (identity.device_model, identity.engine_version, identity.driver) == ("A", "8.6", "")
+
+
+def test_another_device_s_name_takes_nothing_from_the_published_table(tmp_path: Path) -> None:
+    file = fasterseg_npy(tmp_path / "own.npy", (1024, 2048), 19)
+    with pytest.raises(IdentityError, match="another device.*--set target="):
+        import_file(file, tmp_path / "a.db", {"device_model": "NVIDIA H100"})
