@@ -91,7 +91,8 @@ class FakeEngine(Engine):
         return Availability(True, "1.0")
 
     def _find_device(self, name: str) -> Device:
-        return Device(name, "Fake CPU")
+        # Not "cpu": scripted latencies do not depend on what else is running.
+        return Device("scripted", "Fake CPU")
 
 
 class TacticsEngine(FakeEngine):

@@ -15,6 +15,7 @@ from latlut.cli.options import (
     passes_option,
     shape_option,
     unchecked_option,
+    wait_option,
 )
 from latlut.cli.output import (
     interval_text,
@@ -24,6 +25,7 @@ from latlut.cli.output import (
     progress_bar,
     quiet_option,
     remark,
+    waiting,
 )
 from latlut.errors import LatlutError
 
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     help="Half-width of the interval within a pass that ends sampling early.",
 )  # fmt: skip
 @unchecked_option
+@wait_option
 @quiet_option
 @json_option
 def bench(
@@ -66,7 +69,7 @@ def bench(
     engine_options: tuple[tuple[str, str], ...], input_size: tuple[int, int] | None,
     batch: int | None, shapes: tuple[tuple[str, tuple[int, ...]], ...], data_path: Path | None,
     no_upsample: bool, has_argmax: bool, num_classes: int | None,
-    protocol: str, passes: int, statistic: str, ci: float, unchecked: bool, quiet: bool,
+    protocol: str, passes: int, statistic: str, ci: float, unchecked: bool, wait: bool, quiet: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Measure a whole network: latency, percentiles, frames per second.
@@ -118,7 +121,8 @@ def bench(
         f"{chosen.precision}, {passes} passes",
         quiet,
     )
-    with measuring_on(chosen), progress_bar("bench", quiet) as listener:
+    held = measuring_on(chosen, waiting=waiting(wait, quiet))
+    with held, progress_bar("bench", quiet) as listener:
         found = bench_workload(chosen, workload, settings, listener=listener)
     if as_json:
         print_json(found.to_dict())
@@ -163,6 +167,11 @@ def _onnx_workload(
 
 def print_result(found: BenchResult) -> None:
     """Latency, frames per second, percentiles, and what was timed."""
+    from latlut.measure.cpu_share import disturbed_text
+    from latlut.stats.machine_speed import is_disturbed
+
+    if found.cpu_share is not None and is_disturbed(found.cpu_share):
+        click.echo(disturbed_text(found.cpu_share))
     click.echo(f"{found.name}, batch {'unknown' if found.batch is None else found.batch}")
     click.echo(
         f"  latency  {interval_text(found.latency_ms, found.ci_low_ms, found.ci_high_ms)}: "

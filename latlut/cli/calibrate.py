@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -37,11 +38,14 @@ if TYPE_CHECKING:
     help="Table whose validations to use, of the same identity [the table's own].",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of networks.")
+@click.option(
+    "--force", is_flag=True, help="Use validations of a busy machine, and passes that disagree."
+)
 @click.option("--forget", is_flag=True, help="Delete the table's calibrations; fit nothing.")
 @json_option
 def calibrate(
     table_name: str, networks: int, validation_id: int | None, source_name: str | None,
-    seed: int, forget: bool, as_json: bool,
+    seed: int, force: bool, forget: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Fit how networks differ from the sum of their entries, and keep it in the table.
 
@@ -57,7 +61,7 @@ def calibrate(
     from latlut.table.calibrations import forget as forget_all
     from latlut.table.table import LatencyTable
     from latlut.validation.fitting import calibrate as run
-    from latlut.validation.fitting import learning_curve, measured_networks
+    from latlut.validation.fitting import doubts, learning_curve, measured_networks
 
     with LatencyTable.open(table_name, is_writable=True) as table:
         if forget:
@@ -66,9 +70,18 @@ def calibrate(
             return
         if source_name is None:
             measured = measured_networks(table, validation_id=validation_id)
+            doubtful = doubts(measured, table)
         else:
             with LatencyTable.open(source_name) as source:
                 measured = measured_networks(table, source, validation_id)
+                doubtful = doubts(measured, source)
+        if doubtful and not force:
+            listed = "\n  ".join(doubtful)
+            raise CalibrationError(
+                f"a calibration would learn what disturbed the machine:\n  {listed}\n"
+                f"measure again with latlut validate --table {shlex.quote(str(table.path))} "
+                "--wait, choose a validation with --validation, or use them with --force"
+            )
         if len(measured) < networks:
             raise CalibrationError(
                 f"{len(measured)} measured networks, {networks} are asked for: measure more with "

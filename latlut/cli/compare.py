@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from latlut.cli.choices import device_options, is_left_open
-from latlut.cli.options import input_option, passes_option, unchecked_option
+from latlut.cli.options import input_option, passes_option, unchecked_option, wait_option
 from latlut.cli.output import (
     json_option,
     print_json,
@@ -17,6 +17,7 @@ from latlut.cli.output import (
     progress_bar,
     quiet_option,
     remark,
+    waiting,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )  # fmt: skip
 @passes_option("Fresh sessions per network; the interval comes from the spread between them.")
 @unchecked_option
+@wait_option
 @device_options
 @click.option("--csv", "csv_path", type=_FILE, metavar="FILE", help="Write the rows as CSV.")
 @click.option(
@@ -58,8 +60,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @quiet_option
 def compare(
     names: tuple[str, ...], sizes: str, input_size: tuple[int, int], is_measured: bool,
-    passes: int, unchecked: bool, gpu: str | None, cpu: bool, engine: str | None, precision: str,
-    threads: int,
+    passes: int, unchecked: bool, wait: bool, gpu: str | None, cpu: bool,
+    engine: str | None, precision: str, threads: int,
     engine_options: tuple[tuple[str, str], ...], csv_path: Path | None, out: Path | None,
     as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
@@ -93,7 +95,7 @@ def compare(
         from latlut.engines.choosing import DeviceChoice
 
         choice = DeviceChoice(gpu, cpu, engine, precision, threads, engine_options)
-        bench = _Bench(choice, passes, is_checked=not unchecked, is_quiet=quiet)
+        bench = _Bench(choice, passes, is_checked=not unchecked, is_waiting=wait, is_quiet=quiet)
     rows = compare_networks(contenders, sizes, input_size, bench)  # type: ignore[arg-type]
     if csv_path is not None:
         write_rows(csv_path, rows)
@@ -122,12 +124,19 @@ class _Bench:
     """Measures workloads on the chosen engine, and remembers on what."""
 
     def __init__(
-        self, choice: DeviceChoice, passes: int, *, is_checked: bool, is_quiet: bool
+        self,
+        choice: DeviceChoice,
+        passes: int,
+        *,
+        is_checked: bool,
+        is_waiting: bool,
+        is_quiet: bool,
     ) -> None:
         from latlut.engines.choosing import choose_engine
 
         self.engine = choose_engine(choice)[1]
         self.passes, self.is_checked, self.is_quiet = passes, is_checked, is_quiet
+        self.waiting = waiting(is_waiting, is_quiet)
         self.results: list[BenchResult] = []
 
     @property
@@ -157,7 +166,8 @@ class _Bench:
         def fail(workload: Workload, error: LatlutError) -> None:
             found[id(workload)] = error
 
-        with measuring_on(self.engine), progress_bar("measuring", self.is_quiet) as listener:
+        held = measuring_on(self.engine, waiting=self.waiting)
+        with held, progress_bar("measuring", self.is_quiet) as listener:
             for is_checked in (True, False):
                 part = [
                     item
@@ -195,8 +205,13 @@ def _sizes_text(sizes: str, input_size: tuple[int, int]) -> str:
 
 
 def _print(rows: Sequence[ComparisonRow], bench: _Bench | None) -> None:
+    from latlut.measure.cpu_share import disturbed_text
     from latlut.search.networks.cost import DEFINITION
+    from latlut.stats.machine_speed import is_disturbed
 
+    shares = [item.cpu_share for item in bench.results if item.cpu_share] if bench else []
+    if shares and is_disturbed(min(shares)):
+        click.echo(disturbed_text(min(shares)))
     columns = ["network", "input", "M parameters", "G MACs"]
     columns += ["latency, ms", "FPS"] if bench else []
     columns += ["published: mIoU val", "mIoU test", "M parameters", "G MACs", "FPS"]

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from latlut.opspec import Node
     from latlut.table.table import LatencyTable
 
-#: Below this part of the time on a CPU the whole network's latency is remarked on.
-LEAST_CPU_SHARE = 0.95
-
 
 def measure_layers(table: LatencyTable, nodes: Sequence[Node]) -> LayerView:
     """Run the network on the table's own engine and device.
@@ -40,6 +37,8 @@ def measure_layers(table: LatencyTable, nodes: Sequence[Node]) -> LayerView:
 
 def print_layers(view: LayerView) -> None:
     """Every operator with its layers, what belongs to none, and where the sums part ways."""
+    from latlut.stats.machine_speed import is_disturbed
+
     click.echo("")
     rows = [
         [
@@ -71,7 +70,7 @@ def print_layers(view: LayerView) -> None:
         f"{whole.value:8.4g} ms  the whole network without profiling "
         f"({range_text(whole.low, whole.high)})"
     )
-    if view.cpu_share is not None and view.cpu_share < LEAST_CPU_SHARE:
+    if view.cpu_share is not None and is_disturbed(view.cpu_share):
         click.echo(
             f"note: this process had a CPU for only {100 * view.cpu_share:.0f}% of that time, "
             "others the rest: the whole is too slow beside its layers"

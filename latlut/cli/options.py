@@ -110,6 +110,9 @@ shape_option = click.option(
 )  # fmt: skip
 
 
+wait_option = click.option(
+    "--wait", is_flag=True, help="Wait until the device is free and the machine is quiet."
+)
 unchecked_option = click.option(
     "--unchecked", is_flag=True, help="Do not compare outputs with the reference before timing."
 )

@@ -78,6 +78,11 @@ def _shown(value: object) -> str:
     return str(value)
 
 
+def waiting(is_wanted: bool, is_quiet: bool) -> Callable[[str], None] | None:
+    """What --wait tells; None where it was not asked for."""
+    return (lambda text: remark(text, is_quiet)) if is_wanted else None
+
+
 def interval_text(value: float, low: float | None, high: float | None, unit: str = "ms") -> str:
     """``12.3 ms (12.1 to 12.5)``; see ``range_text``."""
     return f"{value:.4g} {unit} ({range_text(low, high)})"

@@ -19,7 +19,15 @@ from latlut.cli.choices import (
     mode_option,
     operators_option,
 )
-from latlut.cli.output import json_option, print_json, progress_bar, quiet_option, remark
+from latlut.cli.options import wait_option
+from latlut.cli.output import (
+    json_option,
+    print_json,
+    progress_bar,
+    quiet_option,
+    remark,
+    waiting,
+)
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
@@ -88,6 +96,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random order.")
 @mode_option
+@wait_option
 @operators_option
 @quiet_option
 @json_option
@@ -97,7 +106,8 @@ def profile(
     plan: str | None, ops: tuple[str, ...], input_size: tuple[int, int] | None, batch: int | None,
     table_path: Path | None, passes: int, rebuilds: int, devices: tuple[int, ...] | None,
     ci: float, statistic: str, budget: float | None,
-    seed: int, mode: str | None, operator_modules: tuple[str, ...], quiet: bool, as_json: bool,
+    seed: int, mode: str | None, wait: bool, operator_modules: tuple[str, ...],
+    quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure every operator of a plan into a latency table.
 
@@ -126,6 +136,8 @@ def profile(
 
     target, chosen, gpus = _choose(choice, devices)
     import_own_modules(operator_modules)
+    if wait and len(gpus) > 1:
+        raise LatlutError("--wait is for one device: leave it out, or --devices")
 
     from latlut.measure.many_devices import DeviceJob, sweep_on_devices
     from latlut.measure.profile import profile as sweep
@@ -178,8 +190,9 @@ def profile(
                     summary, failed_parts = sweep_on_devices(table, job, listener)
             else:
                 summary = sweep(
-                    wanted, chosen, target, path, settings, mode=mode, listener=listener
-                )
+                    wanted, chosen, target, path, settings, mode=mode, listener=listener,
+                    waiting=waiting(wait, quiet),
+                )  # fmt: skip
     except KeyboardInterrupt:
         remark(
             f"stopped: {_measurements(path) - before} new measurements are in {path}; "
@@ -276,6 +289,7 @@ def _report(table: LatencyTable, plan: Plan, summary: SweepSummary, as_json: boo
         "measured": summary.measured,
         "reused": summary.reused,
         "requeued": summary.requeued,
+        "disturbed": summary.disturbed,
         "failed": summary.failed,
         "seconds": {name: round(value, 2) for name, value in summary.seconds.items()},
         "overhead_percent": round(100 * summary.overhead_fraction, 1),
@@ -283,6 +297,12 @@ def _report(table: LatencyTable, plan: Plan, summary: SweepSummary, as_json: boo
     if as_json:
         print_json(facts)
         return
+    if summary.disturbed:
+        click.echo(
+            f"disturbed: other processes had a part of the CPU in {summary.disturbed} of "
+            f"{summary.measured} new measurements, latencies may be too high; the entries are "
+            "marked (--wait waits for a quiet machine)"
+        )
     click.echo(
         f"{coverage.entries} of {len(plan.specs)} op specs have an entry in {table.path} "
         f"({summary.status}, {summary.seconds['total']:.0f} s, "

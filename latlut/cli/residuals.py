@@ -72,7 +72,12 @@ def residuals_path(plot_path: Path) -> Path:
 
 def print_validation(found: Validation, table_path: str, plot_path: str) -> None:
     """The agreement as a table, the worst estimates term by term, and where things were stored."""
-    a = found.agreement
+    from latlut.measure.cpu_share import disturbed_text
+    from latlut.stats.machine_speed import is_disturbed
+
+    a, share = found.agreement, found.readings.cpu_share
+    if share is not None and is_disturbed(share):
+        click.echo(disturbed_text(share))
     print_agreements("estimate against measurement", found.plain, found.scores)
     click.echo(
         f"\n{a.n} networks, measured {a.measured_p10_ms:.3g} to {a.measured_p90_ms:.3g} ms "
@@ -137,7 +142,7 @@ def print_composition(worst: Sequence[Explained]) -> None:
 
     Effects below 1% of the network are one line together.
     """
-    from latlut.validation.composition import LEAST_CPU_SHARE
+    from latlut.stats.machine_speed import is_disturbed
 
     if worst:
         click.echo("\nwhat parts the worst networks from their sums, by the engine's layers:")
@@ -157,7 +162,7 @@ def print_composition(worst: Sequence[Explained]) -> None:
             names = ", ".join(effect.name for effect in small)
             click.echo(_effect_line(names, sum(effect.ms for effect in small), whole))
         share = view.cpu_share
-        if share is not None and share < LEAST_CPU_SHARE:
+        if share is not None and is_disturbed(share):
             click.echo(
                 f"  note: this process had a CPU for only {100 * share:.0f}% of the time, others "
                 "the rest: a quiet machine says more"

@@ -13,12 +13,14 @@ from latlut.cli.choices import (
     device_options,
     operators_option,
 )
+from latlut.cli.options import wait_option
 from latlut.cli.output import (
     json_option,
     print_json,
     progress_bar,
     quiet_option,
     remark,
+    waiting,
 )
 from latlut.errors import UnknownNameError
 
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     help="Run the N worst estimated networks layer by layer and say what parts sum and whole.",
 )
 @click.option("--min-r", type=float, help="Exit with code 1 if the correlation is below this.")
+@wait_option
 @operators_option
 @quiet_option
 @json_option
@@ -75,7 +78,7 @@ def validate(
     engine_options: tuple[tuple[str, str], ...],
     table_name: str | None, networks: int, rounds: int, seed: int, plan: str | None,
     input_size: tuple[int, int] | None, plot_path: Path | None, explained: int,
-    min_r: float | None,
+    min_r: float | None, wait: bool,
     operator_modules: tuple[str, ...], quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure random whole networks and compare them with the table's estimates.
@@ -120,7 +123,8 @@ def validate(
             f"{chosen.title} {chosen.version}, 2 passes of {rounds} rounds",
             quiet,
         )
-        with measuring_on(chosen), progress_bar("validate", quiet) as listener:
+        held = measuring_on(chosen, waiting=waiting(wait, quiet))
+        with held, progress_bar("validate", quiet) as listener:
             found = run(table, chosen, where, settings, listener=listener)
             store(table, found, settings, where)
             worst = explain(
@@ -150,6 +154,7 @@ def _only_table() -> str:
 
 def _as_json(found: Validation, table_path: str, plot_path: str) -> dict[str, object]:
     from latlut.cli.residuals import trends_as_json
+    from latlut.stats.machine_speed import is_disturbed
 
     return {
         "table": table_path,
@@ -158,6 +163,8 @@ def _as_json(found: Validation, table_path: str, plot_path: str) -> dict[str, ob
         "plain": found.plain.to_dict(),
         "calibrated": None if found.scores is None else found.scores.to_dict(),
         "speed_factor": found.readings.speed_factor,
+        "cpu_share": found.readings.cpu_share,
+        "is_disturbed": is_disturbed(found.readings.cpu_share),
         "sampler": found.sampler,
         "trends": trends_as_json(found.trends()),
         "networks": [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -111,6 +111,28 @@ def smt() -> str:
 def cpu_ticks() -> list[int]:
     """user, nice, system, idle, iowait, irq, softirq, steal, summed over CPUs since boot."""
     return [int(field) for field in kernel_text("/proc/stat").splitlines()[0].split()[1:9]]
+
+
+def cpu_times(cpus: Sequence[int]) -> tuple[float, float]:
+    """Seconds that these CPUs were busy, and that a hypervisor took from them, since boot.
+
+    Args:
+        cpus: their numbers.
+
+    Returns:
+        Sums over the CPUs, in steps of the kernel's clock (10 ms).
+
+    Raises:
+        OSError: the kernel does not show them.
+    """
+    per_second = os.sysconf("SC_CLK_TCK")
+    lines = {line.split()[0]: line.split()[1:9] for line in kernel_text("/proc/stat").splitlines()}
+    busy = stolen = 0
+    for number in cpus:
+        user, nice, system, _idle, _wait, irq, softirq, steal = map(int, lines[f"cpu{number}"])
+        busy += user + nice + system + irq + softirq
+        stolen += steal
+    return busy / per_second, stolen / per_second
 
 
 def is_virtual() -> int | None:

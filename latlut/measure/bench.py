@@ -24,12 +24,14 @@ from torch import nn
 from latlut.engines.base import Engine, Session
 from latlut.errors import DeviceLostError, EngineError, LatlutError, ParityError, SpecError
 from latlut.measure.bench_result import BenchResult, ClockContents, PaperReading
+from latlut.measure.cpu_share import watching_cpu
 from latlut.measure.opening import Opening
 from latlut.measure.timing import TimingSettings, garbage_collection_paused, measure
 from latlut.operators.graph_cache import GraphCache
 from latlut.operators.onnx_files import OnnxWorkload, read_onnx
 from latlut.operators.workloads import Workload
 from latlut.progress import Progress
+from latlut.stats.machine_speed import is_disturbed
 from latlut.stats.passes import combine_passes
 from latlut.stats.quantiles import Interval, statistic_interval
 from latlut.stats.sampling import Sampling
@@ -243,6 +245,7 @@ class _Run:
         self.engine, self.workload, self.settings = engine, workload, settings
         self._opening = Opening(engine, workload, cache)
         self._samplings: list[Sampling] = []
+        self._shares: list[float] = []
         self._contents: ClockContents | None = None
         self._paper: PaperReading | None = None
 
@@ -267,7 +270,10 @@ class _Run:
             if is_paper:
                 self._paper = paper_reading(session)
                 return self._paper.mean_ms
-            sampling = measure(session.sample_ns, self.settings.timing)
+            with watching_cpu(self.engine) as share:
+                sampling = measure(session.sample_ns, self.settings.timing)
+        if share.value is not None:
+            self._shares.append(share.value)
         self._samplings.append(sampling)
         return sampling.interval_ms.value
 
@@ -278,13 +284,15 @@ class _Run:
             raise EngineError(f"{self.workload.name} was not measured")
         samples_ms = np.concatenate([item.samples_ns for item in self._samplings]) / 1e6
         half_width = self._half_width(spread)
+        # What others took can have made it slower by so much, and never faster.
+        share = min(self._shares, default=None)
         ranks = np.percentile(samples_ms, PERCENTILES, method="median_unbiased")
         return BenchResult(
             name=self.workload.name,
             batch=self.workload.batch,
             statistic=self.settings.timing.statistic,
             latency_ms=latency_ms,
-            ci_low_ms=latency_ms * math.exp(-half_width),
+            ci_low_ms=latency_ms * math.exp(-half_width) * (share if is_disturbed(share) else 1.0),
             ci_high_ms=latency_ms * math.exp(half_width),
             readings_ms=tuple(self.readings_ms),
             percentiles_ms=dict(zip(PERCENTILES, ranks.tolist(), strict=True)),
@@ -295,6 +303,7 @@ class _Run:
             difference=self._opening.difference,
             reference=self.workload.reference,
             arithmetic=self.workload.arithmetic,
+            cpu_share=share,
             warnings=self._warnings(half_width),
             paper=self._paper,
         )

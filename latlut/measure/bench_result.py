@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from latlut.stats.machine_speed import is_disturbed
+
 
 @dataclass(frozen=True)
 class ClockContents:
@@ -89,6 +91,8 @@ class BenchResult:
         readings_ms: (passes,).
         percentiles_ms, mean_ms: of the samples of all passes together.
         arithmetic: what the graph itself computes in, beside the engine's precision.
+        cpu_share: the least share of the CPU in a pass (``measure.cpu_share``); None where it is
+            not known. Where it is too small the interval reaches down by what others took.
         difference: from ``reference``; None where outputs were not compared.
     """
 
@@ -107,6 +111,7 @@ class BenchResult:
     difference: float | None
     reference: str
     arithmetic: str = "fp32"
+    cpu_share: float | None = None
     warnings: tuple[str, ...] = ()
     paper: PaperReading | None = None
 
@@ -152,6 +157,8 @@ class BenchResult:
                 "output_shapes": [list(shape) for shape in self.contents.output_shapes],
             },
             "engine": dict(self.engine),
+            "cpu_share": self.cpu_share,
+            "is_disturbed": is_disturbed(self.cpu_share),
             "arithmetic_of_the_graph": self.arithmetic,
             "difference": self.difference,
             "reference": self.reference,

@@ -19,6 +19,7 @@ import numpy as np
 from latlut.engines.base import Engine, Session
 from latlut.errors import DeviceLostError, EngineError
 from latlut.machine.gpu_state import GpuState, Monitor, merge_states
+from latlut.measure.cpu_share import watching_cpu
 from latlut.measure.opening import Opening
 from latlut.measure.stopwatch import Stopwatch
 from latlut.measure.timing import (
@@ -58,11 +59,13 @@ class TimedGroup:
         found: what could be measured.
         readings: the companions' samples, (n,) int64 nanoseconds each.
         state: the GPU's meanwhile, None where nobody watches one.
+        cpu_share: of the CPU meanwhile (``measure.cpu_share``), None where it is not known.
     """
 
     found: tuple[TimedSpec, ...] = ()
     readings: tuple[np.ndarray, ...] = ()
     state: GpuState | None = None
+    cpu_share: float | None = None
 
 
 class GroupTimer:
@@ -128,7 +131,7 @@ class GroupTimer:
                 return TimedGroup()
             samplers = [sampler for _, sampler in opened]
             try:
-                with self._watch.measuring("measuring"):
+                with self._watch.measuring("measuring"), watching_cpu(self.engine) as share:
                     samplings, readings = measure_side_by_side(
                         self._watched(samplers, states), self.timing, companions
                     )
@@ -149,7 +152,7 @@ class GroupTimer:
             TimedSpec(spec, sampling, self._parities.get((spec.key, build)))
             for (spec, _), sampling in zip(opened, samplings, strict=True)
         ]
-        return TimedGroup(tuple(found), tuple(readings), merge_states(states))
+        return TimedGroup(tuple(found), tuple(readings), merge_states(states), share.value)
 
     def _one_by_one(
         self, specs: Sequence[OpSpec], build: int, companions: Sequence[SampleNs]
@@ -161,6 +164,7 @@ class GroupTimer:
             tuple(item for part in timed for item in part.found),
             tuple(np.concatenate(samples) for samples in zip(*beside, strict=True)),
             merge_states([part.state for part in timed if part.state is not None]),
+            min((part.cpu_share for part in timed if part.cpu_share is not None), default=None),
         )
 
     def _watched(

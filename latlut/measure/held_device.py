@@ -9,15 +9,24 @@ from latlut.engines.base import Engine
 from latlut.machine.lock import device_lock
 from latlut.machine.pinning import choose_cpus, pinned
 from latlut.measure.parts import Part
+from latlut.measure.waiting import Say, lock_when_free, wait_until_quiet
 
 
 @contextmanager
-def measuring_on(engine: Engine, part: Part | None = None) -> Iterator[tuple[int, ...]]:
+def measuring_on(
+    engine: Engine, part: Part | None = None, waiting: Say | None = None
+) -> Iterator[tuple[int, ...]]:
     """Hold the engine's device for the block; yields the CPUs that the process is pinned to.
 
     The process is pinned to as many CPUs as the engine has threads; those of the parts of one
     sweep, which run at the same time on devices of their own, are disjoint. PyTorch's own pool is
     as large, so that parity checks and exports do not fight for them.
+
+    Args:
+        engine: whose device it is.
+        part: of a sweep over several devices.
+        waiting: wait for the device, and for a CPU that others use, and tell this about it;
+            without it a device that is taken is an error.
 
     Raises:
         DeviceBusyError: another process measures on the device; names it.
@@ -29,7 +38,11 @@ def measuring_on(engine: Engine, part: Part | None = None) -> Iterator[tuple[int
     share = part or Part(0, 1)
     chosen = choose_cpus(engine.threads * share.count)
     mine = chosen[share.index * engine.threads : (share.index + 1) * engine.threads]
-    with device_lock(engine.device.uuid or engine.device.name), pinned(mine) as cpus:
+    device = engine.device.uuid or engine.device.name
+    held = device_lock(device) if waiting is None else lock_when_free(device, waiting)
+    with held, pinned(mine) as cpus:
+        if waiting is not None and engine.device.name == "cpu":
+            wait_until_quiet(cpus, waiting)
         torch.set_num_threads(engine.threads)
         try:
             yield cpus

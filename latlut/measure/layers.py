@@ -13,21 +13,20 @@ tensor is called ``out``), the graph does.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from latlut.engines.base import Engine, LayerTime
+from latlut.measure.cpu_share import watching_cpu
 from latlut.measure.opening import Opening
-from latlut.measure.timing import SampleNs, TimingSettings, measure
+from latlut.measure.timing import TimingSettings, measure
 from latlut.operators.graph_cache import GraphCache
 from latlut.operators.workloads import Workload
 from latlut.opspec import Node
 from latlut.pricing.estimator import Estimate, estimate
 from latlut.stats.quantiles import Interval, statistic_interval
-from latlut.stats.sampling import Sampling
 from latlut.table.table import LatencyTable
 
 _PLACE = re.compile(r"/?operators\.(\d+)(?=[./]|$)")
@@ -134,9 +133,11 @@ def layer_view(
     )
     with opening.open() as session:
         # Before and after the layers: a machine that is faster by then has been so for both.
-        before, first_share = _measure_with_cpu_share(session.sample_ns, timing)
+        with watching_cpu(engine) as first:
+            before = measure(session.sample_ns, timing)
         layers = session.layers(runs)
-        after, second_share = _measure_with_cpu_share(session.sample_ns, timing)
+        with watching_cpu(engine) as second:
+            after = measure(session.sample_ns, timing)
     samples_ns = np.concatenate([before.samples_ns, after.samples_ns])
     places = {} if opening.graph is None else places_in_graph(opening.graph)
     priced = estimate([node.spec for node in nodes], table, is_calibrated=False)
@@ -155,16 +156,8 @@ def layer_view(
         statistic_interval(samples_ns / 1e6, timing.statistic),
         priced,
         runs,
-        min(first_share, second_share) if engine.device.name == "cpu" else None,
+        min((part.value for part in (first, second) if part.value is not None), default=None),
     )
-
-
-def _measure_with_cpu_share(sample_ns: SampleNs, timing: TimingSettings) -> tuple[Sampling, float]:
-    """The sampling, and the part of its time that the process was running: 1 for all of it."""
-    cpu_ns, wall_ns = time.process_time_ns(), time.perf_counter_ns()
-    found = measure(sample_ns, timing)
-    cpu_ns, wall_ns = time.process_time_ns() - cpu_ns, time.perf_counter_ns() - wall_ns
-    return found, min(1.0, cpu_ns / max(1, wall_ns))
 
 
 def group_layers(

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from latlut.engines.base import Engine, Session
+from latlut.measure.cpu_share import watching_cpu
 from latlut.measure.opening import Opening
 from latlut.measure.timing import SampleNs, TimingSettings, measure_side_by_side, warm_up
 from latlut.operators.graph_cache import GraphCache
@@ -37,11 +38,12 @@ class NetworkReadings:
 
     ``readings_ms`` (N, R); ``speeds`` (N, R) how slow the machine was beside each, 1 as while the
     table was made, NaN where the table has no sentinels. The first half of the rounds is the first
-    pass.
+    pass. ``cpu_share`` is the mean share of the CPU meanwhile, None where it is not known.
     """
 
     readings_ms: np.ndarray
     speeds: np.ndarray
+    cpu_share: float | None = None
 
     @property
     def speed_factor(self) -> float:
@@ -96,6 +98,7 @@ class NetworkTimer:
         self.engine, self.timing, self.group = engine, timing, group
         self.sentinels, self.cache = dict(sentinels), cache or GraphCache()
         self._checked: set[str] = set()
+        self._shares: list[float] = []
 
     def passes(
         self,
@@ -117,6 +120,7 @@ class NetworkTimer:
             EngineError: the engine rejects a workload.
         """
         count = len(workloads)
+        self._shares = []
         readings_ms, speeds = (np.full((count, 2 * rounds), np.nan) for _ in range(2))
         done = 0
         for pass_index in range(2):
@@ -135,7 +139,8 @@ class NetworkTimer:
                                 total = 2 * rounds * count
                                 name = workloads[index].name
                                 listener(Progress(done, total, pass_index, name, ms))
-        return NetworkReadings(readings_ms, speeds)
+        share = float(np.mean(self._shares)) if self._shares else None
+        return NetworkReadings(readings_ms, speeds, share)
 
     def _time(
         self, workloads: Sequence[Workload], companions: Sequence[SampleNs]
@@ -143,7 +148,10 @@ class NetworkTimer:
         """Each workload's reading in milliseconds, and how slow the machine was beside them."""
         with ExitStack() as stack:
             samplers = [stack.enter_context(self._open(item)).sample_ns for item in workloads]
-            samplings, beside = measure_side_by_side(samplers, self.timing, companions)
+            with watching_cpu(self.engine) as share:
+                samplings, beside = measure_side_by_side(samplers, self.timing, companions)
+            if share.value is not None:
+                self._shares.append(share.value)
         taken_ms = (statistic_interval(item / 1e6, self.timing.statistic).value for item in beside)
         speed = relative_speed(zip(taken_ms, self.sentinels.values(), strict=True))
         return [sampling.interval_ms.value for sampling in samplings], speed

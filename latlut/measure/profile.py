@@ -21,6 +21,7 @@ from latlut.measure.held_device import measuring_on
 from latlut.measure.plans import Plan
 from latlut.measure.sweep import Sweep, SweepSettings, identity_of
 from latlut.measure.sweep_report import SweepSummary
+from latlut.measure.waiting import Say
 from latlut.progress import Progress
 from latlut.table.roofline import Roofline
 from latlut.table.table import LatencyTable
@@ -44,6 +45,7 @@ def profile(
     *,
     mode: str | None = None,
     listener: Callable[[Progress], None] | None = None,
+    waiting: Say | None = None,
 ) -> SweepSummary:
     """Measure what a table lacks of a plan, holding the engine's device meanwhile.
 
@@ -56,6 +58,7 @@ def profile(
         mode: how operators are isolated, one of ``table.identity.MODES``; the engine's default if
             not given.
         listener: told of each measurement.
+        waiting: see ``measuring_on``.
 
     Returns:
         How the sweep ended.
@@ -74,7 +77,7 @@ def profile(
         statistic=settings.timing.statistic,
         mode=mode or engine.default_mode,
     )
-    with measuring_on(engine), LatencyTable.create(path, identity) as table:
+    with measuring_on(engine, waiting=waiting), LatencyTable.create(path, identity) as table:
         return Sweep(
             table,
             plan,

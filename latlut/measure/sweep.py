@@ -31,6 +31,7 @@ from latlut.operators.registry import check
 from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec, unique
 from latlut.progress import Progress
+from latlut.stats.machine_speed import is_disturbed
 from latlut.table import history, recording
 from latlut.table.identity import IN_CONTEXT, MODES, STANDALONE, Identity
 from latlut.table.recording import Measurement, SpecFacts
@@ -292,6 +293,7 @@ class Sweep:
         pass_id = recording.start_pass(self.table, self._run_id, index, self._uuid)
         build = index % self.settings.rebuilds
         queue, requeues = list(specs), dict.fromkeys(specs, 0)
+        was_busy = False
         with ExitStack() as stack:
             sentinels = self._open_sentinels(stack)
             while queue:
@@ -302,7 +304,11 @@ class Sweep:
                 timed = self._timer.time(group, build, sentinels.samplers)
                 is_throttled = timed.state is not None and bool(timed.state.disturbances)
                 again = []
-                if sentinels.add(timed.readings) or is_throttled:
+                # Others that stay would make a sweep three times as long: what is measured beside
+                # them is marked instead.
+                is_busy = is_disturbed(timed.cpu_share)
+                is_new, was_busy = is_busy and not was_busy, is_busy
+                if sentinels.add(timed.readings) or is_throttled or is_new:
                     again = [
                         item.spec for item in timed.found if requeues[item.spec] < MAX_REQUEUES
                     ]
@@ -312,7 +318,13 @@ class Sweep:
                     )
                 kept = [
                     Measurement(
-                        item.spec, item.sampling, number, requeues[item.spec], item.parity, build
+                        item.spec,
+                        item.sampling,
+                        number,
+                        requeues[item.spec],
+                        item.parity,
+                        build,
+                        timed.cpu_share,
                     )
                     for item in timed.found
                     if item.spec not in again
@@ -321,6 +333,7 @@ class Sweep:
                     requeues[spec] += 1
                 queue += again
                 self.summary.requeued += len(again)
+                self.summary.disturbed += len(kept) if is_busy else 0
                 self._store(pass_id, index, kept, sentinels.take_new())
         with self._watch.measuring("storing"):
             summarise(self.table)

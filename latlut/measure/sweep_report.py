@@ -18,6 +18,7 @@ class SweepSummary:
         requeued: op specs that were put back because the machine was disturbed.
         failed: op spec -> why it could not be measured.
         seconds: by what they went into; ``total`` is their wall time.
+        disturbed: readings that were taken while others had a part of the CPU.
     """
 
     status: str = "running"
@@ -26,6 +27,7 @@ class SweepSummary:
     requeued: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    disturbed: int = 0
 
     @property
     def overhead_fraction(self) -> float:
@@ -47,6 +49,7 @@ def joined(summaries: Sequence[SweepSummary]) -> SweepSummary:
         measured=sum(summary.measured for summary in summaries),
         reused=sum(summary.reused for summary in summaries),
         requeued=sum(summary.requeued for summary in summaries),
+        disturbed=sum(summary.disturbed for summary in summaries),
         failed={key: text for summary in summaries for key, text in summary.failed.items()},
         seconds={"total": 0.0}
         | {

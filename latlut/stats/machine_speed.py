@@ -2,7 +2,8 @@
 
 A sentinel's usual reading is the median of all its readings; what was measured beside some of them
 was measured at a speed of the geometric mean of these over the usual ones. 1 is usual, more is
-slower.
+slower. What other processes took of the CPU is its own number: sentinels that are disturbed all the
+time look usual.
 """
 
 from __future__ import annotations
@@ -13,6 +14,16 @@ from typing import TypeVar
 import numpy as np
 
 Sentinel = TypeVar("Sentinel", bound=Hashable)
+
+#: Below this share of the CPU latencies may be too high: others took the rest. On two virtual CPUs
+#: ONNX Runtime, OpenVINO and PyTorch with 1 and 2 threads had 0.986 to 1 when they were alone, and
+#: 0.49 to 0.75 beside one busy process on one of their CPUs.
+LEAST_CPU_SHARE = 0.95
+
+
+def is_disturbed(share: float | None) -> bool:
+    """Whether a share of the CPU is known and too small."""
+    return share is not None and share < LEAST_CPU_SHARE
 
 
 def usual_readings(readings: Iterable[tuple[Sentinel, float]]) -> dict[Sentinel, float]:

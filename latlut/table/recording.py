@@ -33,7 +33,10 @@ class SpecFacts:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One op spec timed in one pass, in the group ``group`` of that pass, on build ``build``."""
+    """One op spec timed in one pass, in the group ``group`` of that pass, on build ``build``.
+
+    ``cpu_share`` is the share of the CPU that the process got meanwhile; None on a GPU.
+    """
 
     spec: OpSpec
     sampling: Sampling
@@ -41,6 +44,7 @@ class Measurement:
     requeues: int = 0
     parity: float | None = None
     build: int = 0
+    cpu_share: float | None = None
 
 
 def pack_samples(samples_ns: np.ndarray) -> bytes:
@@ -173,6 +177,7 @@ def add_measurements(
                 requeues=item.requeues,
                 parity=item.parity,
                 build_index=item.build,
+                cpu_share=item.cpu_share,
                 **_sampled(item.sampling),
             )
             db.execute("DELETE FROM failures WHERE op_spec_id = ?", [spec_id])

@@ -56,6 +56,12 @@ def m005_calibrations(db: Database) -> None:
     _run(db, _CALIBRATIONS)
 
 
+@migrations()
+def m006_cpu_share(db: Database) -> None:
+    """The share of the CPU that a measurement got."""
+    db.conn.execute("ALTER TABLE measurements ADD COLUMN cpu_share REAL")
+
+
 _INITIAL = """
 CREATE TABLE identity (
     id INTEGER PRIMARY KEY CHECK (id = 1),

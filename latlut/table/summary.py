@@ -15,7 +15,7 @@ import numpy as np
 from latlut.stats.builds import CombinedBuilds, combine_readings
 from latlut.stats.differences import combine_differences
 from latlut.stats.entry_intervals import EntryError, error_of_difference, error_of_latency
-from latlut.stats.machine_speed import relative_speed, usual_readings
+from latlut.stats.machine_speed import is_disturbed, relative_speed, usual_readings
 from latlut.stats.passes import shared_half_width
 from latlut.stats.quantiles import statistic_interval
 from latlut.table.history import sentinel_readings
@@ -126,7 +126,7 @@ def summarise(table: LatencyTable) -> None:
     shared = _store_pass_speeds(table, speeds)
     rows = table.rows(
         "SELECT op_spec_id, pass_id, group_index, n, reading_ms, is_steady, requeues, samples,"
-        " build_index, macs, moved_bytes, with_ms, without_ms, ci_low_ms, ci_high_ms"
+        " build_index, macs, moved_bytes, with_ms, without_ms, ci_low_ms, ci_high_ms, cpu_share"
         " FROM measurements JOIN op_specs ON op_specs.id = op_spec_id"
     )
     if not rows:
@@ -217,6 +217,9 @@ def _warnings(rows: Sequence[Row], error: EntryError, is_impossible: bool) -> li
         found.append(f"interval of {100 * total:.1f}%")
     if sum(not row["is_steady"] for row in rows if row["is_steady"] is not None) * 2 > len(rows):
         found.append("warm-up did not settle")
-    if any(row["requeues"] >= 2 for row in rows):
+    shares = [row["cpu_share"] for row in rows if row["cpu_share"] is not None]
+    busy = list(filter(is_disturbed, shares))
+    # The median over passes stands for the undisturbed ones while they are more.
+    if any(row["requeues"] >= 2 for row in rows) or 2 * len(busy) > len(shares):
         found.append("machine disturbed while measuring")
     return found

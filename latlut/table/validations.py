@@ -59,6 +59,28 @@ def validation_ids(table: LatencyTable) -> list[int]:
     return [row["id"] for row in table.rows("SELECT id FROM validations ORDER BY id")]
 
 
+@dataclass(frozen=True)
+class Quietness:
+    """What a validation says of the machine meanwhile.
+
+    Attributes:
+        cpu_share: of the CPU that the process got; None where the validation did not keep it.
+        r12: correlation of the two measuring passes; None where it was not defined.
+    """
+
+    cpu_share: float | None
+    r12: float | None
+
+
+def quietness(table: LatencyTable) -> dict[int, Quietness]:
+    """Validation id -> how quiet the machine was."""
+    rows = table.rows(
+        "SELECT id, json_extract(agreement, '$.cpu_share') AS cpu_share,"
+        " json_extract(agreement, '$.r12') AS r12 FROM validations"
+    )
+    return {row["id"]: Quietness(row["cpu_share"], row["r12"]) for row in rows}
+
+
 def stored_networks(table: LatencyTable, validation_id: int | None = None) -> list[StoredNetwork]:
     """The networks that validations measured, the latest validation's first; or of one alone."""
     rows = table.rows(

@@ -20,6 +20,7 @@ from latlut.engines.base import LayerTime
 from latlut.measure.alone import Alone, is_conversion, sum_ms
 from latlut.measure.layers import LayerGroup, LayerView
 from latlut.opspec import OpSpec
+from latlut.stats.machine_speed import is_disturbed
 
 CONVERSION = "layout conversion"
 COUNTED_CONVERSION = "layout conversion counted in the entry"
@@ -34,9 +35,6 @@ PROFILING = "profiling"
 CALLS = "calls counted in the entry"
 SPEED = "speed of the machine"
 UNPRICED = "without an entry"
-
-#: Below this part of the time on a CPU, what a network takes outside its layers is others' time.
-LEAST_CPU_SHARE = 0.95
 
 _SHOWN = 3
 
@@ -139,7 +137,7 @@ def _add_outside(ledger: _Ledger, view: LayerView, profiled: Sequence[Alone]) ->
     difference_ms = network_ms - alone_ms
     if difference_ms < 0:
         name = CALLS if profiled else PROFILING
-    elif view.cpu_share is not None and view.cpu_share < LEAST_CPU_SHARE:
+    elif is_disturbed(view.cpu_share):
         name = INTERRUPTIONS
     else:
         name = ALLOCATION

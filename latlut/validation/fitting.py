@@ -30,16 +30,19 @@ from latlut.pricing.calibration import (
 )
 from latlut.pricing.estimator import Estimate, calibrated, estimate
 from latlut.spaces.space import network_from_json
+from latlut.stats.machine_speed import is_disturbed
 from latlut.stats.quantiles import student_95
 from latlut.table.calibrations import UsedNetwork
 from latlut.table.space import space_of
 from latlut.table.table import LatencyTable
-from latlut.table.validations import stored_networks, validation_ids
+from latlut.table.validations import quietness, stored_networks, validation_ids
 from latlut.validation.measured import MeasuredNetwork
 from latlut.validation.scores import Scores, score
 
 #: Fewer networks than this cannot tell effects from noise.
 MIN_NETWORKS = 10
+#: Passes whose networks correlate by less say more about the machine than about the networks.
+LEAST_R12 = 0.9
 #: An effect whose sums differ less than this between networks is one with the constant.
 LEAST_SPREAD = 1e-3
 #: An operator in a network takes at least this part of its entry; a fit below is shrunk further.
@@ -100,6 +103,27 @@ def measured_networks(
             ),
         )  # fmt: skip
     return list(found.values())
+
+
+def doubts(networks: Sequence[MeasuredNetwork], source: LatencyTable) -> list[str]:
+    """Why not to learn from these networks: validations on a busy machine; empty for quiet ones.
+
+    Args:
+        networks: as ``measured_networks`` gives.
+        source: holds their validations.
+    """
+    known = quietness(source)
+    found = []
+    for number in sorted({item.validation_id for item in networks if item.validation_id}):
+        quiet = known.get(number)
+        if quiet is None:
+            continue
+        if quiet.cpu_share is not None and is_disturbed(quiet.cpu_share):
+            taken = 100 * (1 - quiet.cpu_share)
+            found.append(f"validation {number}: other processes took {taken:.0f}% of the CPU")
+        elif quiet.r12 is not None and quiet.r12 < LEAST_R12:
+            found.append(f"validation {number}: its two passes correlate by {quiet.r12:.3f} alone")
+    return found
 
 
 def fit(networks: Sequence[MeasuredNetwork], digest: str = "") -> Calibration:

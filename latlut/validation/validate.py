@@ -182,7 +182,8 @@ def store(
 ) -> int:
     """Keep the validation in the table's file; its id."""
     agreements = validation.agreement.to_dict() | {
-        "speed_factor": finite_or_none(validation.readings.speed_factor)
+        "speed_factor": finite_or_none(validation.readings.speed_factor),
+        "cpu_share": validation.readings.cpu_share,
     }
     if validation.scores is not None:
         agreements |= {"plain": validation.plain.to_dict(), "covered": validation.scores.covered}
