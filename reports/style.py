@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latlut.errors import SpecError
-from latlut.table.entries_file import replaced_atomically
+from latlut.files import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,9 +49,9 @@ def save(figure: Figure, path: Path) -> None:
     """Write a figure to what ``picture_path`` gave, whole or not at all.
 
     Raises:
-        ImportFileError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     suffix = path.suffix.lower()
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
-    with replaced_atomically(path) as temporary:
+    with written_whole(path, makes_folder=False) as temporary:
         figure.savefig(temporary, format=suffix[1:], dpi=DPI, facecolor="white", metadata=metadata)

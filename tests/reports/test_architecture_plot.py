@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
-from latlut.errors import ImportFileError, SpecError
+from latlut.errors import SpecError
+from latlut.files import WriteError
 from latlut.reports.architecture import plot_architecture
 from latlut.resources import profiles_dir
 from latlut.spaces import Architecture, Branch, Cell, FasterSegSpace
@@ -118,6 +119,6 @@ def test_the_same_network_gives_the_same_file(tmp_path: Path) -> None:
 def test_refusals_leave_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"\.pdf, \.png, \.svg, received '\.jpg'"):
         plot_architecture(published("student"), "x", tmp_path / "x.jpg")
-    with pytest.raises(ImportFileError):
+    with pytest.raises(WriteError):
         plot_architecture(published("student"), "x", tmp_path / "missing" / "x.png")
     assert list(tmp_path.iterdir()) == []

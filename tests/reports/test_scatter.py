@@ -12,7 +12,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from latlut.errors import ImportFileError, SpecError
+from latlut.errors import SpecError
+from latlut.files import WriteError
 from latlut.reports.scatter import plot_agreement
 from latlut.stats.agreement import agreement
 
@@ -135,7 +136,7 @@ def test_data_that_do_not_fit_are_refused(tmp_path, data):
             plot(estimated, measured, **lonely)
     with pytest.raises(SpecError, match=r"\.pdf, \.png, \.svg"):
         plot(estimated, measured, to=tmp_path / "a.bmp")
-    with pytest.raises(ImportFileError, match="cannot be written"):
+    with pytest.raises(WriteError, match="cannot write"):
         plot(estimated, measured, to=tmp_path / "missing" / "a.png")
     assert list(tmp_path.iterdir()) == []
 
