@@ -157,8 +157,8 @@ def missing_message(table: LatencyTable, missing: Sequence[OpSpec], command: str
     listed = [f"  {spec}" for spec in missing[:_LISTED]]
     rest = len(missing) - len(listed)
     more = [f"  and {rest} more"] if rest else []
-    ops = " ".join(f'--op "{spec}"' for spec in missing[:_LISTED])
-    adding = command or f"latlut profile --table {table.path} {ops}"
+    ops = [word for spec in missing[:_LISTED] for word in ("--op", spec)]
+    adding = command or table.command("profile", *ops)
     noun = "entry" if len(missing) == 1 else "entries"
     then = " (and so on for the rest)" if rest and not command else ""
     return "\n".join(

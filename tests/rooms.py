@@ -22,7 +22,7 @@ from checkout import ROOT
 #: Package -> its floors, lowest first. A room imports from its own floor and from those below.
 FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "latlut": (
-        ("errors", "version", "timestamps"),
+        ("errors", "version", "timestamps", "shell"),
         ("opspec", "resources", "progress", "files"),
         ("stats", "machine", "operators"),
         ("spaces", "engines", "table"),
@@ -184,7 +184,7 @@ def report() -> str:
 
 
 #: What every room needs is left out of the picture: arrows to it would say nothing.
-BASICS = {"errors", "version", "timestamps", "opspec", "resources", "progress", "files"}
+BASICS = {"errors", "version", "timestamps", "shell", "opspec", "resources", "progress", "files"}
 PICTURE = ROOT / "docs" / "rooms.svg"
 
 

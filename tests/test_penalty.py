@@ -98,7 +98,7 @@ def test_all_missing_entries_are_listed_with_one_command(tmp_path: Path) -> None
         ExpectedLatency([[CONV, WIDER], [DOWN, None]], table)
     assert str(caught.value) == (
         f"{tmp_path / 't.db'} lacks 2 entries:\n  {WIDER}\n  {DOWN}\n"
-        f'add them with: latlut profile --table {tmp_path / "t.db"} --op "{WIDER}" --op "{DOWN}"'
+        f"add them with: latlut profile --table {tmp_path / 't.db'} --op '{WIDER}' --op '{DOWN}'"
     )
 
 

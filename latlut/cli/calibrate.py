@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -79,13 +78,13 @@ def calibrate(
             listed = "\n  ".join(doubtful)
             raise CalibrationError(
                 f"a calibration would learn what disturbed the machine:\n  {listed}\n"
-                f"measure again with latlut validate --table {shlex.quote(str(table.path))} "
-                "--wait, choose a validation with --validation, or use them with --force"
+                f"measure again with {table.command('validate', '--wait')}, choose a validation "
+                "with --validation, or use them with --force"
             )
         if len(measured) < networks:
             raise CalibrationError(
                 f"{len(measured)} measured networks, {networks} are asked for: measure more with "
-                f"latlut validate --table {table.path} --networks {2 * networks}"
+                + table.command("validate", "--networks", 2 * networks)
                 + (f", or fit on fewer with --networks {len(measured)}" if len(measured) >= 10
                    else "")
             )  # fmt: skip

@@ -207,6 +207,19 @@ def profile(
         click.get_current_context().exit(1)
 
 
+def _next_command(table: LatencyTable) -> str:
+    """What says how far to trust the table: whole networks where it knows which."""
+    from latlut.errors import TableError
+    from latlut.shell import command
+    from latlut.table.space import space_of
+
+    try:
+        space_of(table)
+    except TableError:
+        return command("table", "check", table.path)
+    return table.command("validate")
+
+
 def _choose(
     choice: DeviceChoice, devices: tuple[int, ...] | None
 ) -> tuple[Target, Engine, tuple[DetectedGpu, ...]]:
@@ -329,4 +342,4 @@ def _report(table: LatencyTable, plan: Plan, summary: SweepSummary, as_json: boo
     if summary.status == "out of budget":
         click.echo("the budget is spent; the same command goes on from here")
     else:
-        click.echo(f"how far to trust it: latlut validate --table {table.path}")
+        click.echo(f"how far to trust it: {_next_command(table)}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from latlut.cli.output import progress_bar, quiet_option, remark
+from latlut.shell import command
 
 
 @click.command()
@@ -101,7 +102,7 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
         main.main([*words, *(["--quiet"] if quiet else [])], standalone_mode=False)
     click.echo(
         f"\nyour table: {path}\n"
-        f"  look inside:          latlut table info {path}\n"
+        f"  look inside:          {command('table', 'info', path)}\n"
         f"  the whole space:      latlut profile --cpu --input 256x512\n"
-        f"a longer search:        latlut search --table {path}"
+        f"a longer search:        {command('search', '--table', path)}"
     )

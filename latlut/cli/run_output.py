@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latlut.cli.output import print_json, remark
+from latlut.shell import command
 
 if TYPE_CHECKING:
     from latlut.search.cosearch.folder import Found
@@ -95,11 +96,12 @@ def print_search(found: Found, table_name: str) -> None:
         f"teacher: {teacher.latency_ms:.4g} ms by the table, supernet mIoU "
         f"{100 * teacher.accuracy:.3g}%"
     )
+    student_file = folder / "student.json"
     click.echo(
         f"\nin {folder}: student.json, teacher.json, their pictures, trajectory.csv and .png\n"
-        f"  cell by cell:            latlut arch show {folder / 'student.json'}\n"
-        f"  term by term:            latlut estimate --table {table_name} --arch "
-        f"{folder / 'student.json'}\n"
+        f"  cell by cell:            {command('arch', 'show', student_file)}\n"
+        f"  term by term:            "
+        f"{command('estimate', '--table', table_name, '--arch', student_file)}\n"
         f"  measured on this machine: the same with --layers\n"
         f"  how the search went:     tensorboard --logdir {folder / 'tensorboard'}"
     )

@@ -11,6 +11,7 @@ from latlut.cli.options import overrides_of, run_options, set_threads
 from latlut.cli.output import json_option, print_table, quiet_option
 from latlut.cli.run_output import print_result_file, run_listener
 from latlut.errors import LatlutError
+from latlut.shell import command
 
 if TYPE_CHECKING:
     from latlut.search.train.training import TrainingResult
@@ -92,7 +93,7 @@ def _report(result: TrainingResult, folder: Path) -> None:
         f"\nbest: {percent(result.best_mean_iou)} mIoU after epoch {result.best_epoch + 1}; "
         f"last: {percent(result.last_mean_iou)}\n"
         f"\nin {folder}: model.safetensors, model.json (the best), last/, epochs.csv\n"
-        f"  evaluate it:         latlut evaluate {folder}\n"
-        f"  look at predictions: latlut predict-image {folder} IMAGE|FOLDER --out predictions\n"
+        f"  evaluate it:         {command('evaluate', folder)}\n"
+        f"  look at predictions: {command('predict-image', folder)} IMAGE --out predictions\n"
         f"  how it went:         tensorboard --logdir {folder / 'tensorboard'}"
     )

@@ -27,6 +27,7 @@ from latlut.measure.timing import TimingSettings, warm_up
 from latlut.measure.worklist import table_sentinels, work_of
 from latlut.operators.building import cost
 from latlut.operators.graph_cache import GraphCache
+from latlut.operators.own_modules import imported_own_modules
 from latlut.operators.registry import check
 from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec, unique
@@ -250,6 +251,7 @@ class Sweep:
                 self.monitor,
                 self.table.identity.mode,
             )
+            recording.keep_own_modules(self.table, imported_own_modules())
             own = {"part": [self.part.index, self.part.count], "device": self._uuid}
             self._run_id = recording.start_run(
                 self.table,

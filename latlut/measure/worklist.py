@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from latlut.errors import SpecError
 from latlut.measure.parts import Part
 from latlut.measure.plans import Plan
 from latlut.operators.registry import operator_kinds
@@ -52,6 +53,18 @@ def work_of(
 
 
 def table_sentinels(table: LatencyTable) -> tuple[OpSpec, ...]:
-    """Those of earlier runs: what is added later is tied to the same usual speed."""
+    """Those of earlier runs: what is added later is tied to the same usual speed.
+
+    Raises:
+        SpecError: one is of an operator that is not registered: without it what is added could not
+            be compared with what is there.
+    """
     known = operator_kinds()
-    return tuple(spec for spec in history.usual_sentinels(table) if spec.kind in known)
+    found = tuple(history.usual_sentinels(table))
+    unknown = sorted({spec.kind for spec in found} - set(known))
+    if unknown:
+        raise SpecError(
+            f"{table.path} was measured beside {', '.join(unknown)}, which no operator is "
+            "registered for: name the file that registers it, --operators FILE"
+        )
+    return found

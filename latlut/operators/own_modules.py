@@ -10,6 +10,13 @@ from pathlib import Path
 
 from latlut.errors import LatlutError
 
+_IMPORTED: dict[str, None] = {}
+
+
+def imported_own_modules() -> tuple[str, ...]:
+    """What was imported so far: absolute paths and dotted names, in order."""
+    return tuple(_IMPORTED)
+
 
 def import_own_modules(names: Iterable[str]) -> None:
     """Import files or modules that call ``operators.register`` or ``spaces.space.register_space``.
@@ -24,6 +31,7 @@ def import_own_modules(names: Iterable[str]) -> None:
         try:
             if not name.endswith(".py"):
                 importlib.import_module(name)
+                _IMPORTED[name] = None
                 continue
             path = Path(name)
             own_name = f"latlut_operators_{path.stem}"
@@ -33,6 +41,7 @@ def import_own_modules(names: Iterable[str]) -> None:
             module = importlib.util.module_from_spec(spec)
             sys.modules[own_name] = module
             spec.loader.exec_module(module)
+            _IMPORTED[str(path.resolve())] = None
         except LatlutError:
             raise
         except Exception as error:

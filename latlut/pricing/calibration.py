@@ -24,6 +24,7 @@ import numpy as np
 
 from latlut.errors import CalibrationError
 from latlut.opspec import OpSpec
+from latlut.shell import command
 from latlut.stats.quantiles import student_95
 from latlut.table import calibrations
 from latlut.table.calibrations import UsedNetwork
@@ -224,8 +225,8 @@ def stored(table: LatencyTable) -> Calibration | None:
         raise CalibrationError(
             f"{table.path} has a calibration of version {found.version}, made by latlut "
             f"{found.latlut_version}; this one applies version {CALIBRATION_VERSION}\n"
-            f"fit it again with: latlut calibrate --table {table.path}\n"
-            f"or delete it with: latlut calibrate --table {table.path} --forget"
+            f"fit it again with: {command('calibrate', '--table', table.path)}\n"
+            f"or delete it with: {command('calibrate', '--table', table.path, '--forget')}"
         )
     try:
         return _from_json(found.model)

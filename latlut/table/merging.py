@@ -9,6 +9,7 @@ from sqlite_utils import Database
 
 from latlut.errors import IdentityError, TableError
 from latlut.opspec import OpSpec
+from latlut.shell import command
 from latlut.table import recording
 from latlut.table.history import measured_keys
 from latlut.table.recording import SpecFacts
@@ -57,7 +58,7 @@ def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
         raise TableError(
             f"{source.path} and {into.path} hold different latencies without measurements for "
             f"{len(report.conflicts)} op specs, such as {report.conflicts[0]}: compare them with "
-            f"latlut table diff"
+            + command("table", "diff", into.path, source.path)
         )
     facts = {
         OpSpec.parse(row["key"]): SpecFacts(row["macs"], row["params"], row["moved_bytes"])

@@ -17,7 +17,7 @@ from latlut.machine.provenance import is_process_gone
 from latlut.opspec import OpSpec
 from latlut.stats.sampling import PairedSampling, Sampling
 from latlut.table.table import LatencyTable
-from latlut.table.writing import insert, replace, update
+from latlut.table.writing import insert, replace, set_fact, update
 from latlut.timestamps import now_text
 from latlut.version import __version__
 
@@ -84,6 +84,14 @@ def add_op_specs(
                     [*known.values(), ids[spec.key]],
                 )
     return {spec.key: ids[spec.key] for spec in specs}
+
+
+def keep_own_modules(table: LatencyTable, names: Iterable[str]) -> None:
+    """Remember what ``--operators`` named, beside what earlier runs were given."""
+    known = list(dict.fromkeys([*table.own_modules, *names]))
+    if known != list(table.own_modules):
+        with table.writing() as db:
+            set_fact(db, "own_modules", json.dumps(known))
 
 
 def start_run(

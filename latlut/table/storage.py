@@ -10,6 +10,7 @@ from pathlib import Path
 
 from latlut.errors import TableError, UnknownNameError
 from latlut.resources import profiles_dir
+from latlut.shell import command
 
 BUSY_TIMEOUT_S = 120.0
 
@@ -77,14 +78,15 @@ def check_file(path: Path) -> None:
             header = file.read(100)
     except FileNotFoundError as error:
         raise TableError(
-            f"no table {path}; make one with: latlut profile --table {path}"
+            f"no table {path}; make one with: {command('profile', '--table', path)}"
         ) from error
     except OSError as error:
         raise TableError(f"{path} cannot be read: {error.strerror}") from error
     if not header.startswith(b"SQLite format 3\x00") or len(header) < 100:
         raise TableError(
             f"{path} is not a table: it does not start as an SQLite file does\n"
-            f"a CSV or Parquet file becomes one with: latlut table import {path} --table NEW.db"
+            "a CSV or Parquet file becomes one with: "
+            + command("table", "import", path, "--table", "NEW.db")
         )
     page_size = struct.unpack(">H", header[16:18])[0]
     page_size = 65536 if page_size == 1 else page_size

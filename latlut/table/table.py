@@ -8,6 +8,7 @@ checked when it is opened.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from sqlite_utils import Database
 
 from latlut.errors import IdentityError, MissingEntryError, TableError
 from latlut.opspec import OpSpec
+from latlut.shell import command
 from latlut.table.identity import Identity
 from latlut.table.schema import APPLICATION_ID, migrations
 from latlut.table.storage import (
@@ -292,17 +294,38 @@ class LatencyTable:
             missing = next(spec for spec in specs if spec.key not in entries)
             raise MissingEntryError(self.missing_message(missing)) from None
 
+    def command(self, name: str, *words: object) -> str:
+        """The command ``name`` on this table, ready to be pasted.
+
+        Args:
+            name: of a command that takes ``--table`` and ``--operators``.
+            words: what else it is given.
+        """
+        own = [word for module in self.own_modules for word in ("--operators", module)]
+        return command(name, "--table", self.path, *words, *own)
+
+    @property
+    def own_modules(self) -> tuple[str, ...]:
+        """What ``--operators`` named when the table was measured."""
+        stored = self.fact("own_modules")
+        return tuple(json.loads(stored)) if stored else ()
+
     def missing_message(self, spec: OpSpec) -> str:
         """What to tell someone whose op spec has no entry."""
         nearest = self.nearest(spec)
         hint = f"nearest measured: {nearest}\n" if nearest else "the table has no such operator\n"
         return (
             f"no entry for {spec} in {self.path}\n{hint}"
-            f'add it with: latlut profile --table {self.path} --op "{spec}"'
+            f"add it with: {self.command('profile', '--op', spec)}"
         )
 
     def nearest(self, spec: OpSpec) -> OpSpec | None:
-        """The measured op spec of the same kind whose shapes are closest in log scale."""
+        """The measured op spec of the same kind whose shapes and options are closest in value.
+
+        Numbers are compared in log scale; an option that is no number, or that one of the two does
+        not name, counts as much as a factor of two.
+        """
+        asked = dict(spec.options)
 
         def distance(other: OpSpec) -> float:
             pairs = [
@@ -314,7 +337,9 @@ class LatencyTable:
                 (spec.stride, other.stride),
             ]
             away = sum(abs(np.log2(a / b)) for a, b in pairs)
-            return float(away) + len(set(spec.options) ^ set(other.options))
+            options = dict(other.options)
+            names = asked.keys() | options.keys()
+            return float(away) + sum(_apart(asked.get(n), options.get(n)) for n in names)
 
         same_kind = [entry.spec for entry in self if entry.key.startswith(f"{spec.kind} ")]
         return min(same_kind, key=distance, default=None)
@@ -336,3 +361,16 @@ class LatencyTable:
         """Relative 95% half-width of the error that all entries have in common; 0 if unknown."""
         value = self.fact("shared_error")
         return float(value) if value is not None else 0.0
+
+
+def _apart(first: object, second: object) -> float:
+    """How far two values of an option are apart, in factors of two."""
+    if first == second:
+        return 0.0
+    numbers = [
+        float(value) for value in (first, second)
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    ]  # fmt: skip
+    if len(numbers) == 2 and min(numbers) > 0:
+        return abs(float(np.log2(numbers[0] / numbers[1])))
+    return 1.0

@@ -92,7 +92,7 @@ def measured_networks(
                 f"validation {row.validation_id} of {source.path} measured networks of other "
                 f"op specs than {table.path} holds, such as {lacks}\n"
                 "name another validation with --validation, or measure networks of this table: "
-                f"latlut validate --table {table.path}"
+                + table.command("validate")
             )
         key = f"{row.architecture} {size} {batch}"
         found.setdefault(

@@ -107,8 +107,9 @@ def estimate_all(
         height, width = where.input_size
         raise MissingEntryError(
             f"{table.path} lacks {len(missing)} op specs of these networks:\n  {listed}{more}\n"
-            f"add them with: latlut profile --table {table.path} --plan fasterseg "
-            f"--input {height}x{width}, or the plan the table was made with"
+            "add them with: "
+            + table.command("profile", "--plan", "fasterseg", "--input", f"{height}x{width}")
+            + ", or the plan the table was made with"
         )
     return estimates
 

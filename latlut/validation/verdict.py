@@ -12,6 +12,7 @@ from latlut.errors import CalibrationError, TableError
 from latlut.machine.provenance import Environment, environment_changes
 from latlut.pricing import calibration as calibrations
 from latlut.pricing.estimator import calibrated
+from latlut.shell import command
 from latlut.table import history
 from latlut.table.calibrations import fitted_networks
 from latlut.table.summary import NEAR_LAUNCH_FLOOR, NEAR_ZERO, OTHER_PROCESSES
@@ -127,7 +128,7 @@ def _calibration_remarks(table: LatencyTable) -> list[str]:
         return []
     return [
         "entries have changed since the calibration was fitted: fit it again with "
-        f"latlut calibrate --table {table.path}"
+        + command("calibrate", "--table", table.path)
     ]
 
 

@@ -26,6 +26,7 @@ from latlut.search.data.classes import Classes
 from latlut.search.networks.baselines import build_baseline
 from latlut.search.networks.network import SegmentationNetwork
 from latlut.search.runs.checkpoints import CheckpointError
+from latlut.shell import command
 from latlut.spaces import Architecture
 
 FORMAT = "latlut model"
@@ -168,7 +169,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelFacts]:
         if not (folder / name).is_file():
             raise ImportFileError(
                 f"no trained model in {path}: {folder / name} is missing; "
-                f"train one with: latlut train --arch FILE --run {folder}"
+                f"train one with: {command('train', '--run', folder)} --arch FILE"
             )
     try:
         values = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))

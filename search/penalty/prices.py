@@ -270,11 +270,11 @@ def _command(layout: SpaceLayout, table: LatencyTable, missing: list[OpSpec]) ->
     if len(missing) <= 3:
         return ""
     height, width = layout.input_size
-    batch = "" if layout.batch == 1 else f" --batch {layout.batch}"
+    batch = [] if layout.batch == 1 else ["--batch", layout.batch]
     plan = "fasterseg" if layout.space == FasterSegSpace() else "PLAN.toml"
     hint = "" if plan == "fasterseg" else " (the plan of the space that is searched)"
-    command = f"latlut profile --table {table.path} --plan {plan} --input {height}x{width}"
-    return command + batch + hint
+    size = f"{height}x{width}"
+    return table.command("profile", "--plan", plan, "--input", size, *batch) + hint
 
 
 def layout_for(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -23,10 +24,12 @@ from hypothesis import strategies as st
 from latlut.errors import IdentityError, MissingEntryError, TableError, UnknownNameError
 from latlut.measure.plans import Plan
 from latlut.opspec import OpSpec
+from latlut.table import recording
 from latlut.table.identity import Identity
 from latlut.table.recording import pack_samples, unpack_samples
 from latlut.table.schema import migrations
 from latlut.table.storage import find_table
+from latlut.table.summary import summarise
 from latlut.table.table import LatencyTable
 
 
@@ -50,9 +53,40 @@ def test_a_miss_names_the_nearest_entry_and_the_command(measured: Path) -> None:
         text = str(caught.value)
         assert "no entry for conv 8->8 stride 1 at 16x18" in text
         assert "nearest measured: conv 8->8 stride 1 at 16x16" in text
-        assert f'latlut profile --table {measured} --op "conv 8->8 stride 1 at 16x18"' in text
+        assert f"latlut profile --table {measured} --op 'conv 8->8 stride 1 at 16x18'" in text
         with pytest.raises(MissingEntryError, match="no such operator"):
             table.latencies_ms([OpSpec("skip", (8, 16, 16), 8, stride=2)])
+
+
+def test_the_nearest_entry_is_nearest_in_value(db_path: Path, identity: Identity) -> None:
+    with LatencyTable.create(db_path, identity) as table:
+        specs = [
+            OpSpec("conv", (8, 16, 16), 8, kernel_size=5),
+            OpSpec("conv", (8, 16, 16), 8, kernel_size=11),
+            OpSpec("conv", (64, 16, 16), 8, kernel_size=7, dilation=2),
+        ]
+        ids = recording.add_op_specs(table, specs)
+        run = recording.start_run(table, "import", settings={}, environment={})
+        pass_id = recording.start_pass(table, run, 0)
+        recording.add_readings(table, pass_id, dict.fromkeys(ids.values(), 1.0))
+        summarise(table)
+        asked = OpSpec("conv", (8, 16, 16), 8, kernel_size=7)
+        assert table.nearest(asked) == specs[0]  # not the one that names the same options
+        assert table.nearest(OpSpec("conv", (8, 16, 16), 8, kernel_size=9)) == specs[1]
+
+
+def test_commands_in_messages_work_when_pasted(tmp_path: Path, identity: Identity) -> None:
+    path = tmp_path / "my tables" / "a $b.db"
+    with LatencyTable.create(path, identity) as table:
+        recording.keep_own_modules(table, ["/lab/my ops.py"])
+        recording.keep_own_modules(table, ["/lab/my ops.py", "lab.ops"])
+        with pytest.raises(MissingEntryError) as caught:
+            table.lookup(OpSpec("conv", (8, 16, 18), 8))
+    line = str(caught.value).split("add it with: ")[1]
+    assert shlex.split(line) == [
+        "latlut", "profile", "--table", str(path), "--op", "conv 8->8 stride 1 at 16x18",
+        "--operators", "/lab/my ops.py", "--operators", "lab.ops",
+    ]  # fmt: skip
 
 
 def test_another_identity_is_refused_field_by_field(measured: Path, identity: Identity) -> None:
