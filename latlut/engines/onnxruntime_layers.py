@@ -91,8 +91,14 @@ def graph_layers(
 
 def named_nodes(model: Any) -> Any:
     """The model with a name for every node of its graph; the profile goes by names."""
+    taken = {node.name for node in model.graph.node}
     for index, node in enumerate(model.graph.node):
-        node.name = node.name or f"{node.op_type}_{index}"
+        if not node.name:
+            name = f"{node.op_type}_{index}"
+            while name in taken:
+                name += "_"
+            taken.add(name)
+            node.name = name
     return model
 
 

@@ -6,8 +6,8 @@ attention for one image; norms, activations, pooling and interpolation are not c
 neither is the enlargement of the logits. Papers call the same number FLOPs, or FLOPs twice that
 number.
 
-Nothing is computed while counting: modules run on PyTorch's meta device, ONNX graphs have their
-shapes inferred.
+Modules run on PyTorch's meta device. ONNX graphs have their shapes inferred; those that ONNX does
+not infer are taken from a run.
 """
 
 from __future__ import annotations

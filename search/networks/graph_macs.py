@@ -11,6 +11,7 @@ Of an If the larger branch counts, of a Loop its greatest length: an upper bound
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,9 +32,16 @@ _WITHOUT_PRODUCTS = {
     "Normalizer", "OneHotEncoder", "Scaler", "ZipMap", "TreeEnsemble", "TreeEnsembleClassifier",
     "TreeEnsembleRegressor",
 }  # fmt: skip
-#: ONNX's own kinds that multiply and have no rule.
-_WITHOUT_RULE = {"DFT", "STFT", "Det", "Inverse"}
+#: Parts of the names of ONNX's own kinds that multiply. Those without a rule are not known here.
+_MULTIPLYING = re.compile(
+    "Attention|Conv|MatMul|Gemm|(?<!antize)Linear|RNN|LSTM|GRU|Affine|Einsum|DFT|STFT|Det$"
+)
 _OWN_DOMAINS = ("", "ai.onnx")
+#: ONNX Runtime's own, whose kinds are in the table of rules as well.
+_RUNTIME_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")
+_LEARNING_DOMAIN = "ai.onnx.ml"
+#: A loop of more runs than this ends by its condition, after nobody knows how many.
+_MOST_RUNS = 1 << 31
 
 
 class UncountedError(Exception):
@@ -50,13 +58,16 @@ def count_macs(scope: Scope) -> int:
 
 
 def _node_macs(node: Any, scope: Scope) -> int:
-    kind = node.op_type
-    rule = _RULES.get(kind)
+    kind, is_own = node.op_type, node.domain in _OWN_DOMAINS
+    rule = _RULES.get(kind) if is_own or node.domain in _RUNTIME_DOMAINS else None
     if rule is None:
-        if bodies_of(node):
+        if is_own and bodies_of(node):
             return _body_macs(node, scope)
-        is_own = node.domain in _OWN_DOMAINS
-        if kind in _WITHOUT_RULE or not (is_own or kind in _WITHOUT_PRODUCTS):
+        is_other = node.domain in (*_RUNTIME_DOMAINS, _LEARNING_DOMAIN)
+        without = (
+            not _MULTIPLYING.search(kind) if is_own else is_other and kind in _WITHOUT_PRODUCTS
+        )
+        if not without:
             raise UncountedError(f"nothing is known of what {_called(node)} multiplies")
         return 0
     try:
@@ -83,7 +94,7 @@ def _body_macs(node: Any, scope: Scope) -> int:
     if node.op_type == "Loop":
         sources = list(scope.sources(node.input[0])) if node.input[0] else []
         length = scope.constants[sources[0]].value if len(sources) == 1 else None
-        if length is None:
+        if length is None or length > _MOST_RUNS:
             raise UncountedError(f"how often {_called(node)} repeats is not known before it runs")
         return max(0, length) * counts[0]
     if node.op_type == "Scan":
@@ -179,13 +190,18 @@ def _scores(query: Shape, keys: int, values: int) -> int:
     return rows * keys * (query[-1] + values)
 
 
+def _optional(node: Any, position: int) -> str:
+    """The name of an input, empty where it is not given."""
+    return str(node.input[position]) if len(node.input) > position else ""
+
+
 def _self_attention(node: Any, scope: Scope) -> int:
     """com.microsoft.Attention: input (B, S, I), weights (I, q + k + v) for all three."""
     image, weight = (_shape(scope, name) for name in node.input[:2])
     output = _shape(scope, node.output[0])
     hidden = attributes_of(node).get("qkv_hidden_sizes", [weight[1] // 3] * 3)
-    past = node.input[4] if len(node.input) > 4 and node.input[4] else ""
-    keys = image[1] + (_shape(scope, past)[3] if past and node.op_type == "Attention" else 0)
+    past = _optional(node, 4 if node.op_type == "Attention" else 8)
+    keys = image[1] + (_shape(scope, past)[3] if past else 0)
     projection = math.prod(image) * weight[1]
     return projection + _scores((*image[:2], hidden[0]), keys, output[-1])
 
@@ -195,7 +211,7 @@ def _attention(node: Any, scope: Scope) -> int:
     if node.domain not in _OWN_DOMAINS:
         return _self_attention(node, scope)
     query, key, value = (_shape(scope, name) for name in node.input[:3])
-    past = node.input[4] if len(node.input) > 4 and node.input[4] else ""
+    past = _optional(node, 4)
     keys = key[-2] + (_shape(scope, past)[-2] if past else 0)
     if len(query) == 4:
         return _scores(query, keys, value[-1])
@@ -205,10 +221,20 @@ def _attention(node: Any, scope: Scope) -> int:
 
 
 def _head_attention(node: Any, scope: Scope) -> int:
-    """com.microsoft.MultiHeadAttention: queries (B, S, D), keys (B, L, D), values (B, L, V)."""
-    query, key = (_shape(scope, name) for name in node.input[:2])
-    output = _shape(scope, node.output[0])
-    return _scores(query, key[-2], output[-1])
+    """com.microsoft.MultiHeadAttention.
+
+    Queries (B, S, D) with keys (B, L, D), (B, heads, L, d) or, packed with values,
+    (B, L, heads, 2, d); or all three packed, (B, S, heads, 3, d). Values give the output (B, S, V).
+    """
+    query, output = _shape(scope, node.input[0]), _shape(scope, node.output[0])
+    if len(query) == 5:
+        keys, channels = query[1], query[2] * query[4]
+    else:
+        key = _shape(scope, node.input[1])
+        keys, channels = key[2 if len(key) == 4 else 1], query[-1]
+    past = _optional(node, 6)
+    keys += _shape(scope, past)[2] if past else 0
+    return _scores((*query[:2], channels), keys, output[-1])
 
 
 def _group_attention(node: Any, scope: Scope) -> int:

@@ -20,6 +20,15 @@ PASSING = {
 }  # fmt: skip
 
 
+#: Kinds whose outputs have sizes that depend on values.
+_SIZED_BY_VALUES = {"NonZero", "Unique", "Compress", "NonMaxSuppression", "StringSplit"}
+#: Kinds whose outputs vary although nothing goes in.
+_RANDOM = {
+    "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli",
+    "Multinomial",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Constant:
     """A value that does not depend on the graph's input.
@@ -45,7 +54,7 @@ class Scope:
         nodes: of this graph alone.
         shapes: tensor -> shape, of those that are known.
         constants: initializers and Constant nodes, by name.
-        varying: tensors that depend on the graph's inputs.
+        varying: tensors that depend on the graph's inputs, or are drawn at random.
         makers: tensor -> the node that gives it.
     """
 
@@ -105,17 +114,22 @@ def scope_of(model: Any) -> Scope:
 def learn_shapes(scope: Scope, workload: OnnxWorkload) -> None:
     """Add the shapes that ONNX Runtime's tensors have when it runs the graph as it is.
 
-    Inference knows no operators of other domains, nor sizes that depend on values. A graph that
-    ONNX Runtime does not run adds nothing.
+    Inference knows no operators of other domains. Sizes that depend on values stay unknown: those
+    behind nodes that make them (``_SIZED_BY_VALUES``), and those that differ between two inputs. A
+    graph that ONNX Runtime does not run adds nothing.
     """
     import onnx
     import onnxruntime
 
+    unsure: set[str] = set()
+    for node in scope.nodes:
+        if node.op_type in _SIZED_BY_VALUES or unsure & {*node.input}:
+            unsure.update(node.output)
     wanted = [
         name
         for node in scope.nodes
         for name in node.output
-        if name and name not in scope.shapes and name in scope.varying
+        if name and name not in scope.shapes and name in scope.varying - unsure
     ]
     if not wanted:
         return
@@ -137,13 +151,16 @@ def learn_shapes(scope: Scope, workload: OnnxWorkload) -> None:
             session = onnxruntime.InferenceSession(
                 path, options, providers=["CPUExecutionProvider"]
             )
-            feeds = dict(zip(workload.names, workload.random_inputs(), strict=True))
-            arrays = session.run(wanted, feeds)
+            first, second = (
+                session.run(wanted, dict(zip(workload.names, arrays, strict=True)))
+                for arrays in (workload.random_inputs(0), workload.random_inputs(1))
+            )
         except Exception:  # ONNX Runtime's own exceptions have no common base
             return
-    for name, array in zip(wanted, arrays, strict=True):
-        if hasattr(array, "shape"):
-            scope.shapes[name] = tuple(array.shape)
+    for name, one, other in zip(wanted, first, second, strict=True):
+        shapes = {getattr(one, "shape", None), getattr(other, "shape", None)}
+        if len(shapes) == 1 and None not in shapes:
+            scope.shapes[name] = tuple(one.shape)
 
 
 def _scope(graph: Any, outer: Scope | None) -> Scope:
@@ -170,7 +187,7 @@ def _scope(graph: Any, outer: Scope | None) -> Scope:
         nodes.append(node)
         makers.update(dict.fromkeys(node.output, node))
         used = {*node.input, *(name for body in bodies_of(node) for name in _names_used(body))}
-        if used & varying:
+        if used & varying or node.op_type in _RANDOM:
             varying.update(node.output)
     return Scope(nodes, shapes, constants, varying, makers)
 

@@ -333,6 +333,126 @@ def test_counts_agree_with_an_independent_one(name: str) -> None:
     assert found.parameters == pytest.approx(parameters, rel=0.01)
 
 
+def single(
+    kind: str, inputs: dict[str, tuple[int, ...] | None], output: tuple[int, ...],
+    domain: str = "com.microsoft", constants: tuple[str, ...] = (), **attributes: object,
+) -> bytes:  # fmt: skip
+    """One node of declared shapes; inputs without a shape are left out."""
+    names = [name if shape is not None else "" for name, shape in inputs.items()]
+    shapes = {name: shape for name, shape in inputs.items() if shape is not None}
+    node = helper.make_node(kind, names, ["y"], domain=domain, **attributes)
+    graph = helper.make_graph(
+        [node], "g",
+        [_value(name, *shape) for name, shape in shapes.items() if name not in constants],
+        [_value("y", *output)],
+        [numpy_helper.from_array(np.ones(shapes[name], np.float32), name) for name in constants],
+    )  # fmt: skip
+    imports = [helper.make_opsetid("", 23)]
+    imports += [helper.make_opsetid(domain, 1)] if domain else []
+    return helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString()
+
+
+B, S, D, HEADS = 2, 6, 16, 4
+SINGLE = {
+    # Shapes as in ONNX Runtime, "Contrib operators"; multiply-accumulates of one run.
+    "heads": (
+        single("MultiHeadAttention", {"q": (B, S, D), "k": (B, 9, D), "v": (B, 9, D)}, (B, S, D),
+               num_heads=HEADS),
+        2 * B * S * 9 * D,
+    ),
+    "heads with past": (
+        single("MultiHeadAttention", {"q": (B, S, D), "k": (B, 9, D), "v": (B, 9, D), "b": None,
+               "m": None, "r": None, "pk": (B, HEADS, 20, 4), "pv": (B, HEADS, 20, 4)}, (B, S, D),
+               num_heads=HEADS),
+        2 * B * S * 29 * D,
+    ),
+    "heads, keys and values packed": (
+        single("MultiHeadAttention", {"q": (B, S, D), "kv": (B, 9, HEADS, 2, 4)}, (B, S, D),
+               num_heads=HEADS),
+        2 * B * S * 9 * D,
+    ),
+    "heads, all packed": (
+        single("MultiHeadAttention", {"qkv": (B, S, HEADS, 3, 4)}, (B, S, D), num_heads=HEADS),
+        2 * B * S * S * D,
+    ),
+    "heads, keys by head": (
+        single("MultiHeadAttention", {"q": (B, S, D), "k": (B, HEADS, 9, 4), "v": (B, HEADS, 9, 4)},
+               (B, S, D), num_heads=HEADS),
+        2 * B * S * 9 * D,
+    ),
+    "self-attention": (
+        single("Attention", {"x": (B, S, D), "w": (D, 3 * D), "b": (3 * D,)}, (B, S, D),
+               num_heads=HEADS, constants=("w", "b")),
+        B * S * D * 3 * D + 2 * B * S * S * D,
+    ),
+    "quantised self-attention with past": (
+        single("QAttention", {"x": (B, S, D), "w": (D, 3 * D), "b": (3 * D,), "s": (1,), "t": (1,),
+               "m": None, "z": (1,), "u": (1,), "p": (2, B, HEADS, 5, 4)}, (B, S, D),
+               num_heads=HEADS, constants=("w", "b")),
+        B * S * D * 3 * D + 2 * B * S * (S + 5) * D,
+    ),
+    "weights of four bits": (
+        single("MatMulNBits", {"x": (B, S, 32), "w": (24, 1, 16), "s": (24,)}, (B, S, 24), K=32,
+               N=24, bits=4, block_size=32, constants=("w", "s")),
+        B * S * 32 * 24,
+    ),
+    "deformable": (
+        single("DeformConv", {"x": (1, 8, 9, 9), "w": (6, 8, 3, 3), "o": (1, 18, 7, 7)},
+               (1, 6, 7, 7), domain="", constants=("w",)),
+        6 * 49 * 8 * 9,
+    ),
+    "ONNX's attention": (
+        single("Attention", {"q": (B, HEADS, S, 4), "k": (B, HEADS, 9, 4), "v": (B, HEADS, 9, 8)},
+               (B, HEADS, S, 8), domain=""),
+        B * HEADS * S * 9 * (4 + 8),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_kinds_of_other_domains(name: str) -> None:
+    graph, macs = SINGLE[name]
+    found = cost_of_onnx(read_onnx(graph))
+    workload = read_onnx(graph)
+    assert found.macs == macs // (workload.batch or 1), found.why_unknown
+
+
+def test_packed_weights_count_by_their_attributes() -> None:
+    assert cost_of_onnx(read_onnx(SINGLE["weights of four bits"][0])).parameters == 32 * 24
+    assert cost_of_onnx(read_onnx(SINGLE["self-attention"][0])).parameters == 3 * D * (D + 1)
+
+
+def test_what_is_drawn_at_random_is_multiplied_too() -> None:
+    nodes = [
+        helper.make_node("RandomNormal", [], ["r"], shape=[1, 8, 16, 24]),
+        _conv("r", "a"),
+        helper.make_node("Add", ["a", "x"], ["y"]),
+    ]
+    assert cost_of_onnx(read_onnx(_model(nodes))).macs == CONV_MACS
+
+
+def sized_by_values() -> bytes:
+    """As many rows as there are positive values, by a matrix."""
+    matrix = numpy_helper.from_array(np.ones((4, 4), np.float32), "matrix")
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("NonZero", ["a"], ["places"]),
+        helper.make_node("Cast", ["places"], ["rows"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["matrix", "rows"], ["y"]),
+    ]
+    model = onnx.load_from_string(_model(nodes, matrix))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, None]))
+    return model.SerializeToString()
+
+
+def endless() -> bytes:
+    return repeated(2**63 - 1)[0]
+
+
+def of_unknown_domain(kind: str) -> bytes:
+    return single(kind, {"x": (4, 8), "w": (8, 8)}, (4, 8), domain="somebody")
+
+
 def unknown_kind() -> bytes:
     node = helper.make_node("Mystery", ["x", "weight"], ["y"], domain="somebody")
     return _model([node], imports=[helper.make_opsetid("somebody", 1)])
@@ -362,6 +482,14 @@ def unknown_kind_in_a_branch() -> bytes:
         (unknown_kind, "somebody.Mystery"),
         (unknown_kind_in_a_branch, "somebody.Mystery"),
         (unknown_length, "how often .*Loop"),
+        (endless, "how often .*Loop"),
+        (sized_by_values, "rows.*not known before it runs|places.*|y.*not known before it runs"),
+        (lambda: of_unknown_domain("MatMul"), "somebody.MatMul"),
+        (lambda: of_unknown_domain("Scaler"), "somebody.Scaler"),
+        (
+            lambda: single("AffineGrid", {"x": (1, 2, 3), "s": (4,)}, (1, 8, 8, 2), domain=""),
+            "AffineGrid",
+        ),
     ],
 )
 def test_what_cannot_be_counted_is_unknown_and_says_why(
