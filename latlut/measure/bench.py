@@ -286,13 +286,14 @@ class _Run:
         half_width = self._half_width(spread)
         # What others took can have made it slower by so much, and never faster.
         share = min(self._shares, default=None)
+        others = share if share is not None and is_disturbed(share) else 1.0
         ranks = np.percentile(samples_ms, PERCENTILES, method="median_unbiased")
         return BenchResult(
             name=self.workload.name,
             batch=self.workload.batch,
             statistic=self.settings.timing.statistic,
             latency_ms=latency_ms,
-            ci_low_ms=latency_ms * math.exp(-half_width) * (share if is_disturbed(share) else 1.0),
+            ci_low_ms=latency_ms * math.exp(-half_width) * others,
             ci_high_ms=latency_ms * math.exp(half_width),
             readings_ms=tuple(self.readings_ms),
             percentiles_ms=dict(zip(PERCENTILES, ranks.tolist(), strict=True)),

@@ -103,6 +103,7 @@ class OnnxWorkload(Workload):
         limits = _index_limits(self.model.graph)
         found = []
         for name, shape, dtype in zip(self.names, self.input_shapes, self.input_types, strict=True):
+            made: np.ndarray
             if dtype.kind == "f":
                 made = generator.standard_normal(shape, dtype=np.float32)
             elif dtype == np.uint8:

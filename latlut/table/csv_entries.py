@@ -52,7 +52,7 @@ def read_csv(
     parsed = _lines(path, body, delimiter, head)
     _, columns = next(parsed, (0, []))
     columns = _without_empty_end(columns)
-    rows = [(row, _row(path, row, cells, columns)) for row, cells in parsed]
+    rows: list[Row] = [(row, _row(path, row, cells, columns)) for row, cells in parsed]
     if delimiter != ",":
         rows = _with_points(path, rows, numbers)
     return identity, columns, rows

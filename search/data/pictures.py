@@ -62,7 +62,7 @@ def rgb_of(picture: Image.Image, path: Path) -> NDArray[np.uint8]:
     mode = picture.mode
     if mode in _WITH_ALPHA or "transparency" in picture.info:
         with_alpha = picture.convert("RGBA")
-        if with_alpha.getextrema()[3] != (255, 255):
+        if with_alpha.getchannel("A").getextrema() != (255, 255):
             raise DataError(
                 f"{path}: has see-through pixels, and does not say what is behind them: flatten "
                 "it onto a background"

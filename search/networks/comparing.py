@@ -150,7 +150,7 @@ def compare(
     for index, result in zip(measurable, results, strict=True):
         is_error = isinstance(result, LatlutError)
         change = {"failure": str(result)} if is_error else {"latency": result}
-        found[index] = replace(found[index], **change)  # type: ignore[arg-type]
+        found[index] = replace(found[index], **change)
     return found
 
 
