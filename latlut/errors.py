@@ -43,6 +43,10 @@ class EngineError(LatlutError):
     """An engine that is missing, cannot run here, or rejects a graph."""
 
 
+class OperatorError(SpecError, EngineError):
+    """An operator whose builder or module raises, or gives another shape than its op spec says."""
+
+
 class ParityError(EngineError):
     """An engine whose output differs from PyTorch's: what it would time is another operator."""
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 
 from latlut.engines import run_environment
 from latlut.engines.base import Engine
-from latlut.errors import DeviceLostError, EngineError, SpecError
+from latlut.errors import DeviceLostError, EngineError, OperatorError, SpecError
 from latlut.machine.gpu_state import GpuMonitor, Monitor, power_mode
 from latlut.measure.groups import GroupTimer
 from latlut.measure.parts import Part
@@ -235,7 +235,10 @@ class Sweep:
             facts = {}
             known = history.keys_of_known_cost(self.table)
             for spec in pending - {s for s in pending if s.key in known}:
-                found = cost(spec)
+                try:
+                    found = cost(spec)
+                except OperatorError:  # it fails as an entry, too, and is reported there
+                    continue
                 facts[spec] = SpecFacts(found.macs, found.params, found.moved_bytes)
             specs = unique([*self.plan.specs, *self.sentinels])
             self._ids = recording.add_op_specs(self.table, specs, facts)

@@ -13,7 +13,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from latlut.errors import SpecError
+from latlut.errors import LatlutError, OperatorError
 from latlut.operators.modules import ConvNorm
 from latlut.operators.registry import check
 from latlut.opspec import OpSpec
@@ -25,37 +25,56 @@ def build(spec: OpSpec, seed: int = 0) -> nn.Module:
     Takes (B, C, H, W) per input of ``spec``, returns (B, out_channels, *spec.out_size), float32.
 
     Raises:
-        UnknownNameError, SpecError: see ``check``; also a builder whose output has another shape.
+        UnknownNameError, SpecError: see ``check``.
+        OperatorError: the builder or its module raises, or gives another shape.
     """
-    operator = check(spec)
+    check(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = operator.builder(spec)
-    if not isinstance(module, nn.Module):
-        raise SpecError(f"{spec.key}: the builder returned {type(module).__name__}, not a Module")
+        module = _built(spec)
     _run_on_meta(spec)
     initialise(module, seed)
     return module.eval()
+
+
+def _built(spec: OpSpec) -> nn.Module:
+    """What the operator's builder gives; whatever it raises becomes OperatorError."""
+    try:
+        module = check(spec).builder(spec)
+    except LatlutError:
+        raise
+    except Exception as error:
+        raise OperatorError(
+            f"{spec.key}: its builder raised {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(module, nn.Module):
+        found = type(module).__name__
+        raise OperatorError(f"{spec.key}: the builder returned {found}, not a Module")
+    return module
 
 
 def _run_on_meta(spec: OpSpec) -> tuple[nn.Module, list[Tensor], int]:
     """Run the operator without data: (module, inputs, multiply-accumulates).
 
     Raises:
-        SpecError: it cannot be run, or gives another shape than the op spec says.
+        OperatorError: it cannot be run, or gives another shape than the op spec says.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), torch.no_grad():
-        module = check(spec).builder(spec).eval()
+        module = _built(spec).eval()
         maps = [torch.empty(spec.batch, *shape) for shape in spec.inputs]
         try:
             with FlopCounterMode(display=False) as counter:
-                found = tuple(module(*maps).shape)
-        except RuntimeError as error:
-            raise SpecError(f"{spec.key}: cannot be run: {error}") from error
+                result = module(*maps)
+        except Exception as error:  # whatever somebody's module raises
+            reason = f"{type(error).__name__}: {error}"
+            raise OperatorError(f"{spec.key}: cannot be run: {reason}") from error
+    if not isinstance(result, Tensor):
+        raise OperatorError(f"{spec.key}: gives {type(result).__name__}, expected one tensor")
+    found = tuple(result.shape)
     if found != (spec.batch, *spec.output):
-        raise SpecError(f"{spec.key}: gives {found}, expected {(spec.batch, *spec.output)}")
+        raise OperatorError(f"{spec.key}: gives {found}, expected {(spec.batch, *spec.output)}")
     return module, maps, counter.get_total_flops() // 2
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from latlut.errors import SpecError
+from latlut.errors import OperatorError, SpecError
 from latlut.operators.building import build, source_digest
 from latlut.operators.input_axes import common_batch, find_axes
 from latlut.operators.network import Network
@@ -144,10 +144,18 @@ class Workload(ABC):
         Args:
             arrays: float32, of ``input_shapes``.
             module: the workload's module, where it is built already.
+
+        Raises:
+            OperatorError: the module raises.
         """
         built = self.build() if module is None else module
-        with torch.inference_mode():
-            found = built(*(torch.from_numpy(array) for array in arrays))
+        try:
+            with torch.inference_mode():
+                found = built(*(torch.from_numpy(array) for array in arrays))
+        except Exception as error:  # whatever somebody's module raises
+            raise OperatorError(
+                f"{self.name}: the module raised {type(error).__name__}: {error}"
+            ) from error
         return [item.numpy() for item in tensors_of_output(found)]
 
 
