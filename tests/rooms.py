@@ -23,7 +23,7 @@ from checkout import ROOT
 FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "latlut": (
         ("errors", "version", "timestamps", "shell"),
-        ("opspec", "resources", "progress", "files"),
+        ("opspec", "resources", "progress", "files", "file_kinds"),
         ("stats", "machine", "operators"),
         ("spaces", "engines", "table"),
         ("pricing",),
@@ -184,7 +184,17 @@ def report() -> str:
 
 
 #: What every room needs is left out of the picture: arrows to it would say nothing.
-BASICS = {"errors", "version", "timestamps", "shell", "opspec", "resources", "progress", "files"}
+BASICS = {
+    "errors",
+    "version",
+    "timestamps",
+    "shell",
+    "opspec",
+    "resources",
+    "progress",
+    "files",
+    "file_kinds",
+}
 PICTURE = ROOT / "docs" / "rooms.svg"
 
 

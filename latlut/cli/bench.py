@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latlut.cli.choices import FractionType, device_options
+from latlut.cli.choices import FractionType, device_options, is_left_open
 from latlut.cli.options import (
     batch_option,
     classes_option,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("target", metavar="FILE.onnx|ARCH|RUN|BASELINE")
+@click.argument("target", metavar="FILE|ARCH|RUN|BASELINE")
 @device_options
 @input_option("Image size [the file's or the run's own, 1024x2048].")
 @batch_option("Images per inference [1].")
@@ -74,9 +74,10 @@ def bench(
 ) -> None:  # fmt: skip
     """Measure a whole network: latency, percentiles, frames per second.
 
-    TARGET is an ONNX file, an architecture's JSON file or a shipped name, the folder of a training,
-    or a hand-designed network. Measured by the same statistics as `latlut profile`: several passes
-    with fresh sessions. With no choice of device made, the best engine that works here is used.
+    TARGET is an ONNX file, a TorchScript module (.pt) or an exported program (.pt2), an
+    architecture's JSON file or a shipped name, the folder of a training, or a hand-designed
+    network. Measured by the same statistics as `latlut profile`: several passes with fresh
+    sessions. With no choice of device made, the best engine that works here is used.
 
     \b
     latlut bench student.onnx --cpu --engine openvino
@@ -98,8 +99,17 @@ def bench(
                 "networks that latlut builds; export the file with or without them"
             )
         workload = _onnx_workload(target, input_size, batch, dict(shapes), data_path)
+    elif Path(target).suffix.lower() in (".pt", ".ts", ".pt2") and data_path is None:
+        from latlut.operators.module_files import read_module
+
+        workload = read_module(Path(target), input_size, batch, [shape for _, shape in shapes])
+        if is_left_open("engine"):
+            engine = "pytorch"  # the one that runs such a file as it is
     elif shapes or data_path is not None:
-        raise LatlutError("--shape and --data are for ONNX files; other networks take --input")
+        raise LatlutError(
+            "--shape and --data are for files of networks (ONNX, TorchScript, exported programs; "
+            "--data for ONNX alone); other networks take --input"
+        )
     else:
         workload = find_workload(
             target, input_size, batch, not no_upsample, has_argmax, num_classes

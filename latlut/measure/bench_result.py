@@ -42,6 +42,8 @@ class ClockContents:
 
     def _of_segmenter(self) -> tuple[list[str], list[str]]:
         inside = ["the network"]
+        if self.has_upsample is None:  # it takes no image
+            return inside, ["copies to and from the device", "what comes before and after"]
         outside = ["copies to and from the device", "reading and normalising images"]
         for is_inside, part in (
             (self.has_upsample, "enlarging the output to the image's size"),

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 
 from latlut.errors import ImportFileError, SpecError, UnknownNameError, did_you_mean
+from latlut.file_kinds import but_it_is
 from latlut.opspec import OpSpec, unique
 from latlut.resources import profiles_dir
 
@@ -93,7 +94,7 @@ def load_plan(
     except OSError as error:
         raise ImportFileError(f"cannot read the plan {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ImportFileError(f"{path}: not TOML (not UTF-8)") from error
+        raise ImportFileError(f"{path}: not TOML{but_it_is(path)}") from error
 
     from latlut.measure.plan_file import expand_plan, parse_plan
 

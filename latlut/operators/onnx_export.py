@@ -37,7 +37,9 @@ def export_onnx(
     buffer = io.BytesIO()
     names = [f"in{index}" for index in range(len(inputs))]
     open_sides = {name: {0: "batch"} for name in [*names, "out"]} if is_batch_dynamic else None
-    flattening = module.register_forward_hook(_flat)
+    # TorchScript takes no hooks, and returns no dicts that it would need them for.
+    is_script = isinstance(module, torch.jit.ScriptModule)
+    flattening = None if is_script else module.register_forward_hook(_flat)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -55,7 +57,8 @@ def export_onnx(
     except Exception as error:
         raise EngineError(f"PyTorch cannot export this to ONNX opset {opset}: {error}") from error
     finally:
-        flattening.remove()
+        if flattening is not None:
+            flattening.remove()
     return buffer.getvalue()
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from latlut.errors import ImportFileError, SpecError, did_you_mean
+from latlut.file_kinds import but_it_is
 from latlut.opspec import IMAGE, Node, OpSpec
 from latlut.spaces.shapes import (
     FULL_WIDTH,
@@ -322,7 +323,7 @@ class Architecture:
         except OSError as error:
             raise ImportFileError(f"cannot read {path}: {error.strerror}") from error
         except UnicodeDecodeError as error:
-            raise ImportFileError(f"{path}: not a JSON text (not UTF-8)") from error
+            raise ImportFileError(f"{path}: not a JSON text{but_it_is(Path(path))}") from error
         try:
             return cls.from_json(text)
         except (ImportFileError, SpecError) as error:

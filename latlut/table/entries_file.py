@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latlut.errors import ImportFileError
+from latlut.file_kinds import but_it_is
 from latlut.files import WriteError, written_whole
 from latlut.opspec import OpSpec
 from latlut.table.csv_entries import Row, parsed_identity, read_csv
@@ -199,6 +200,7 @@ def _checked_suffix(path: Path) -> str:
     if suffix not in SUFFIXES:
         raise ImportFileError(
             f"{path}: a file of entries ends in {' or '.join(SUFFIXES)}, received {suffix!r}"
+            + but_it_is(path)
         )
     return suffix
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from latlut.errors import TableError, UnknownNameError
+from latlut.file_kinds import but_it_is
 from latlut.resources import profiles_dir
 from latlut.shell import command
 
@@ -83,11 +84,8 @@ def check_file(path: Path) -> None:
     except OSError as error:
         raise TableError(f"{path} cannot be read: {error.strerror}") from error
     if not header.startswith(b"SQLite format 3\x00") or len(header) < 100:
-        raise TableError(
-            f"{path} is not a table: it does not start as an SQLite file does\n"
-            "a CSV or Parquet file becomes one with: "
-            + command("table", "import", path, "--table", "NEW.db")
-        )
+        known = but_it_is(path) or ": it does not start as an SQLite file does"
+        raise TableError(f"{path} is not a table{known}")
     page_size = struct.unpack(">H", header[16:18])[0]
     page_size = 65536 if page_size == 1 else page_size
     pages, counter = struct.unpack(">I", header[28:32])[0], header[24:28]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from latlut.errors import LatlutError, SpecError, UnknownNameError, did_you_mean
+from latlut.file_kinds import kind_of_file
 from latlut.operators.onnx_files import OnnxWorkload, read_onnx
 from latlut.operators.workloads import Workload
 from latlut.search.networks.baselines import (
@@ -91,8 +92,8 @@ def find_network(name: str, num_classes: int | None = None) -> Deployable:
         raise UnknownNameError(f"no network, file or folder {name!r}; {did_you_mean(name, known)}")
     if path.is_file() and kind != "trained":
         raise LatlutError(
-            f"{name} is no network that can be read: name the folder of a training, an "
-            "architecture's .json, a baseline, or an .onnx file for latlut bench"
+            f"{name} is no network that can be read{_instead(path)}: name the folder of a "
+            "training, an architecture's .json, a baseline, or an .onnx file for latlut bench"
         )
     if num_classes is not None:
         raise LatlutError(f"{name} is trained: its number of classes cannot be chosen")
@@ -101,6 +102,20 @@ def find_network(name: str, num_classes: int | None = None) -> Deployable:
             f"{name} is the folder of a search: name a network in it, {path / 'student.json'}"
         )
     return from_training(path)
+
+
+def _instead(path: Path) -> str:
+    """What the file is, and what times it, where that is known."""
+    kind = kind_of_file(path)
+    if path.suffix.lower() == ".xml" or "OpenVINO" in kind:
+        return (
+            " (a model of OpenVINO: its benchmark_app times it, bench the ONNX file it came from)"
+        )
+    if path.suffix.lower() in (".engine", ".plan", ".trt") or "TensorRT" in kind:
+        return (
+            " (a TensorRT engine: trtexec --loadEngine times it, bench the ONNX file it came from)"
+        )
+    return f" ({kind})" if kind else ""
 
 
 def find_student(

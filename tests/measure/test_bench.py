@@ -19,7 +19,7 @@ from torch import nn
 
 from latlut.cli import main
 from latlut.engines import engine_class
-from latlut.errors import EngineError, ParityError, SpecError
+from latlut.errors import EngineError, ImportFileError, ParityError, SpecError
 from latlut.machine.lock import device_lock
 from latlut.measure.bench import (
     BenchSettings,
@@ -32,6 +32,7 @@ from latlut.measure.bench import (
 from latlut.measure.bench_result import BenchResult
 from latlut.measure.timing import TimingSettings
 from latlut.operators.graph_cache import GraphCache
+from latlut.operators.module_files import read_module
 from latlut.operators.onnx_files import read_onnx
 from latlut.operators.workloads import ModuleWorkload, Workload
 from latlut.spaces import Architecture, FasterSegSpace
@@ -246,6 +247,32 @@ def test_outputs_whose_size_depends_on_the_values(name: str) -> None:
         pytest.skip(engine_class(name).availability().reason)
     found = bench_onnx(engine_class(name)(), nonzero(), settings=QUICK)
     assert found.difference == 0 and found.latency_ms > 0
+
+
+def script_and_program(folder: Path) -> list[Path]:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+    example = torch.zeros(2, 3, 16, 24)
+    torch.jit.save(torch.jit.trace(module, example), folder / "a.pt")
+    torch.export.save(torch.export.export(module, (example,)), folder / "a.pt2")
+    return [folder / "a.pt", folder / "a.pt2"]
+
+
+@pytest.mark.parametrize("name", ["pytorch", "onnxruntime"])
+def test_modules_in_files_of_pytorch(tmp_path: Path, name: str) -> None:
+    for path in script_and_program(tmp_path):
+        size = (16, 24) if path.suffix == ".pt" else None
+        workload = read_module(path, size, 2)
+        found = bench_workload(engine_class(name)(), workload, QUICK)
+        assert (found.name, found.batch) == (path.name, 2)
+        assert found.contents.output_shapes == ((2, 4, 14, 22),)
+        assert found.difference is not None and found.difference < 1e-5
+    with pytest.raises(SpecError, match="which inputs it takes.*--input 512x1024"):
+        read_module(tmp_path / "a.pt")
+    with pytest.raises(SpecError, match="was exported for inputs of"):
+        read_module(tmp_path / "a.pt2", (8, 8))
+    torch.save(nn.Conv2d(3, 4, 3).state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(ImportFileError, match="weights alone"):
+        read_module(tmp_path / "weights.pt", (8, 8))
 
 
 def test_a_batch_that_is_not_known_gives_no_images_per_second() -> None:

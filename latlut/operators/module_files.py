@@ -1,0 +1,77 @@
+"""PyTorch modules in files: TorchScript (.pt, .ts) and exported programs (.pt2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from latlut.errors import ImportFileError, SpecError
+from latlut.operators.workloads import ModuleWorkload, Workload
+
+SUFFIXES = (".pt", ".ts", ".pt2")
+
+
+def read_module(
+    path: Path,
+    input_size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    shapes: Sequence[Sequence[int]] = (),
+) -> ModuleWorkload:
+    """A module in a file as a workload.
+
+    Args:
+        path: of a TorchScript module, or of an exported program, whose example inputs give the
+            shapes.
+        input_size: (height, width) of the image that the module takes, three channels.
+        batch: images per inference; 1 if not given.
+        shapes: of all inputs, in place of those two.
+
+    Raises:
+        ImportFileError: no such file, or none that PyTorch loads without running code in it.
+        SpecError: shapes that are not known, or contradict an exported program's.
+    """
+    if not path.is_file():
+        raise ImportFileError(f"{path}: no such file")
+    module, own = _load(path)
+    asked = [tuple(shape) for shape in shapes]
+    if input_size is not None:
+        asked = [(batch or 1, 3, *input_size)]
+    if own and asked and asked != own:
+        raise SpecError(f"{path}: was exported for inputs of {own}, {asked} was asked for")
+    if not (own or asked):
+        raise SpecError(
+            f"{path} does not say which inputs it takes: give an image's size, such as --input "
+            "512x1024, or whole shapes in order, such as --shape 1x3x640x640"
+        )
+    return Workload.from_module(module, asked or own, path.name)
+
+
+def _load(path: Path) -> tuple[nn.Module, list[tuple[int, ...]]]:
+    """The module in evaluation mode, and the shapes of its inputs where the file has them."""
+    try:
+        if path.suffix.lower() != ".pt2":
+            module = torch.jit.load(str(path), map_location="cpu").eval()
+            return module, []
+        program = torch.export.load(path)
+        arguments, _ = program.example_inputs or ((), {})
+        return _evaluating(program.module()), [tuple(item.shape) for item in arguments]
+    except Exception as error:  # PyTorch's own exceptions have no common base
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        kind = "an exported program" if path.suffix.lower() == ".pt2" else "a TorchScript module"
+        raise ImportFileError(
+            f"{path} cannot be loaded as {kind}: {reason}; of a file of weights alone build the "
+            "module in Python and use latlut.measure.bench.bench_module"
+        ) from error
+
+
+def _evaluating(module: Any) -> nn.Module:
+    """An exported module with the mode set that it was exported in; it refuses ``eval()``."""
+    for part in module.modules():
+        part.training = False
+        for name in ("train", "eval"):
+            part.__dict__.pop(name, None)
+    return module  # type: ignore[no-any-return]
