@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from latlut.engines import PROVEN_ON, engine_class, engine_names
 from latlut.engines.base import Engine
-from latlut.errors import LatlutError
+from latlut.errors import LatlutError, ParityError
 from latlut.machine.gpus import DetectedGpu, detect_gpus
 from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
@@ -118,8 +118,9 @@ def _try(found: type[Engine], device: str) -> EngineTest:
         text = str(error) if isinstance(error, LatlutError) else f"{type(error).__name__}: {error}"
         reason, _, advice = text.partition("\n")
         return EngineTest(
-            found.name, title, False, reason, advice or _DEFECT, device, is_proven=is_proven
-        )
+            found.name, title, False, reason, advice or _advice_on(error), device,
+            is_proven=is_proven,
+        )  # fmt: skip
     detail = (
         f"version {engine.version}, {PROBE.key} in {fastest_ms:.4f} ms, "
         f"differs from PyTorch by {difference:.1e} of the largest output"
@@ -135,7 +136,14 @@ def _refusal(found: type[Engine], gpu: DetectedGpu) -> EngineTest:
         found(device=gpu.uuid)
     except LatlutError as error:
         reason, _, advice = str(error).partition("\n")
-    return EngineTest(found.name, title, False, reason, advice or _DEFECT, is_proven=False)
+        advice = advice or _advice_on(error)
+    return EngineTest(found.name, title, False, reason, advice, is_proven=False)
+
+
+def _advice_on(error: Exception) -> str:
+    """What to do where the error says no more than why."""
+    is_refusal = isinstance(error, LatlutError) and not isinstance(error, ParityError)
+    return "choose another engine with --engine" if is_refusal else _DEFECT
 
 
 def _has(found: type[Engine], device: str, precision: str, options: dict[str, str]) -> bool:

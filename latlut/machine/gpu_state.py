@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from latlut.errors import DeviceLostError
-from latlut.machine.nvml import open_nvml
+from latlut.machine.nvml import nvml_errors, open_nvml
 
 #: Bit of the driver's answer -> name. Source: nvml.h, nvmlClocksEventReason* and, up to driver
 #: 535, nvmlClocksThrottleReason* with the same values.
@@ -118,7 +118,7 @@ class GpuMonitor:
             return
         try:
             self._handle = self._nvml.nvmlDeviceGetHandleByUUID(uuid)
-        except self._nvml.NVMLError as error:
+        except nvml_errors(self._nvml) as error:
             self.reason = f"the NVIDIA driver does not know the GPU {uuid}: {error}"
 
     def __enter__(self) -> GpuMonitor:
@@ -175,7 +175,7 @@ class GpuMonitor:
             return None
         try:
             return function(self._handle, *arguments)
-        except self._nvml.NVMLError as error:
+        except nvml_errors(self._nvml) as error:
             lost = getattr(self._nvml, "NVML_ERROR_GPU_IS_LOST", None)
             if lost is not None and getattr(error, "value", None) == lost:
                 raise DeviceLostError(
@@ -184,11 +184,14 @@ class GpuMonitor:
                 ) from error
             return None
 
+    def _processes(self, kind: str) -> Any:
+        """Processes of a kind, by the newest call that the driver's library has."""
+        name = f"nvmlDeviceGet{kind}RunningProcesses"
+        answers = (self._ask(call) for call in (name, f"{name}_v2"))
+        return next((answer for answer in answers if answer is not None), None)
+
     def _other_processes(self) -> tuple[int, ...] | None:
-        clients = [
-            self._ask("nvmlDeviceGetComputeRunningProcesses"),
-            self._ask("nvmlDeviceGetGraphicsRunningProcesses"),
-        ]
+        clients = [self._processes("Compute"), self._processes("Graphics")]
         if all(answer is None for answer in clients):
             return None
         found = {int(client.pid) for answer in clients for client in answer or ()}

@@ -6,11 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from latlut.errors import TargetError, UnknownNameError
 from latlut.machine.cpu import allowed_cpus, cpu_model
-from latlut.machine.nvml import open_nvml
-from latlut.machine.targets import Target, load_target, target_names
+from latlut.machine.nvml import nvml_errors, open_nvml
+from latlut.machine.targets import Target, load_target, spelled_out, target_names
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,9 @@ def resolve_gpu(name: str, gpus: Sequence[DetectedGpu]) -> DetectedGpu:
             found and what can be run instead.
     """
     wanted = name.strip().lower()
+    spelled = slug(spelled_out(name))
     for gpu in gpus:
-        if wanted in (gpu.target_name, slug(gpu.name)):
+        if wanted == gpu.target_name or slug(gpu.name) in (wanted, spelled):
             return gpu
     found = ", ".join(f"{gpu.name} (--gpu {_name_to_type(gpu)})" for gpu in gpus)
     try:
@@ -94,7 +96,7 @@ def resolve_gpu(name: str, gpus: Sequence[DetectedGpu]) -> DetectedGpu:
     if target.kind == "cpu":
         raise TargetError("'cpu' is no GPU; run latlut profile --cpu")
     for gpu in gpus:
-        if target.matches(gpu.name):
+        if gpu.target_name == target.name or target.matches(gpu.name):
             return gpu
     lines = [f"{name} was asked for, but no {target.title} is here"]
     nothing = "" if gpus else f"none ({gpu_absence_reason() or 'none was given'})"
@@ -177,15 +179,25 @@ def _from_nvml() -> tuple[list[DetectedGpu], str]:
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             try:
                 memory_bytes = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
-            except pynvml.NVMLError:  # integrated GPUs have no memory of their own
+            except nvml_errors(pynvml):  # integrated GPUs have no memory of their own
                 memory_bytes = None
             name, uuid = pynvml.nvmlDeviceGetName(handle), pynvml.nvmlDeviceGetUUID(handle)
-            gpus.append(_detected(index, _as_text(name), _as_text(uuid), driver, memory_bytes))
+            # A card in MIG mode computes with slices of it alone.
+            shown = _as_text(name) + (" MIG" if _is_in_mig_mode(pynvml, handle) else "")
+            gpus.append(_detected(index, shown, _as_text(uuid), driver, memory_bytes))
         return gpus, "the NVIDIA driver lists no GPU"
-    except pynvml.NVMLError as error:
+    except nvml_errors(pynvml) as error:
         return [], f"the NVIDIA driver's library failed: {error}"
     finally:
         pynvml.nvmlShutdown()
+
+
+def _is_in_mig_mode(pynvml: Any, handle: Any) -> bool:
+    try:
+        current, _ = pynvml.nvmlDeviceGetMigMode(handle)
+    except (AttributeError, TypeError, ValueError, *nvml_errors(pynvml)):
+        return False
+    return bool(current)
 
 
 def _as_text(value: str | bytes) -> str:

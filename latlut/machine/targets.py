@@ -30,6 +30,9 @@ from latlut.resources import profiles_dir
 #: port of an NVIDIA SM to its L2 is 64 bytes wide, a CPU core sustains 10 to 32 from its L3.
 CACHE_BYTES_PER_CYCLE = 64
 
+#: Names of a part of a GPU: "A100-SXM4-40GB MIG 1g.5gb", "GRID T4-16Q", "NVIDIA A40-48Q".
+_SLICE = re.compile(r"\bMIG\b|^GRID\b|\bvGPU\b|-\d+[ABCQ]$", re.IGNORECASE)
+
 #: Assumed where Linux names no CPU frequency at all; high, so that the peak stays a bound.
 ASSUMED_CPU_MHZ = 4000.0
 
@@ -113,7 +116,12 @@ class Target:
         return peaks[precision]
 
     def matches(self, device_name: str) -> bool:
-        """Whether the device name that a driver reports is this target's."""
+        """Whether the device name that a driver reports is this target's.
+
+        A slice of a GPU (MIG, vGPU) has only a part of its peaks, and is no target's.
+        """
+        if _SLICE.search(device_name):
+            return False
         return any(re.search(pattern, device_name, re.IGNORECASE) for pattern in self.match)
 
 
@@ -126,8 +134,8 @@ def load_target(name: str) -> Target:
     """The target of that name, or the one described by a .toml file of your own.
 
     Args:
-        name: a shipped name in any case, "cpu" (this machine, all allowed CPUs), or a path that
-            ends in .toml.
+        name: a shipped name in any case, what the card is called ("RTX 4090", "rtx4090",
+            "GTX 1080 Ti"), "cpu" (this machine, all allowed CPUs), or a path that ends in .toml.
 
     Raises:
         UnknownNameError: no such target.
@@ -140,11 +148,21 @@ def load_target(name: str) -> Target:
     if wanted == "cpu":
         return cpu_target()
     if wanted not in known:
+        shipped = [read_target(profiles_dir() / "targets" / f"{n}.toml") for n in known[:-1]]
+        called = [target for target in shipped if target.matches(spelled_out(wanted))]
+        if len(called) == 1:
+            return called[0]
         raise UnknownNameError(
             f"no target is called {name!r}; {did_you_mean(wanted, known)}; "
             "or name a .toml file that describes your device"
         )
     return read_target(profiles_dir() / "targets" / f"{wanted}.toml")
+
+
+def spelled_out(name: str) -> str:
+    """A card's name as drivers write it: "rtx4090" and "rtx-4090" are "rtx 4090"."""
+    spaced = re.sub(r"[-_ ]+", " ", name.strip().lower())
+    return re.sub(r"\b(gtx|rtx) ?(pro |a)?(\d{3,4})", r"\1 \2\3", spaced)
 
 
 def read_target(path: Path) -> Target:

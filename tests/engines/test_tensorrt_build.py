@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import onnx
 import pytest
@@ -13,12 +15,14 @@ from latlut.engines.precision import half_precision, quantized
 from latlut.engines.tensorrt.build import (
     Build,
     BuildSettings,
+    _set_precision,
     build_engine,
     builder_config,
     check_capability,
     compute_capabilities,
     is_strongly_typed,
     log_recorder,
+    made,
     parse_graph,
     release_of,
 )
@@ -225,3 +229,50 @@ def test_the_plan_is_one_that_the_runtime_recognises() -> None:
     assert plan[:4] == _build(_graph()).plan[:4]
     validity, _ = runtime.get_engine_validity(b"x" * size)
     assert validity == trt.EngineValidity.INVALID
+
+
+class TestWhatTheLibraryCannotMake:
+    """The bindings of every version raise TypeError for a Builder or Runtime that cannot be made."""
+
+    def failing(self, logger: Any) -> object:
+        logger.lines.append((2, "Unable to determine GPU memory usage: no CUDA-capable device"))
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    def test_the_reason_is_what_was_logged_even_as_a_warning(self) -> None:
+        with pytest.raises(EngineError, match="makes no builder: Unable to determine GPU memory"):
+            made(self.failing, ScriptedLogger(), "builder")
+
+    def test_without_a_log_the_bindings_message_is_quoted(self) -> None:
+        def silent(logger: Any) -> object:
+            raise TypeError("factory function returned nullptr")
+
+        with pytest.raises(EngineError, match="makes no runtime: factory function"):
+            made(silent, ScriptedLogger(), "runtime")
+        with pytest.raises(EngineError, match="no reason given"):
+            made(lambda logger: None, ScriptedLogger(), "runtime")
+
+    def test_what_is_made_is_given(self) -> None:
+        assert made(lambda logger: 3, ScriptedLogger(), "builder") == 3
+
+
+class ScriptedLogger:
+    """As ``log_recorder`` makes."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[int, str]] = []
+
+    def take(self, severity: int) -> list[str]:
+        return [message for level, message in self.lines if level <= severity]
+
+
+def test_fp16_of_the_old_line_leaves_class_maps_whole_numbers() -> None:
+    module = SimpleNamespace(
+        float32="float32", float16="float16", BuilderFlag=SimpleNamespace(FP16="fp16")
+    )
+    image, classes = SimpleNamespace(dtype="float32"), SimpleNamespace(dtype="int32")
+    network = SimpleNamespace(
+        num_inputs=1, num_outputs=1, get_input=lambda _: image, get_output=lambda _: classes
+    )
+    flags: list[str] = []
+    _set_precision(module, network, SimpleNamespace(set_flag=flags.append), "fp16", None)  # type: ignore[arg-type]
+    assert (image.dtype, classes.dtype, flags) == ("float16", "int32", ["fp16"])

@@ -370,3 +370,27 @@ def test_without_a_gpu_nothing_is_recorded(measured: Path) -> None:
     with LatencyTable.open(measured) as table:
         assert table.rows("SELECT * FROM gpu_states") == []
         assert table.rows("SELECT DISTINCT device FROM passes") == [{"device": ""}]
+
+
+class LibraryMismatch(Exception):
+    """As of pynvml, where it is no NVMLError."""
+
+
+@pytest.mark.parametrize("has_second_version", [True, False])
+def test_a_driver_without_the_newest_calls_for_processes(
+    nvml: ScriptedNvml, monkeypatch: pytest.MonkeyPatch, has_second_version: bool
+) -> None:
+    def refuse(handle: object) -> None:
+        raise LibraryMismatch("Unversioned function called")
+
+    monkeypatch.setattr(nvml, "NVMLLibraryMismatchError", LibraryMismatch, raising=False)
+    for kind in ("Compute", "Graphics"):
+        name = f"nvmlDeviceGet{kind}RunningProcesses"
+        monkeypatch.setattr(nvml, name, refuse, raising=False)
+        second = (
+            (lambda handle: [process(os.getpid()), process(4242)]) if has_second_version else refuse
+        )
+        monkeypatch.setattr(nvml, f"{name}_v2", second, raising=False)
+    with GpuMonitor("GPU-1") as monitor:
+        found = monitor.snapshot().other_processes
+    assert found == ((4242,) if has_second_version else None)

@@ -8,9 +8,10 @@ flags and a calibrator only where they do not (8.6).
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from latlut.engines.device_errors import engine_error
 from latlut.engines.precision import node_label, opset_of
@@ -19,6 +20,8 @@ from latlut.errors import EngineError
 
 if TYPE_CHECKING:
     import tensorrt as trt
+
+Made = TypeVar("Made")
 
 #: Most of a build's log lines that an error quotes.
 _QUOTED_LINES = 4
@@ -107,6 +110,25 @@ def quoted(messages: list[str], otherwise: str) -> str:
     return "; ".join(lines[:_QUOTED_LINES]) or otherwise
 
 
+def made(factory: Callable[[Any], Made | None], logger: Any, what: str) -> Made:
+    """What one of the library's factories makes.
+
+    Raises:
+        EngineError: it makes nothing. The bindings raise TypeError then ("factory function returned
+            nullptr"); the reason is what the library logged, often as a warning.
+    """
+    logger.lines.clear()
+    try:
+        found = factory(logger)
+    except TypeError as error:
+        found, otherwise = None, str(error)
+    else:
+        otherwise = "no reason given"
+    if found is None:
+        raise engine_error(f"the library makes no {what}: {quoted(logger.take(2), otherwise)}")
+    return found
+
+
 def parse_graph(
     module: ModuleType, builder: trt.Builder, graph: bytes, logger: Any
 ) -> trt.INetworkDefinition:
@@ -116,10 +138,14 @@ def parse_graph(
         EngineError: this is no ONNX model, its opset is too new, or the parser rejects nodes; each
             is named with the parser's message.
     """
-    release_of(module).check_opset(opset_of(graph))
+    release = release_of(module)
+    release.check_opset(opset_of(graph))
     flags = module.NetworkDefinitionCreationFlag
-    name = "STRONGLY_TYPED" if is_strongly_typed(module) else "EXPLICIT_BATCH"
-    network: trt.INetworkDefinition = builder.create_network(1 << int(getattr(flags, name)))
+    names = ["STRONGLY_TYPED"] if is_strongly_typed(module) else []
+    if not names or (release.package, release.numbers[0]) == ("tensorrt", 9):
+        names.append("EXPLICIT_BATCH")  # TensorRT 9 wants it beside the other
+    mask = sum(1 << int(getattr(flags, name)) for name in names)
+    network: trt.INetworkDefinition = builder.create_network(mask)
     parser: trt.OnnxParser = module.OnnxParser(network, logger)
     is_parsed = parser.parse(graph)
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
@@ -165,9 +191,7 @@ def build_engine(
         DeviceLostError: the GPU has gone.
     """
     logger = log_recorder(module)
-    builder: trt.Builder | None = module.Builder(logger)
-    if builder is None:
-        raise engine_error(f"no builder: {logger.said()}")
+    builder: trt.Builder = made(module.Builder, logger, "builder")
     network = parse_graph(module, builder, graph, logger)
     config = builder_config(module, builder, settings)
     _choose_gpu(module, config, compute_capability)
@@ -213,7 +237,7 @@ def check_capability(module: ModuleType, capability: tuple[int, int]) -> None:
         listed = ", ".join(f"{major}.{minor}" for major, minor in sorted(known))
         raise EngineError(
             f"{module.__name__} {module.__version__} builds for compute capability {listed}, "
-            f"not for {capability[0]}.{capability[1]}: choose --engine tensorrt"
+            f"not for {capability[0]}.{capability[1]}\nchoose --engine tensorrt"
         )
 
 
@@ -235,7 +259,8 @@ def _set_precision(
         tensors = [network.get_input(index) for index in range(network.num_inputs)]
         tensors += [network.get_output(index) for index in range(network.num_outputs)]
         for tensor in tensors:
-            tensor.dtype = module.float16
+            if tensor.dtype == module.float32:  # a class map stays whole numbers
+                tensor.dtype = module.float16
     elif precision == "int8":
         if calibrator is None:
             raise EngineError("int8 with this TensorRT needs a calibrator, and a GPU to run it")

@@ -44,7 +44,7 @@ class TensorRtEngine(TensorRtLibrary):
     install_command: ClassVar[str] = (
         "pip install 'latlut[tensorrt]'  or  pip install tensorrt  (its libraries come from "
         "NVIDIA's package index); for Pascal, the GTX 10 series, the 8.6 line: pip install "
-        "'tensorrt==8.6.1', with NVIDIA's package index as --extra-index-url"
+        "'tensorrt==8.6.1.post1', with NVIDIA's package index as --extra-index-url"
     )
 
     @classmethod

@@ -6,12 +6,14 @@ be set is in ``engine``, building in ``build``, running in ``session``, files in
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from latlut.engines import precision as converting
 from latlut.engines.base import Engine
 from latlut.engines.cuda.clock import GpuClock
 from latlut.engines.cuda.devices import cuda_index
@@ -19,12 +21,15 @@ from latlut.engines.cuda.driver import compute_capability, l2_cache_bytes
 from latlut.engines.cuda.memory import open_memory
 from latlut.engines.device_errors import engine_error
 from latlut.engines.precision import half_precision, quantized
+from latlut.engines.tensorrt import build as building
+from latlut.engines.tensorrt import int8
 from latlut.engines.tensorrt.build import (
     Build,
     BuildSettings,
     build_engine,
     is_strongly_typed,
     log_recorder,
+    made,
 )
 from latlut.engines.tensorrt.cache import CacheFile, EngineCache, digest_of
 from latlut.engines.tensorrt.int8 import calibrator_of
@@ -33,6 +38,12 @@ from latlut.operators.workloads import Workload
 
 if TYPE_CHECKING:
     import tensorrt as trt
+
+
+def _own_source_digest() -> str:
+    """Hash of latlut's own files that shape a built engine."""
+    sources = [inspect.getsource(module) for module in (converting, building, int8)]
+    return digest_of("".join(sources).encode())[:16]
 
 
 class TensorRtLibrary(Engine):
@@ -87,6 +98,8 @@ class TensorRtLibrary(Engine):
         self._timing: bytes | None = None
         self._floor_ms: float | None = None
         self._kernels: Any = None
+        with self.memory.current():
+            _ = self.runtime  # what it cannot be made for is said once, not once per op spec
 
     def keep_caches_beside(self, table: Path) -> None:
         """Keep the timing cache beside the table: with it a sweep that goes on builds the same."""
@@ -97,7 +110,7 @@ class TensorRtLibrary(Engine):
     @cached_property
     def runtime(self) -> trt.Runtime:
         """The library's runtime; what it says goes to ``logger``."""
-        runtime: trt.Runtime = self.module.Runtime(self.logger)
+        runtime: trt.Runtime = made(self.module.Runtime, self.logger, "runtime")
         return runtime
 
     def built(self, workload: Workload, graph: bytes, build: int) -> trt.ICudaEngine:
@@ -136,7 +149,8 @@ class TensorRtLibrary(Engine):
         """All that shapes an engine beside its graph, the library and the GPU."""
         import onnxruntime
 
-        return f"{self.settings} converter onnxruntime {onnxruntime.__version__} build {build}"
+        own = f"latlut {_own_source_digest()} onnxruntime {onnxruntime.__version__}"
+        return f"{self.settings} {own} build {build}"
 
     def _build(self, workload: Workload, graph: bytes, build: int) -> Build:
         calibrator = None
@@ -145,7 +159,7 @@ class TensorRtLibrary(Engine):
         elif self.precision == "int8":
             calibrator = calibrator_of(self.module, self.memory, [workload.random_inputs(seed=2)])
         is_cached = self.has_timing_cache and build == 0
-        made = build_engine(
+        built = build_engine(
             self.module,
             graph,
             self.settings,
@@ -153,10 +167,10 @@ class TensorRtLibrary(Engine):
             timing_cache=self._timing_content() if is_cached else None,
             calibrator=calibrator,
         )
-        if made.timing_cache is not None and made.timing_cache != self._timing:
-            self._timing = made.timing_cache
-            self._timing_file.write(made.timing_cache)
-        return made
+        if built.timing_cache is not None and built.timing_cache != self._timing:
+            self._timing = built.timing_cache
+            self._timing_file.write(built.timing_cache)
+        return built
 
     def _in_precision(self, workload: Workload, graph: bytes) -> bytes:
         if self.precision == "fp16":

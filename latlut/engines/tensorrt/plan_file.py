@@ -31,9 +31,11 @@ def write_plan(
         WriteError: the file cannot be written.
     """
     workload = Workload.from_module(module, [input_shape], path.stem)
-    built = engine.built(workload, workload.onnx_bytes(), build=0)
+    graph = workload.onnx_bytes()
+    with engine.memory.current():  # of several GPUs the engine's own
+        plan = bytes(engine.built(workload, graph, build=0).serialize())
     with written_whole(path) as temporary:
-        temporary.write_bytes(bytes(built.serialize()))
+        temporary.write_bytes(plan)
         with engine.load_plan(workload, temporary.read_bytes()) as session:
             difference = engine.check_parity(session)
             return difference, session.outputs()[0].shape

@@ -120,7 +120,7 @@ def _line_for(capability: tuple[int, int]) -> str:
         return "the last line for Volta is 10.4: pip install 'tensorrt==10.4.0'"
     if capability >= (5, 0):
         return (
-            "the last line for Pascal and Maxwell is 8.6: pip install 'tensorrt==8.6.1', with "
-            "NVIDIA's package index as --extra-index-url"
+            "the last line for Pascal and Maxwell is 8.6: pip install 'tensorrt==8.6.1.post1', "
+            "with NVIDIA's package index as --extra-index-url"
         )
     return "choose another engine: --engine onnxruntime --cpu"
