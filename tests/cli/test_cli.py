@@ -59,7 +59,9 @@ def test_the_main_job_from_end_to_end(folder: Path) -> None:
         run("validate", "--networks", "3", "--rounds", "1", "-q", "--min-r", "1.1").exit_code == 1
     )
     run("validate", "--networks", "12", "--rounds", "1", "-q", "--seed", "1", "--explain", "0")
-    fitted = json.loads(run("calibrate", "--table", table, "--networks", "10", "--json").stdout)
+    # Tests run side by side: a machine that they keep busy is refused without --force.
+    calibrate = ("calibrate", "--table", table, "--networks", "10", "--force")
+    fitted = json.loads(run(*calibrate, "--json").stdout)
     assert fitted["networks"] == 10
     assert [point["networks"] for point in fitted["learning_curve"]][0] == 0
     again = run("validate", "--networks", "12", "--rounds", "1", "-q", "--seed", "2", "--json")

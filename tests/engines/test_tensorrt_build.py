@@ -232,7 +232,7 @@ def test_the_plan_is_one_that_the_runtime_recognises() -> None:
 
 
 class TestWhatTheLibraryCannotMake:
-    """The bindings of every version raise TypeError for a Builder or Runtime that cannot be made."""
+    """The bindings of every version raise TypeError where they make no Builder or Runtime."""
 
     def failing(self, logger: Any) -> object:
         logger.lines.append((2, "Unable to determine GPU memory usage: no CUDA-capable device"))

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latlut.cli.residuals import print_trends, trends_as_json
-from latlut.errors import ImportFileError, SpecError
+from latlut.errors import LatlutError, SpecError
 from latlut.opspec import OpSpec
 from latlut.pricing.estimator import Estimate, Term
 from latlut.reports.residuals import plot_residuals, shown_trends
@@ -252,7 +252,7 @@ class TestPicture:
             plot_residuals((), plain, None, "", path)
         with pytest.raises(SpecError, match=r"\.pdf, \.png, \.svg"):
             plot_residuals(found, plain, None, "", tmp_path / "a.bmp")
-        with pytest.raises(ImportFileError, match="cannot be written"):
+        with pytest.raises(LatlutError, match="cannot write"):
             plot_residuals(found, plain, None, "", tmp_path / "missing" / "a.png")
         assert list(tmp_path.iterdir()) == []
 
