@@ -9,7 +9,7 @@ from pathlib import Path
 
 from latlut.errors import TargetError, UnknownNameError
 from latlut.machine.cpu import allowed_cpus, cpu_model
-from latlut.machine.nvml import open_nvml
+from latlut.machine.nvml import nvml_errors, open_nvml
 from latlut.machine.targets import Target, load_target, target_names
 
 
@@ -177,12 +177,12 @@ def _from_nvml() -> tuple[list[DetectedGpu], str]:
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             try:
                 memory_bytes = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
-            except pynvml.NVMLError:  # integrated GPUs have no memory of their own
+            except nvml_errors(pynvml):  # integrated GPUs have no memory of their own
                 memory_bytes = None
             name, uuid = pynvml.nvmlDeviceGetName(handle), pynvml.nvmlDeviceGetUUID(handle)
             gpus.append(_detected(index, _as_text(name), _as_text(uuid), driver, memory_bytes))
         return gpus, "the NVIDIA driver lists no GPU"
-    except pynvml.NVMLError as error:
+    except nvml_errors(pynvml) as error:
         return [], f"the NVIDIA driver's library failed: {error}"
     finally:
         pynvml.nvmlShutdown()
