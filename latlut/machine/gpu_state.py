@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from latlut.errors import DeviceLostError
+from latlut.machine.gpus import as_text, is_integrated_name
 from latlut.machine.nvml import first_answer, nvml_errors, open_nvml
 
 #: Bit of the driver's answer -> name. Source: nvml.h, nvmlClocksEventReason* and, up to driver
@@ -132,7 +133,9 @@ class GpuMonitor:
         try:
             self._handle = self._nvml.nvmlDeviceGetHandleByUUID(uuid)
         except nvml_errors(self._nvml) as error:
-            self.reason = f"the NVIDIA driver does not know the GPU {uuid}: {error}"
+            self._handle = _integrated_handle(self._nvml)
+            if self._handle is None:
+                self.reason = f"the NVIDIA driver does not know the GPU {uuid}: {error}"
 
     def __enter__(self) -> GpuMonitor:
         return self
@@ -201,6 +204,16 @@ class GpuMonitor:
         parent = multiprocessing.parent_process()  # one process per GPU measures, it only waits
         own = {os.getpid()} | ({parent.pid} if parent is not None and parent.pid else set())
         return other_processes(found, own)
+
+
+def _integrated_handle(nvml: Any) -> Any:
+    """The driver's handle of the integrated GPU, whose UUID here is not CUDA's; None without."""
+    for index in range(first_answer(nvml, ("nvmlDeviceGetCount",)) or 0):
+        handle = first_answer(nvml, ("nvmlDeviceGetHandleByIndex",), index)
+        name = None if handle is None else first_answer(nvml, ("nvmlDeviceGetName",), handle)
+        if name is not None and is_integrated_name(as_text(name)):
+            return handle
+    return None
 
 
 def state_of(uuid: str) -> GpuState:
