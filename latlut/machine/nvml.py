@@ -14,9 +14,10 @@ def open_nvml() -> tuple[Any, str]:
         import pynvml
     except ImportError:
         return None, "nvidia-ml-py is not installed"
+    failures: tuple[type[Exception], ...] = (*nvml_errors(pynvml), OSError)
     try:
         pynvml.nvmlInit()
-    except (*nvml_errors(pynvml), OSError) as error:
+    except failures as error:
         return None, f"the NVIDIA driver's library does not answer: {error}"
     return pynvml, ""
 
