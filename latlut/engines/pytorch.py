@@ -29,9 +29,10 @@ from latlut.engines.base import (
     cpu_device,
 )
 from latlut.engines.cuda.clock import torch_durations_ns
-from latlut.engines.cuda.devices import is_called
+from latlut.engines.cuda.devices import cuda_devices, driver_uuids, is_called
 from latlut.errors import EngineError
 from latlut.machine.gpus import driver_of
+from latlut.machine.targets import is_part_of_gpu
 from latlut.operators.onnx_export import tensors_of_output
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -200,11 +201,15 @@ class TorchEngine(Engine):
                 "CUDA version), with the command from PyTorch's own installation page"
             )
         for index in range(torch.cuda.device_count()):
-            uuid = f"GPU-{torch.cuda.get_device_properties(index).uuid}"
-            if is_called(name, f"cuda:{index}", uuid):
+            properties = torch.cuda.get_device_properties(index)
+            uuid, is_integrated = f"GPU-{properties.uuid}", bool(properties.is_integrated)
+            if is_part_of_gpu(properties.name):  # of a MIG instance, only the driver says which
+                uuid = next((d.uuid for d in cuda_devices() if d.index == index), uuid)
+            if is_called(name, f"cuda:{index}", uuid, is_integrated):
                 if self.options["compile"] == "inductor" and find_spec("triton") is None:
                     raise EngineError("compile=inductor needs Triton on a GPU: pip install triton")
-                driver = driver_of(uuid, name) or f"CUDA {torch.version.cuda}"
+                known = driver_uuids(uuid, is_integrated)
+                driver = driver_of(*known) or f"CUDA {torch.version.cuda}"
                 model = torch.cuda.get_device_name(index)
                 return Device(f"cuda:{index}", model, driver, uuid)
         last = torch.cuda.device_count() - 1

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from latlut.errors import DeviceLostError
-from latlut.machine.nvml import nvml_errors, open_nvml
+from latlut.machine.gpus import as_text, is_integrated_name
+from latlut.machine.nvml import first_answer, nvml_errors, open_nvml
 
 #: Bit of the driver's answer -> name. Source: nvml.h, nvmlClocksEventReason* and, up to driver
 #: 535, nvmlClocksThrottleReason* with the same values.
@@ -49,6 +50,19 @@ LASTING_REASONS = frozenset(
         "board limit",
         "reliability",
     }
+)
+
+#: The call for the reasons of the clocks, with its name up to driver 535.
+CLOCK_REASONS = (
+    "nvmlDeviceGetCurrentClocksEventReasons",
+    "nvmlDeviceGetCurrentClocksThrottleReasons",
+)
+
+#: The calls for a GPU's processes, newest first. The plain name is the binding's newest version,
+#: ``_v3``, which drivers such as R470 and 535.98 lack; they answer ``_v2``.
+PROCESS_CALLS = tuple(
+    (name, f"{name}_v2")
+    for name in ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses")
 )
 
 #: nvmlDeviceArchitecture_t of Volta, the first whose clocks ``nvidia-smi -lgc`` locks.
@@ -119,7 +133,9 @@ class GpuMonitor:
         try:
             self._handle = self._nvml.nvmlDeviceGetHandleByUUID(uuid)
         except nvml_errors(self._nvml) as error:
-            self.reason = f"the NVIDIA driver does not know the GPU {uuid}: {error}"
+            self._handle = _integrated_handle(self._nvml)
+            if self._handle is None:
+                self.reason = f"the NVIDIA driver does not know the GPU {uuid}: {error}"
 
     def __enter__(self) -> GpuMonitor:
         return self
@@ -146,9 +162,7 @@ class GpuMonitor:
         sm, memory = nvml.NVML_CLOCK_SM, nvml.NVML_CLOCK_MEM
         persistence = ask("nvmlDeviceGetPersistenceMode")
         architecture = ask("nvmlDeviceGetArchitecture")
-        mask = ask("nvmlDeviceGetCurrentClocksEventReasons")
-        if mask is None:  # its name up to driver 535
-            mask = ask("nvmlDeviceGetCurrentClocksThrottleReasons")
+        mask = self._ask_any(CLOCK_REASONS)
         state = ask("nvmlDeviceGetPerformanceState")
         return GpuState(
             sm_mhz=ask("nvmlDeviceGetClockInfo", sm),
@@ -170,34 +184,36 @@ class GpuMonitor:
 
     def _ask(self, name: str, *arguments: object) -> Any:
         """The driver's answer, None where it has none."""
-        function: Callable[..., Any] | None = getattr(self._nvml, name, None)
-        if function is None:
-            return None
-        try:
-            return function(self._handle, *arguments)
-        except nvml_errors(self._nvml) as error:
-            lost = getattr(self._nvml, "NVML_ERROR_GPU_IS_LOST", None)
-            if lost is not None and getattr(error, "value", None) == lost:
-                raise DeviceLostError(
-                    f"the GPU {self.uuid} has gone ({error}); the kernel log (dmesg, lines with "
-                    "Xid) says why. It comes back with a reset or a reboot"
-                ) from error
-            return None
+        return self._ask_any((name,), *arguments)
 
-    def _processes(self, kind: str) -> Any:
-        """Processes of a kind, by the newest call that the driver's library has."""
-        name = f"nvmlDeviceGet{kind}RunningProcesses"
-        answers = (self._ask(call) for call in (name, f"{name}_v2"))
-        return next((answer for answer in answers if answer is not None), None)
+    def _ask_any(self, names: tuple[str, ...], *arguments: object) -> Any:
+        """The first answer to functions that ask the same, None where there is none."""
+        try:
+            return first_answer(self._nvml, names, self._handle, *arguments)
+        except nvml_errors(self._nvml) as error:
+            raise DeviceLostError(
+                f"the GPU {self.uuid} has gone ({error}); the kernel log (dmesg, lines with "
+                "Xid) says why. It comes back with a reset or a reboot"
+            ) from error
 
     def _other_processes(self) -> tuple[int, ...] | None:
-        clients = [self._processes("Compute"), self._processes("Graphics")]
+        clients = [self._ask_any(names) for names in PROCESS_CALLS]
         if all(answer is None for answer in clients):
             return None
         found = {int(client.pid) for answer in clients for client in answer or ()}
         parent = multiprocessing.parent_process()  # one process per GPU measures, it only waits
         own = {os.getpid()} | ({parent.pid} if parent is not None and parent.pid else set())
         return other_processes(found, own)
+
+
+def _integrated_handle(nvml: Any) -> Any:
+    """The driver's handle of the integrated GPU, whose UUID here is not CUDA's; None without."""
+    for index in range(first_answer(nvml, ("nvmlDeviceGetCount",)) or 0):
+        handle = first_answer(nvml, ("nvmlDeviceGetHandleByIndex",), index)
+        name = None if handle is None else first_answer(nvml, ("nvmlDeviceGetName",), handle)
+        if name is not None and is_integrated_name(as_text(name)):
+            return handle
+    return None
 
 
 def state_of(uuid: str) -> GpuState:

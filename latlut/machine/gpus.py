@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latlut.errors import TargetError, UnknownNameError
+from latlut.errors import TargetError, UnknownNameError, did_you_mean
 from latlut.machine.cpu import allowed_cpus, cpu_model
-from latlut.machine.nvml import nvml_errors, open_nvml
-from latlut.machine.targets import Target, load_target, spelled_out, target_names
+from latlut.machine.nvml import first_answer, nvml_errors, open_nvml
+from latlut.machine.targets import (
+    Target,
+    is_part_of_gpu,
+    load_target,
+    plain_name,
+    shipped_target_name,
+    target_names,
+)
 
 
 @dataclass(frozen=True)
@@ -19,7 +27,10 @@ class DetectedGpu:
     """A GPU of this machine, as its driver reports it.
 
     ``index`` is the driver's own, in PCI order, which need not be CUDA's: engines pick the device
-    by ``uuid``. ``target_name`` is None for a GPU that no shipped target describes.
+    by ``uuid``. ``target_name`` is None for a GPU that no shipped target describes, and for a part
+    of one (a MIG instance, a virtual GPU), which does not have the peaks of the whole card.
+    ``is_integrated`` GPUs, a Jetson's, share the host's memory; the driver's UUID of one, where
+    it has any, is not CUDA's.
     """
 
     index: int
@@ -28,6 +39,7 @@ class DetectedGpu:
     driver: str
     memory_bytes: int | None
     target_name: str | None
+    is_integrated: bool = False
 
 
 def detect_gpus() -> list[DetectedGpu]:
@@ -50,6 +62,11 @@ def driver_of(*uuids: str) -> str | None:
     return next((gpu.driver for gpu in detect_gpus() if gpu.uuid in uuids), None)
 
 
+def integrated_uuids() -> tuple[str, ...]:
+    """What the driver's tools call the integrated GPU of this machine; empty without one."""
+    return tuple(gpu.uuid for gpu in detect_gpus() if gpu.is_integrated)
+
+
 def target_of(gpu: DetectedGpu) -> Target:
     """The target of a detected GPU: the shipped one, else one that knows its name alone."""
     if gpu.target_name is not None:
@@ -60,7 +77,12 @@ def target_of(gpu: DetectedGpu) -> Target:
         kind="gpu",
         match=(f"^{re.escape(gpu.name)}$",),
         memory_bytes=gpu.memory_bytes,
-        notes="No target file describes this GPU: entries are measured without a roofline.",
+        notes=(
+            "A part of a GPU, without the peaks of the whole one: entries are measured without a "
+            "roofline."
+            if is_part_of_gpu(gpu.name)
+            else "No target file describes this GPU: entries are measured without a roofline."
+        ),
     )
 
 
@@ -83,20 +105,24 @@ def resolve_gpu(name: str, gpus: Sequence[DetectedGpu]) -> DetectedGpu:
         TargetError: the target is known, but no such GPU is here. The message says what was
             found and what can be run instead.
     """
-    wanted = name.strip().lower()
-    spelled = slug(spelled_out(name))
+    wanted = plain_name(name)
     for gpu in gpus:
-        if wanted == gpu.target_name or slug(gpu.name) in (wanted, spelled):
+        if wanted in {plain_name(called) for called in (_name_to_type(gpu), gpu.name)}:
             return gpu
     found = ", ".join(f"{gpu.name} (--gpu {_name_to_type(gpu)})" for gpu in gpus)
     try:
         target = load_target(name)
     except UnknownNameError as error:
-        raise UnknownNameError(f"{error}\nGPUs found: {found}" if gpus else str(error)) from None
+        if not gpus:
+            raise
+        known = [*target_names(), *dict.fromkeys(_name_to_type(gpu) for gpu in gpus)]
+        hint = did_you_mean(slug(name), list(dict.fromkeys(known)))
+        raise UnknownNameError(f"no GPU is called {name!r}; {hint}\nGPUs found: {found}") from error
     if target.kind == "cpu":
         raise TargetError("'cpu' is no GPU; run latlut profile --cpu")
+    is_file = name.lower().endswith(".toml")
     for gpu in gpus:
-        if gpu.target_name == target.name or target.matches(gpu.name):
+        if target.matches(gpu.name) if is_file else target.name == gpu.target_name:
             return gpu
     lines = [f"{name} was asked for, but no {target.title} is here"]
     nothing = "" if gpus else f"none ({gpu_absence_reason() or 'none was given'})"
@@ -125,6 +151,12 @@ def choose_gpus(
     """
     model = resolve_gpu(name, gpus)
     by_number = {gpu.index: gpu for gpu in gpus}
+    parts = [gpu for gpu in gpus if gpu.index in numbers and gpu.uuid.startswith("MIG-")]
+    if parts:
+        raise TargetError(
+            f"GPU {parts[0].index} is split into MIG instances, and a process sees one of them: "
+            f"leave --devices out and run with CUDA_VISIBLE_DEVICES={parts[0].uuid}"
+        )
     if missing := [str(number) for number in numbers if number not in by_number]:
         there = ", ".join(f"{gpu.index} ({gpu.name})" for gpu in gpus)
         raise TargetError(f"no GPU has the number {', '.join(missing)}; GPUs found: {there}")
@@ -158,14 +190,24 @@ def _query_gpus() -> tuple[list[DetectedGpu], list[str]]:
 
 
 def _detected(
-    index: int, name: str, uuid: str, driver: str, memory_bytes: int | None
+    index: int,
+    name: str,
+    uuid: str,
+    driver: str,
+    memory_bytes: int | None,
+    is_part: bool = False,
 ) -> DetectedGpu:
+    is_integrated = is_integrated_name(name)
     if "nvgpu" in name.lower():
         # All Orin modules call themselves "Orin (nvgpu)"; the board's name tells them apart.
         name = _board_model() or name
-    shipped = (load_target(known) for known in target_names() if known != "cpu")
-    target_name = next((target.name for target in shipped if target.matches(name)), None)
-    return DetectedGpu(index, name, uuid, driver, memory_bytes, target_name)
+    target_name = None if is_part else shipped_target_name(name, memory_bytes)
+    return DetectedGpu(index, name, uuid, driver, memory_bytes, target_name, is_integrated)
+
+
+def is_integrated_name(name: str) -> bool:
+    """Whether the GPU that a driver calls so is a Jetson's own."""
+    return re.search(r"\bnvgpu\b|\bjetson\b|\btegra\b|^(nvidia )?thor\b", name.lower()) is not None
 
 
 def _from_nvml() -> tuple[list[DetectedGpu], str]:
@@ -173,18 +215,23 @@ def _from_nvml() -> tuple[list[DetectedGpu], str]:
     if pynvml is None:
         return [], reason
     try:
-        driver = _as_text(pynvml.nvmlSystemGetDriverVersion())
+        driver = as_text(pynvml.nvmlSystemGetDriverVersion())
         gpus = []
         for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            try:
-                memory_bytes = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
-            except nvml_errors(pynvml):  # integrated GPUs have no memory of their own
-                memory_bytes = None
-            name, uuid = pynvml.nvmlDeviceGetName(handle), pynvml.nvmlDeviceGetUUID(handle)
-            # A card in MIG mode computes with slices of it alone.
-            shown = _as_text(name) + (" MIG" if _is_in_mig_mode(pynvml, handle) else "")
-            gpus.append(_detected(index, shown, _as_text(uuid), driver, memory_bytes))
+            whole = pynvml.nvmlDeviceGetHandleByIndex(index)
+            mode = first_answer(pynvml, ("nvmlDeviceGetVirtualizationMode",), whole)
+            is_virtual = mode is not None and mode == pynvml.NVML_GPU_VIRTUALIZATION_MODE_VGPU
+            is_split, instances = _mig_instances(pynvml, whole)
+            for handle in instances or [whole]:
+                # Integrated GPUs have no memory of their own.
+                memory = first_answer(pynvml, ("nvmlDeviceGetMemoryInfo",), handle)
+                bytes_ = None if memory is None else int(memory.total)
+                name = as_text(pynvml.nvmlDeviceGetName(handle))
+                if is_split and not is_part_of_gpu(name):
+                    name += " MIG" if instances else " MIG without an instance"
+                uuid = as_text(pynvml.nvmlDeviceGetUUID(handle))
+                is_part = is_virtual or is_split
+                gpus.append(_detected(index, name, uuid, driver, bytes_, is_part))
         return gpus, "the NVIDIA driver lists no GPU"
     except nvml_errors(pynvml) as error:
         return [], f"the NVIDIA driver's library failed: {error}"
@@ -192,22 +239,27 @@ def _from_nvml() -> tuple[list[DetectedGpu], str]:
         pynvml.nvmlShutdown()
 
 
-def _is_in_mig_mode(pynvml: Any, handle: Any) -> bool:
-    try:
-        current, _ = pynvml.nvmlDeviceGetMigMode(handle)
-    except (AttributeError, TypeError, ValueError, *nvml_errors(pynvml)):
-        return False
-    return bool(current)
+def _mig_instances(pynvml: Any, whole: Any) -> tuple[bool, list[Any]]:
+    """Whether the GPU is split by MIG, and its instances, the only things that CUDA then sees."""
+    mode = first_answer(pynvml, ("nvmlDeviceGetMigMode",), whole)
+    if mode is None or mode[0] != pynvml.NVML_DEVICE_MIG_ENABLE:
+        return False, []
+    count = first_answer(pynvml, ("nvmlDeviceGetMaxMigDeviceCount",), whole) or 0
+    found = (
+        first_answer(pynvml, ("nvmlDeviceGetMigDeviceHandleByIndex",), whole, number)
+        for number in range(count)
+    )
+    return True, [handle for handle in found if handle is not None]
 
 
-def _as_text(value: str | bytes) -> str:
+def as_text(value: str | bytes) -> str:
+    """A text of the driver's library, which some versions of the binding give as bytes."""
     return value.decode() if isinstance(value, bytes) else value
 
 
 def _from_nvidia_smi() -> tuple[list[DetectedGpu], str]:
     import csv
     import shutil
-    import subprocess
 
     program = shutil.which("nvidia-smi")
     if program is None:
@@ -221,12 +273,36 @@ def _from_nvidia_smi() -> tuple[list[DetectedGpu], str]:
     if answer.returncode != 0:
         said = (answer.stderr or answer.stdout).strip().splitlines()
         return [], f"nvidia-smi failed: {said[0] if said else f'exit code {answer.returncode}'}"
+    split = _split_by_mig(program)
     gpus = []
     for row in csv.reader(answer.stdout.splitlines(), skipinitialspace=True):
         if len(row) == 5 and row[0].isdigit():
             memory_bytes = int(row[4]) * 2**20 if row[4].isdigit() else None
-            gpus.append(_detected(int(row[0]), row[1], row[2], row[3], memory_bytes))
+            index, name = int(row[0]), row[1]
+            if index not in split:
+                gpus.append(_detected(index, name, row[2], row[3], memory_bytes))
+            for profile, uuid in split.get(index, ()):
+                part = f"{name} MIG {profile}"
+                gpus.append(_detected(index, part, uuid, row[3], None, is_part=True))
     return gpus, "nvidia-smi lists no GPU"
+
+
+def _split_by_mig(program: str) -> dict[int, list[tuple[str, str]]]:
+    """The (profile, UUID) of each MIG instance, by the number of the GPU that has it."""
+    try:
+        answer = subprocess.run(
+            [program, "-L"], capture_output=True, text=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    split: dict[int, list[tuple[str, str]]] = {}
+    number = -1
+    for line in answer.stdout.splitlines():
+        if found := re.match(r"GPU (\d+):", line):
+            number = int(found[1])
+        elif found := re.match(r"\s+MIG (\S+)\s+Device\s+\d+: \(UUID: (MIG-\S+)\)", line):
+            split.setdefault(number, []).append((found[1], found[2]))
+    return split
 
 
 def _board_model() -> str | None:

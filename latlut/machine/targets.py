@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,9 +30,6 @@ from latlut.resources import profiles_dir
 #: Bytes that one core or SM can move to and from the last-level cache in a cycle. Generous: the
 #: port of an NVIDIA SM to its L2 is 64 bytes wide, a CPU core sustains 10 to 32 from its L3.
 CACHE_BYTES_PER_CYCLE = 64
-
-#: Names of a part of a GPU: "A100-SXM4-40GB MIG 1g.5gb", "GRID T4-16Q", "NVIDIA A40-48Q".
-_SLICE = re.compile(r"\bMIG\b|^GRID\b|\bvGPU\b|-\d+[ABCQ]$", re.IGNORECASE)
 
 #: Assumed where Linux names no CPU frequency at all; high, so that the peak stays a bound.
 ASSUMED_CPU_MHZ = 4000.0
@@ -116,12 +114,7 @@ class Target:
         return peaks[precision]
 
     def matches(self, device_name: str) -> bool:
-        """Whether the device name that a driver reports is this target's.
-
-        A slice of a GPU (MIG, vGPU) has only a part of its peaks, and is no target's.
-        """
-        if _SLICE.search(device_name):
-            return False
+        """Whether the device name that a driver reports is this target's."""
         return any(re.search(pattern, device_name, re.IGNORECASE) for pattern in self.match)
 
 
@@ -134,8 +127,8 @@ def load_target(name: str) -> Target:
     """The target of that name, or the one described by a .toml file of your own.
 
     Args:
-        name: a shipped name in any case, what the card is called ("RTX 4090", "rtx4090",
-            "GTX 1080 Ti"), "cpu" (this machine, all allowed CPUs), or a path that ends in .toml.
+        name: a shipped name as people write it ("1080ti", "GTX 1080 Ti"), a driver's name,
+            "cpu" (this machine, all allowed CPUs), or a path that ends in .toml.
 
     Raises:
         UnknownNameError: no such target.
@@ -144,25 +137,66 @@ def load_target(name: str) -> Target:
     if name.lower().endswith(".toml"):
         return read_target(Path(name))
     known = target_names()
-    wanted = name.strip().lower()
+    by_plain_name = {plain_name(shipped): shipped for shipped in known}
+    wanted = by_plain_name.get(plain_name(name)) or shipped_target_name(name)
     if wanted == "cpu":
         return cpu_target()
-    if wanted not in known:
-        shipped = [read_target(profiles_dir() / "targets" / f"{n}.toml") for n in known[:-1]]
-        called = [target for target in shipped if target.matches(spelled_out(wanted))]
-        if len(called) == 1:
-            return called[0]
+    if wanted is None:
+        hint = did_you_mean(plain_name(name), known)
         raise UnknownNameError(
-            f"no target is called {name!r}; {did_you_mean(wanted, known)}; "
-            "or name a .toml file that describes your device"
+            f"no target is called {name!r}; {hint}; or name a .toml file that describes your device"
         )
-    return read_target(profiles_dir() / "targets" / f"{wanted}.toml")
+    return _shipped(wanted)
 
 
-def spelled_out(name: str) -> str:
-    """A card's name as drivers write it: "rtx4090" and "rtx-4090" are "rtx 4090"."""
-    spaced = re.sub(r"[-_ ]+", " ", name.strip().lower())
-    return re.sub(r"\b(gtx|rtx) ?(pro |a)?(\d{3,4})", r"\1 \2\3", spaced)
+def shipped_target_name(device_name: str, memory_bytes: int | None = None) -> str | None:
+    """The shipped target of a whole GPU that a driver calls so; None for any other, and for a
+    part of a GPU, which does not have the peaks of the whole.
+
+    Args:
+        device_name: as the driver reports it.
+        memory_bytes: of the GPU; tells boards apart that have one name and several sizes.
+    """
+    if is_part_of_gpu(device_name):
+        return None
+    found = [_shipped(name) for name in target_names() if name != "cpu"]
+    found = [target for target in found if target.matches(device_name)]
+    if memory_bytes is not None:
+        found = [t for t in found if t.memory_bytes and has_memory_of(memory_bytes, t.memory_bytes)]
+    return found[0].name if found else None
+
+
+def has_memory_of(memory_bytes: int, expected_bytes: int) -> bool:
+    """Whether a driver that reports ``memory_bytes`` can mean a board of ``expected_bytes``.
+
+    Drivers keep some per cent for themselves and for ECC, and data sheets round to decimal GB:
+    between 0.8 and 1.1 of the board's. The next size of any model is at least 1.2 times as much.
+    """
+    return 0.8 <= memory_bytes / expected_bytes <= 1.1
+
+
+def is_part_of_gpu(device_name: str) -> bool:
+    """Whether a driver's name is of a MIG instance or of a virtual GPU: "GRID V100-8Q",
+    "NVIDIA A40-12Q", "NVIDIA A100-SXM4-40GB MIG 1g.5gb".
+
+    Source: NVIDIA Virtual GPU Software User Guide, virtual GPU types (series A, B, C, Q).
+    """
+    pattern = r"\b(GRID|MIG|vGPU)\b|-\d+(-\d+)?[ABCQ](ME|GFX|NOLL)*\b"
+    return re.search(pattern, device_name, re.IGNORECASE) is not None
+
+
+def plain_name(name: str) -> str:
+    """A GPU's name without what people leave out: "RTX 4090", "rtx4090" and "NVIDIA GeForce RTX
+    4090" are "4090", "GTX 1080 Ti" is "1080ti".
+    """
+    words = re.sub(r"\b(nvidia|geforce|tesla)\b", " ", name.strip().lower())
+    words = re.sub(r"\b[gr]tx[ _-]*(?=\d)", " ", words)
+    return re.sub(r"[^a-z0-9.]", "", words)
+
+
+@cache
+def _shipped(name: str) -> Target:
+    return read_target(profiles_dir() / "targets" / f"{name}.toml")
 
 
 def read_target(path: Path) -> Target:

@@ -94,6 +94,8 @@ def test_a_gpu_that_is_too_old_is_told_its_line() -> None:
         Release("tensorrt", "11.4.0").check_gpu("NVIDIA GeForce GTX 1080 Ti", (6, 1))
     with pytest.raises(EngineError, match=r"(?s)V100.*last line for Volta is 10\.4"):
         Release("tensorrt", "10.9.0").check_gpu("Tesla V100", (7, 0))
+    with pytest.raises(EngineError, match=r"8\.6\.1\.post1', with NVIDIA's package index"):
+        Release("tensorrt", "10.4.0").check_gpu("NVIDIA GeForce GTX 1080 Ti", (6, 1))
     Release("tensorrt", "8.6.1").check_gpu("NVIDIA GeForce GTX 1080 Ti", (6, 1))
 
 

@@ -15,6 +15,7 @@ from fake_engine import FakeEngine
 
 from latlut.errors import DeviceLostError
 from latlut.machine.gpu_state import (
+    PROCESS_CALLS,
     GpuMonitor,
     GpuState,
     advice,
@@ -23,6 +24,7 @@ from latlut.machine.gpu_state import (
     power_mode,
     reason_names,
 )
+from latlut.machine.nvml import first_answer, nvml_errors
 from latlut.measure.plans import Plan, plan_from_ops
 from latlut.measure.sweep import MAX_REQUEUES, Sweep, SweepSettings, identity_of
 from latlut.table.table import LatencyTable
@@ -44,6 +46,9 @@ class ScriptedNvml(SimpleNamespace):
         def __init__(self, value: int) -> None:
             super().__init__(f"error {value}")
             self.value = value
+
+    class NVMLLibraryMismatchError(Exception):
+        pass
 
     def __init__(self, answers: dict[str, object]) -> None:
         super().__init__(answers=answers, asked=[])
@@ -128,6 +133,48 @@ def test_older_drivers_name_reasons_differently(nvml: ScriptedNvml) -> None:
     nvml.answers["nvmlDeviceGetCurrentClocksThrottleReasons"] = 0x8
     with GpuMonitor(UUID) as monitor:
         assert monitor.snapshot().throttle_reasons == ("hw slowdown",)
+
+
+MISMATCH = ScriptedNvml.NVMLLibraryMismatchError("use a versioned function")
+
+
+@pytest.mark.parametrize("missing", [MISMATCH, ScriptedNvml.NVMLError(13)])
+def test_a_driver_without_the_newest_call_is_asked_the_older_one(
+    nvml: ScriptedNvml, missing: Exception
+) -> None:
+    for kind in ("Compute", "Graphics"):
+        name = f"nvmlDeviceGet{kind}RunningProcesses"
+        nvml.answers[f"{name}_v2"], nvml.answers[name] = nvml.answers[name], missing
+    with GpuMonitor(UUID) as monitor:
+        assert monitor.snapshot().other_processes == (17, 4242)
+
+
+def test_no_call_that_the_driver_lacks_is_more_than_unknown(nvml: ScriptedNvml) -> None:
+    nvml.answers = dict.fromkeys(nvml.answers, MISMATCH)
+    nvml.answers["nvmlDeviceGetHandleByUUID"] = "handle"
+    with GpuMonitor(UUID) as monitor:
+        assert monitor.snapshot() == GpuState(uuid=UUID)
+    nvml.answers["nvmlDeviceGetHandleByUUID"] = MISMATCH
+    with GpuMonitor(UUID) as monitor:
+        assert "does not know" in monitor.reason
+
+
+def test_the_real_binding_asks_an_older_driver_the_older_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pynvml = pytest.importorskip("pynvml")
+
+    def library(name: str) -> Callable[..., int]:
+        if name.endswith("_v3"):
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
+        return lambda *arguments: pynvml.NVML_SUCCESS  # a size of 0: no process
+
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer", library)
+    assert issubclass(pynvml.NVMLLibraryMismatchError, nvml_errors(pynvml))
+    for names in PROCESS_CALLS:
+        with pytest.raises(nvml_errors(pynvml)):
+            getattr(pynvml, names[0])("handle")
+        assert first_answer(pynvml, names, "handle") == []
 
 
 def test_a_gpu_that_has_gone_is_an_error(nvml: ScriptedNvml) -> None:

@@ -13,18 +13,22 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from latlut.engines.base import Device
-from latlut.engines.cuda.driver import call
+from latlut.engines.cuda.driver import call, is_integrated
 from latlut.errors import EngineError
-from latlut.machine.gpus import driver_of
+from latlut.machine.gpus import driver_of, integrated_uuids
+from latlut.machine.targets import is_part_of_gpu
 
 
 @dataclass(frozen=True)
 class CudaDevice:
-    """A device as CUDA numbers it in this process; ``uuid`` reads ``GPU-...``."""
+    """A device as CUDA numbers it in this process; ``uuid`` reads ``GPU-...``, or ``MIG-...``
+    for an instance of a GPU that is split.
+    """
 
     index: int
     uuid: str
     name: str
+    is_integrated: bool = False
 
 
 def cuda_devices() -> list[CudaDevice]:
@@ -43,11 +47,16 @@ def cuda_devices() -> list[CudaDevice]:
         handle, raw, name = c_int(), (ctypes.c_ubyte * 16)(), ctypes.create_string_buffer(256)
         try:
             call("cuDeviceGet", byref(handle), index)
-            call("cuDeviceGetUuid", byref(raw), handle)
             call("cuDeviceGetName", name, len(name), handle)
-        except EngineError:
+            model = name.value.decode()
+            is_instance = is_part_of_gpu(model) and " mig " in f" {model.lower()} "
+            # The first version gives an instance the UUID of the GPU that it is a part of.
+            call("cuDeviceGetUuid_v2" if is_instance else "cuDeviceGetUuid", byref(raw), handle)
+            shares_memory = is_integrated(index)
+        except (EngineError, AttributeError):  # a driver before CUDA 11.4 has no _v2
             continue
-        devices.append(CudaDevice(index, f"GPU-{UUID(bytes=bytes(raw))}", name.value.decode()))
+        uuid = f"{'MIG' if is_instance else 'GPU'}-{UUID(bytes=bytes(raw))}"
+        devices.append(CudaDevice(index, uuid, model, shares_memory))
     return devices
 
 
@@ -60,8 +69,8 @@ def find_device(name: str) -> Device | None:
     """The GPU that is called ``name``, ``cuda:0`` or by its UUID; None where there is none."""
     for device in cuda_devices():
         called = f"cuda:{device.index}"
-        if is_called(name, called, device.uuid):
-            driver = driver_of(device.uuid, name) or "unknown"
+        if is_called(name, called, device.uuid, device.is_integrated):
+            driver = driver_of(*driver_uuids(device.uuid, device.is_integrated)) or "unknown"
             return Device(called, device.name, driver, device.uuid)
     return None
 
@@ -71,6 +80,15 @@ def cuda_index(device: Device) -> int:
     return int(device.name.removeprefix("cuda:"))
 
 
-def is_called(name: str, called: str, uuid: str) -> bool:
-    """Whether ``name`` is that device. A Jetson's GPU has no UUID in the driver's tools."""
-    return name in (called, uuid, "integrated")
+def is_called(name: str, called: str, uuid: str, is_integrated: bool) -> bool:
+    """Whether ``name`` is that device, by CUDA's number or by a UUID of CUDA or the driver."""
+    return name == called or name in driver_uuids(uuid, is_integrated)
+
+
+def driver_uuids(uuid: str, is_integrated: bool) -> tuple[str, ...]:
+    """The UUIDs under which the driver's tools may know CUDA's device ``uuid``.
+
+    They agree but for an integrated GPU, of which a machine has one: there the driver's tools
+    have a UUID of their own, or none and latlut says "integrated".
+    """
+    return (uuid, *integrated_uuids()) if is_integrated else (uuid,)

@@ -17,7 +17,7 @@ from latlut.errors import EngineError
 
 _LIBRARIES = ("libcuda.so.1", "nvcuda.dll")
 _CAPTURE_THREAD_LOCAL = 1
-_L2_CACHE_SIZE, _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 38, 75, 76
+_INTEGRATED, _L2_CACHE_SIZE, _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 18, 38, 75, 76
 
 #: A kernel that returns at once. The driver compiles it for whatever GPU is there.
 _EMPTY_PTX = b"""
@@ -71,6 +71,11 @@ def compute_capability(index: int) -> tuple[int, int]:
 def l2_cache_bytes(index: int) -> int:
     """Size of the device's last-level cache; 0 where it has none."""
     return _attribute(index, _L2_CACHE_SIZE)
+
+
+def is_integrated(index: int) -> bool:
+    """Whether the device shares the host's memory, as a Jetson's does."""
+    return _attribute(index, _INTEGRATED) != 0
 
 
 def _attribute(index: int, attribute: int) -> int:

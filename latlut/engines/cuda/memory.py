@@ -200,6 +200,6 @@ def open_memory(index: int) -> DeviceMemory:
 
 
 NO_MEMORY = (
-    "neither pycuda nor a PyTorch with CUDA is here to hold device memory: "
-    "pip install pycuda (needs a CUDA toolkit), or install PyTorch's build for CUDA"
+    "neither pycuda nor a PyTorch with CUDA is here to hold device memory: install PyTorch's build "
+    "for CUDA, or pip install 'latlut[pycuda]' (compiled on this machine with a CUDA toolkit)"
 )

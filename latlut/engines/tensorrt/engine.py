@@ -13,7 +13,7 @@ from latlut.engines.cuda.memory import NO_MEMORY, memory_type
 from latlut.engines.tensorrt.build import check_capability, release_of
 from latlut.engines.tensorrt.library import TensorRtLibrary
 from latlut.engines.tensorrt.session import PlanSession, TensorRtSession
-from latlut.engines.tensorrt.versions import OLDEST, Release
+from latlut.engines.tensorrt.versions import INSTALL_8_6, OLDEST, Release
 from latlut.errors import EngineError
 from latlut.machine.gpus import gpu_absence_reason
 from latlut.operators.workloads import Workload
@@ -42,9 +42,9 @@ class TensorRtEngine(TensorRtLibrary):
 
     module_name = "tensorrt"
     install_command: ClassVar[str] = (
-        "pip install 'latlut[tensorrt]'  or  pip install tensorrt  (its libraries come from "
-        "NVIDIA's package index); for Pascal, the GTX 10 series, the 8.6 line: pip install "
-        "'tensorrt==8.6.1.post1', with NVIDIA's package index as --extra-index-url"
+        "pip install 'latlut[tensorrt]'  or  pip install 'tensorrt>=10'  (a driver of CUDA 12 "
+        "needs tensorrt-cu12 in its place); for Pascal, the GTX 10 series, the 8.6 line, with "
+        f"Python 3.11 at most: {INSTALL_8_6}"
     )
 
     @classmethod
@@ -89,7 +89,10 @@ class TensorRtEngine(TensorRtLibrary):
                 f"pip install {stem}-cu{cuda[0]}",
             )
         if memory_type() is None:
-            return NO_MEMORY, "pip install pycuda"
+            return NO_MEMORY, (
+                "install PyTorch's build for CUDA, or, with a CUDA toolkit, "
+                "pip install 'pycuda>=2024.1'"
+            )
         return "", ""
 
     @classmethod

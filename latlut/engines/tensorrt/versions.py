@@ -16,6 +16,12 @@ T = TypeVar("T")
 #: levels). TensorRT's is the last that supports Pascal.
 OLDEST = {"tensorrt": (8, 6), "tensorrt_rtx": (1, 0)}
 
+#: How the last line for Pascal is installed. Its libraries are on NVIDIA's index alone, and of the
+#: 8.6.1 packages only .post1 looks there: 8.6.1 itself ends in "no matching distribution found".
+INSTALL_8_6 = (
+    "pip install 'tensorrt==8.6.1.post1', with NVIDIA's package index as --extra-index-url"
+)
+
 #: (package, first version) -> newest ONNX opset of its parser. Of each package the last row whose
 #: version is not newer than the installed one holds.
 #: Sources: onnx-tensorrt, docs/operators.md of the releases 8.6 ("up to Opset 17"), 10.0 ("opset 9
@@ -117,10 +123,9 @@ def _line_for(capability: tuple[int, int]) -> str:
     if capability >= (7, 5):
         return "pip install tensorrt"
     if capability >= (7, 0):
-        return "the last line for Volta is 10.4: pip install 'tensorrt==10.4.0'"
+        return "the last line for Volta is 10.4: pip install 'tensorrt-cu12==10.4.0'"
     if capability >= (5, 0):
         return (
-            "the last line for Pascal and Maxwell is 8.6: pip install 'tensorrt==8.6.1.post1', "
-            "with NVIDIA's package index as --extra-index-url"
+            f"the last line for Pascal and Maxwell is 8.6, with Python 3.11 at most: {INSTALL_8_6}"
         )
     return "choose another engine: --engine onnxruntime --cpu"
