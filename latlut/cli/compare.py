@@ -209,7 +209,8 @@ def _print(rows: Sequence[ComparisonRow], bench: _Bench | None) -> None:
     from latlut.search.networks.cost import DEFINITION
     from latlut.stats.machine_speed import is_disturbed
 
-    shares = [item.cpu_share for item in bench.results if item.cpu_share] if bench else []
+    results = bench.results if bench else []
+    shares = [item.cpu_share for item in results if item.cpu_share is not None]
     if shares and is_disturbed(min(shares)):
         click.echo(disturbed_text(min(shares)))
     columns = ["network", "input", "M parameters", "G MACs"]

@@ -94,9 +94,9 @@ def range_text(low: float | None, high: float | None) -> str:
     if ends[0] is not None and ends[1] is not None:
         return f"{ends[0]:.4g} to {ends[1]:.4g}"
     if ends[1] is not None:
-        return f"at most {ends[1]:.4g}, too few samples for a lower end"
+        return f"at most {ends[1]:.4g}, no lower end is known"
     if ends[0] is not None:
-        return f"at least {ends[0]:.4g}, too few samples for an upper end"
+        return f"at least {ends[0]:.4g}, no upper end is known"
     return "interval unknown"
 
 

@@ -31,7 +31,7 @@ from torch import nn
 
 from latlut.engines.device_errors import engine_error
 from latlut.engines.heap import return_freed_memory
-from latlut.engines.parity import allowed_difference, largest_difference
+from latlut.engines.parity import worst_difference
 from latlut.errors import EngineError, LatlutError, ParityError, SpecError
 from latlut.machine.cpu import cpu_model
 from latlut.operators.workloads import Workload
@@ -427,8 +427,7 @@ class Engine(ABC):
             raise ParityError(
                 f"{workload.name}: {self.title} gives {given}, {workload.reference} {wanted}"
             )
-        difference = largest_difference(found, expected)
-        allowed = allowed_difference(self.precision, workload.arithmetic)
+        difference, allowed = worst_difference(found, expected, self.precision, workload.arithmetic)
         if math.isinf(difference):
             raise ParityError(
                 f"{workload.name}: {self.title} and {workload.reference} differ in where outputs "

@@ -284,16 +284,17 @@ class _Run:
             raise EngineError(f"{self.workload.name} was not measured")
         samples_ms = np.concatenate([item.samples_ns for item in self._samplings]) / 1e6
         half_width = self._half_width(spread)
-        # What others took can have made it slower by so much, and never faster.
+        # Others make it slower, by more than the share that they took where threads wait for each
+        # other, and never faster: what is known then is an upper end.
         share = min(self._shares, default=None)
-        others = share if share is not None and is_disturbed(share) else 1.0
+        low_ms = math.nan if is_disturbed(share) else latency_ms * math.exp(-half_width)
         ranks = np.percentile(samples_ms, PERCENTILES, method="median_unbiased")
         return BenchResult(
             name=self.workload.name,
             batch=self.workload.batch,
             statistic=self.settings.timing.statistic,
             latency_ms=latency_ms,
-            ci_low_ms=latency_ms * math.exp(-half_width) * others,
+            ci_low_ms=low_ms,
             ci_high_ms=latency_ms * math.exp(half_width),
             readings_ms=tuple(self.readings_ms),
             percentiles_ms=dict(zip(PERCENTILES, ranks.tolist(), strict=True)),

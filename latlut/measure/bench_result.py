@@ -94,7 +94,7 @@ class BenchResult:
         percentiles_ms, mean_ms: of the samples of all passes together.
         arithmetic: what the graph itself computes in, beside the engine's precision.
         cpu_share: the least share of the CPU in a pass (``measure.cpu_share``); None where it is
-            not known. Where it is too small the interval reaches down by what others took.
+            not known. Where it is too small the interval has no lower end.
         difference: from ``reference``; None where outputs were not compared.
     """
 

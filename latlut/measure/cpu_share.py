@@ -109,4 +109,5 @@ def _share(before: _Moment, after: _Moment, threads: int, cpus: int) -> float | 
             lost += max(0.0, others_s) / (wall_s * cpus)
     if threads == 1:
         return max(0.0, min(own_s / wall_s, 1.0 - lost))
-    return max(0.0, min(1.0, 1.0 - lost)) if cpus == threads else None
+    # Of threads that are not pinned one by one what a hypervisor took is all that is known.
+    return max(0.0, min(1.0, 1.0 - lost)) if cpus == threads or lost > 0 else None

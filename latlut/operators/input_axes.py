@@ -7,7 +7,8 @@ ONNX does not say it. It is told from what the file does say, in this order:
    (0, 3, 1, 2) makes that from (B, H, W, C), one by (2, 0, 1) from (H, W, C);
 3. the shape: with four axes 1, 3 or 4 channels are the second or the last axis; with three and 1,
    3 or 4 channels last it is (H, W, C);
-4. a first side that is open, or 1, is the batch.
+4. of two sides or more a first one is the batch that is 1, open without a name, or open under a
+   name that stands for it (``n``) or that an exporter made up (``dynamic_axes_1``).
 
 What none of it settles stays unknown.
 """
@@ -28,10 +29,8 @@ _NAMES = {
     "height": r"h|.*height.*|rows|h_in|in_h|image_h",
     "width": r"w|.*width.*|cols|columns|w_in|in_w|image_w",
 }
-#: Names of an open first side that is no batch.
-_OTHER_FIRST = re.compile(
-    r"(.*[-_.])?(seq|sequence|len|length|tokens?|time|t|frames?|s|points?)\d*"
-)
+#: Names of an open first side that is the batch: a letter for it, or one that an exporter made up.
+_FIRST_BATCH = re.compile(r"[nb]|bs|(.*_)?dynamic_axes_\d+|unk_*\d+|dim_?0|\?|none", re.IGNORECASE)
 _IMAGE_CHANNELS = (1, 3, 4)
 #: Nodes that keep the order of an input's axes.
 _ELEMENTWISE = {
@@ -144,9 +143,9 @@ def _is_small(side: Side) -> bool:
 
 
 def _is_batch(sides: Sequence[Side]) -> bool:
-    if not sides:
+    if len(sides) < 2:
         return False
     first = sides[0]
     if isinstance(first, str):
-        return len(sides) > 1 and not _OTHER_FIRST.fullmatch(first.lower())
-    return first == 1 or (first is None and len(sides) > 1)
+        return bool(_FIRST_BATCH.fullmatch(first))
+    return first == 1 or first is None

@@ -74,4 +74,4 @@ def _evaluating(module: Any) -> nn.Module:
         part.training = False
         for name in ("train", "eval"):
             part.__dict__.pop(name, None)
-    return module  # type: ignore[no-any-return]
+    return module

@@ -34,6 +34,13 @@ def tensors_of(graph: Any) -> Iterator[Any]:
     yield from _tensors_of_nodes(graph.node)
 
 
+def tensors_of_model(model: Any) -> Iterator[Any]:
+    """Every tensor of an ``onnx.ModelProto``: of its graph, and of its local functions."""
+    yield from tensors_of(model.graph)
+    for function in model.functions:
+        yield from _tensors_of_nodes(function.node)
+
+
 def _tensors_of_nodes(nodes: Any) -> Iterator[Any]:
     for node in nodes:
         for part in node.attribute:
@@ -60,10 +67,9 @@ def take_in_weights(model: Any, folder: Path, shown: str) -> bool:
         ImportFileError: a location outside the folder, a file that is missing, too short or
             cannot be read.
     """
-    tensors = [*tensors_of(model.graph)]
-    for function in model.functions:
-        tensors += _tensors_of_nodes(function.node)
-    kept_elsewhere = [item for item in tensors if item.data_location == item.EXTERNAL]
+    kept_elsewhere = [
+        item for item in tensors_of_model(model) if item.data_location == item.EXTERNAL
+    ]
     places = [_place(item, folder, shown) for item in kept_elsewhere]
     are_all = sum(length for _, _, length in places) + model.ByteSize() <= EMBEDDED_BYTES
     for item, (path, offset, length) in zip(kept_elsewhere, places, strict=True):
@@ -91,15 +97,23 @@ def model_file(content: bytes, weights_folder: Path | None) -> Iterator[Path]:
     import onnx
 
     with tempfile.TemporaryDirectory(prefix="latlut-") as folder:
-        path = Path(folder) / "graph.onnx"
-        path.write_bytes(content)
+        locations: set[str] = set()
         if weights_folder is not None:
-            for item in tensors_of(onnx.load_from_string(content).graph):
-                for entry in item.external_data:
-                    beside = path.parent / entry.value
-                    if entry.key == "location" and not beside.exists():
-                        beside.parent.mkdir(parents=True, exist_ok=True)
-                        _link_or_copy((weights_folder / entry.value).resolve(), beside)
+            locations = {
+                entry.value
+                for item in tensors_of_model(onnx.load_from_string(content))
+                for entry in item.external_data
+                if entry.key == "location"
+            }
+            for location in locations:
+                beside = Path(folder) / location
+                beside.parent.mkdir(parents=True, exist_ok=True)
+                _link_or_copy((weights_folder / location).resolve(), beside)
+        name = "graph.onnx"
+        while name in locations:
+            name = f"_{name}"
+        path = Path(folder) / name
+        path.write_bytes(content)
         yield path
 
 

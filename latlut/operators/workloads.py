@@ -20,7 +20,7 @@ from torch import nn
 
 from latlut.errors import OperatorError, SpecError
 from latlut.operators.building import build, source_digest
-from latlut.operators.input_axes import common_batch, find_axes
+from latlut.operators.input_axes import InputAxes, common_batch, find_axes
 from latlut.operators.network import Network
 from latlut.operators.onnx_export import OPSET, export_onnx, tensors_of_output
 from latlut.opspec import IMAGE, Node, OpSpec
@@ -85,10 +85,7 @@ class Workload(ABC):
     @property
     def batch(self) -> int | None:
         """Items that one run takes; None where it is not known which axis counts them."""
-        shapes = self.input_shapes
-        if all(len(shape) == 4 for shape in shapes):
-            return shapes[0][0]
-        return common_batch([find_axes("", shape) for shape in shapes], shapes)
+        return self.input_shapes[0][0]
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -219,6 +216,26 @@ class ModuleWorkload(Workload):
                 f"{self.name} is in training mode, where it computes something else than it will "
                 "when it is used: call .eval() first"
             )
+
+    @property
+    def batch(self) -> int | None:
+        """Items that one run takes, told from the shapes; see ``input_axes``."""
+        return common_batch(self._axes, self.input_shapes)
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(height, width) of the first input that is an image, channels first or last."""
+        pairs = zip(self._axes, self.input_shapes, strict=True)
+        return next((size for axes, shape in pairs if (size := axes.image_size(shape))), None)
+
+    @property
+    def _axes(self) -> list[InputAxes]:
+        """Of each input; of four axes whose order the shape does not show, (B, C, H, W)."""
+        found = [find_axes("", shape) for shape in self.input_shapes]
+        return [
+            InputAxes(0, 1, 2, 3) if len(shape) == 4 and not axes.is_image else axes
+            for axes, shape in zip(found, self.input_shapes, strict=True)
+        ]
 
     def build(self) -> nn.Module:
         """The module itself."""

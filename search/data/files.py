@@ -24,7 +24,7 @@ from latlut.search.data.classes import Rgb
 from latlut.search.data.pictures import rgb_of, single, upright
 
 #: Formats that change the values of a mask.
-_LOSSY = ("JPEG", "MPO", "JPEG2000")
+_LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
 _UNKNOWN = 254  # in tables from a mask's values to labels; no class has this number
 
 
@@ -58,9 +58,11 @@ class IndexCoding:
                 "(mode L or P): is it the coloured rendering of the labels?"
             )
         if values.dtype != np.uint8:
-            if values.min() < 0 or values.max() > 255:
+            is_whole = values.dtype.kind in "biu"
+            if not is_whole or values.min() < 0 or values.max() > 255:
                 raise DataError(
-                    f"{path}: values from {values.min()} to {values.max()}; expected 0 to 255"
+                    f"{path}: values from {values.min()} to {values.max()}; expected whole "
+                    "numbers from 0 to 255"
                 )
             values = values.astype(np.uint8)
         labels: NDArray[np.uint8] = self._table[values]

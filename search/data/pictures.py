@@ -36,9 +36,11 @@ def upright(picture: Image.Image, path: Path) -> Image.Image:
         DataError: EXIF that cannot be read.
     """
     try:
-        return ImageOps.exif_transpose(picture)
+        turned = ImageOps.exif_transpose(picture)
     except (ValueError, KeyError, TypeError, SyntaxError, struct.error) as error:
         raise DataError(f"{path}: its EXIF data, which says how it lies, is damaged") from error
+    turned.format = picture.format  # a turned copy forgets it
+    return turned
 
 
 def single(picture: Image.Image, path: Path) -> Image.Image:
@@ -71,7 +73,8 @@ def rgb_of(picture: Image.Image, path: Path) -> NDArray[np.uint8]:
     if mode in _AS_THEY_LOOK:
         return np.asarray(picture.convert("RGB"))
     values = np.asarray(picture)
-    if mode.startswith("I"):
+    # In TIFF mode I is 32 bits a pixel, whose range is not known; elsewhere it is 16-bit grey.
+    if mode.startswith("I") and not (mode == "I" and picture.format == "TIFF"):
         if values.min() < 0 or values.max() > _16_BIT:
             raise DataError(
                 f"{path}: whole numbers from {values.min()} to {values.max()}; expected 8 or 16 "

@@ -34,8 +34,8 @@ from latlut.search.deploy.video import (
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 #: Formats whose files can hold several pictures, which are read and written picture by picture.
 _ANIMATED = (".gif", ".webp", ".png")
-#: Formats that change what is written.
-_LOSSY = (".jpg", ".jpeg", ".jp2", ".webp")
+#: Formats that keep every number.
+_EXACT = (".png", ".tif", ".tiff", ".bmp")
 #: A video's frames go through the network together while they have no more pixels than this,
 #: two of 1920x1080, and are no more than this.
 _BATCH_PIXELS, _BATCH_FRAMES = 2 * 1920 * 1080, 8
@@ -184,10 +184,8 @@ def _no_bar(_: str) -> AbstractContextManager[Callable[[Progress], None]]:
 def _predict_image(predictor: Predictor, task: Task) -> None:
     durations_ms = _durations_ms(task.source)
     if len(durations_ms) < 2:
-        if predictor.form == "label-ids" and task.target.suffix.lower() in _LOSSY:
-            raise LatlutError(
-                f"{task.target}: its compression would change label ids; write a .png"
-            )
+        if predictor.form == "label-ids" and task.target.suffix.lower() not in _EXACT:
+            raise LatlutError(f"{task.target}: compression would change label ids; write a .png")
         picture = predictor.picture(read_image(task.source))
         _save(task, picture.save)
         return

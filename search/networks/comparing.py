@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from latlut.errors import ImportFileError, LatlutError
+from latlut.files import written_whole
 from latlut.operators.workloads import Workload
 from latlut.search.networks.baselines import Figure, Published
 from latlut.search.networks.cost import NetworkCost
@@ -158,10 +159,13 @@ def _counted(
     contender: Contender, wanted: tuple[int, int]
 ) -> tuple[ComparisonRow, Workload | None]:
     """The row without a latency, and what would be measured for one."""
-    size, failure = contender.size_at(wanted), ""
+    size, failure = None, contender.failure
     cost: NetworkCost | None = None
     workload: Workload | None = None
     try:
+        if failure:
+            raise ImportFileError(failure)
+        size = contender.size_at(wanted)
         if contender.kind != "published":
             workload = contender.workload(size or wanted)
         cost = contender.cost(size or wanted)
@@ -186,19 +190,19 @@ def _counted(
 
 
 def write_rows(path: Path, rows: Sequence[ComparisonRow]) -> None:
-    """Write the rows as a CSV file.
+    """Write the rows as a CSV file, whole or not at all.
 
     Raises:
-        ImportFileError: it cannot be written.
+        WriteError: it cannot be written.
     """
     flat = [row.flat() for row in rows]
-    try:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(flat[0]) if flat else [])
-            writer.writeheader()
-            writer.writerows(flat)
-    except OSError as error:
-        raise ImportFileError(f"cannot write {path}: {error.strerror}") from error
+    with (
+        written_whole(path, makes_folder=False) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, list(flat[0]) if flat else [])
+        writer.writeheader()
+        writer.writerows(flat)
 
 
 def _sizes_of(

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from latlut.errors import LatlutError, SpecError, UnknownNameError, did_you_mean
-from latlut.file_kinds import kind_of_file
+from latlut.file_kinds import but_it_is, kind_of_file
 from latlut.operators.onnx_files import OnnxWorkload, read_onnx
 from latlut.operators.workloads import Workload
 from latlut.search.networks.baselines import (
@@ -165,6 +165,7 @@ class Contender:
         own_miou_percent: of a trained network, on the validation set of the data it was trained
             on.
         own_data: that data. own_size: (height, width) of its images, as the network sees them.
+        failure: why the file cannot be read.
     """
 
     name: str
@@ -176,6 +177,7 @@ class Contender:
     own_miou_percent: float | None = None
     own_data: str = ""
     own_size: tuple[int, int] | None = None
+    failure: str = ""
 
     @property
     def title(self) -> str:
@@ -281,9 +283,23 @@ def find_contender(name: str) -> Contender:
 def find_contenders(names: Sequence[str]) -> list[Contender]:
     """One network per name, each once; ``all`` means every name, ``quick`` the light ones.
 
+    A file that cannot be read is a contender with a ``failure``.
+
     Raises:
-        UnknownNameError, ImportFileError: see ``find_contender``.
+        UnknownNameError: a name that is no file's.
     """
     groups = {"all": contender_names(), "quick": list(QUICK)}
     spread = [name for item in names for name in groups.get(item, [item])]
-    return [find_contender(name) for name in dict.fromkeys(spread)]
+    return [_found_or_failed(name) for name in dict.fromkeys(spread)]
+
+
+def _found_or_failed(name: str) -> Contender:
+    path = Path(name)
+    try:
+        return find_contender(name)
+    except LatlutError as error:
+        if not (path.suffix or path.exists()):
+            raise
+        is_other = path.suffix.lower() not in (".onnx", ".json") and kind_of_file(path)
+        reason = f"{name}{but_it_is(path)}" if is_other else str(error)
+        return Contender(name, "onnx", failure=reason)

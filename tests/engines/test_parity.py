@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from latlut.engines.parity import allowed_difference, largest_difference, output_difference
+from latlut.engines.parity import allowed_difference, output_difference, worst_difference
 
 FINE = np.array([1.0, -2.0, 4.0], np.float32)
 NAN, INF = np.float32("nan"), np.float32("inf")
@@ -15,8 +15,9 @@ NAN, INF = np.float32("nan"), np.float32("inf")
 
 def test_the_largest_difference_is_relative_to_the_largest_value() -> None:
     assert output_difference(FINE + 0.04, FINE) == pytest.approx(0.01, rel=1e-4)
-    assert largest_difference([FINE, FINE + 0.04, FINE], [FINE] * 3) == pytest.approx(0.01, 1e-4)
-    assert largest_difference([], []) == 0.0
+    found, allowed = worst_difference([FINE, FINE + 0.04, FINE], [FINE] * 3, "fp32")
+    assert (found, allowed) == (pytest.approx(0.01, 1e-4), 2e-3)
+    assert worst_difference([], [], "fp32") == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])
@@ -26,8 +27,8 @@ def test_a_value_that_is_not_finite_on_one_side_alone_is_a_difference_in_any_out
 ) -> None:
     found = [FINE.copy() for _ in range(3)]
     found[position][1] = value
-    assert math.isinf(largest_difference(found, [FINE] * 3))
-    assert math.isinf(largest_difference([FINE] * 3, found))
+    assert math.isinf(worst_difference(found, [FINE] * 3, "int8")[0])
+    assert math.isinf(worst_difference([FINE] * 3, found, "int8")[0])
 
 
 def test_equal_values_that_are_not_finite_are_no_difference() -> None:
@@ -72,5 +73,16 @@ def test_one_element_in_ten_thousand_may_differ() -> None:
 
 
 def test_the_coarser_arithmetic_says_what_passes() -> None:
-    assert allowed_difference("fp32", "int8") == allowed_difference("int8")
-    assert allowed_difference("fp32", "fp32") < allowed_difference("fp16", "fp32")
+    whole = np.zeros(3, np.int64)
+    for output in (FINE, whole):
+        assert allowed_difference(output, "fp32", "int8") == allowed_difference(output, "int8")
+        assert allowed_difference(output, "fp32", "fp32") < allowed_difference(output, "fp16")
+    assert allowed_difference(whole, "int8") <= 0.05 < allowed_difference(FINE, "int8")
+
+
+def test_the_worst_is_the_one_furthest_beyond_what_is_allowed_for_it() -> None:
+    classes = np.zeros(100, np.int64)
+    wrong = classes.copy()
+    wrong[:10] = 1
+    found, allowed = worst_difference([FINE + 0.8, wrong], [FINE, classes], "int8")
+    assert (found, allowed) == (0.1, 0.05)

@@ -85,8 +85,7 @@ def test_a_benchmark_beside_a_busy_process_says_so_first(tmp_path: Path) -> None
     assert shown.stdout.startswith("disturbed: other processes took ")
     found = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
     assert found["is_disturbed"] and found["cpu_share"] < LEAST_CPU_SHARE
-    # the interval reaches down to what it would be without the others
-    assert found["ci_low_ms"] <= found["latency_ms"] * found["cpu_share"]
+    assert found["ci_low_ms"] is None  # how fast it is without the others is not known
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, shares: list[float | None]) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 from onnx import helper
+from torch import nn
 
 from latlut.operators.input_axes import InputAxes, Side, common_batch, find_axes
+from latlut.operators.workloads import ModuleWorkload
 
 NCHW, NHWC, HWC = InputAxes(0, 1, 2, 3), InputAxes(0, 3, 1, 2), InputAxes(None, 2, 0, 1)
 UNKNOWN = InputAxes()
@@ -34,6 +36,13 @@ UNKNOWN = InputAxes()
         (("sequence_length", "batch", 80), InputAxes(batch=1)),
         (("seq_len", 512), UNKNOWN),
         ((None, 77), InputAxes(batch=0)),
+        (("n", 77), InputAxes(batch=0)),
+        (("dynamic_axes_1", 77), InputAxes(batch=0)),
+        (("unk__12", 77), InputAxes(batch=0)),
+        (("num_boxes", 4), UNKNOWN),
+        (("L", 16), UNKNOWN),
+        (("num_images", 3, "h", "w"), NCHW),
+        ((1,), UNKNOWN),
         ((None,), UNKNOWN),
         ((), UNKNOWN),
         ((3, 224, 224), UNKNOWN),
@@ -73,3 +82,14 @@ def test_inputs_have_to_agree_on_the_batch() -> None:
     assert common_batch([NCHW, UNKNOWN], [(4, 3, 8, 8), (7, 2)]) == 4
     assert common_batch([NCHW, InputAxes(batch=0)], [(4, 3, 8, 8), (1, 7)]) is None
     assert common_batch([UNKNOWN], [(7, 2)]) is None
+
+
+def test_modules_take_channels_last_too() -> None:
+    def workload(*shapes: tuple[int, ...]) -> ModuleWorkload:
+        return ModuleWorkload("m", shapes, nn.Identity().eval())
+
+    assert workload((2, 3, 64, 128)).image_size == workload((2, 64, 128, 3)).image_size
+    assert workload((2, 16, 64, 128)).image_size == (64, 128)
+    assert workload((2, 64, 128, 3)).batch == 2
+    assert workload((2, 3, 8, 8), (4, 3, 8, 8)).batch is None
+    assert workload((7, 2)).batch is None

@@ -127,7 +127,7 @@ def animation(path: Path) -> Path:
             lambda d: write(d / "a.tiff", Image.fromarray(np.full((4, 6), np.nan, np.float32))),
             "0 to 1",
         ),
-        (lambda d: write(d / "a.tiff", Image.fromarray(RAMP.astype(np.int32) * 9999)), "16 bits"),
+        (lambda d: write(d / "a.tiff", Image.fromarray(RAMP.astype(np.int32))), "mode I, which"),
         (lambda d: write(d / "a.tiff", Image.fromarray(COLOURS).convert("LAB")), "mode LAB"),
         (lambda d: animation(d / "a.gif"), "holds 2 pictures"),
         (lambda d: animation(d / "a.tiff"), "holds 2 pictures"),
@@ -160,3 +160,10 @@ def test_masks_whose_values_a_compression_changes_are_refused(tmp_path: Path) ->
     see = write(tmp_path / "m.png", see_through())
     with pytest.raises(DataError, match="see-through"):
         read_labels(see, ColourCoding({(0, 0, 0): 0}))
+
+
+@pytest.mark.parametrize("values", [RAMP / 24, np.full((4, 6), np.nan)])
+def test_masks_of_floating_point_numbers_are_refused(tmp_path: Path, values: np.ndarray) -> None:
+    path = write(tmp_path / "m.tiff", Image.fromarray(values.astype(np.float32)))
+    with pytest.raises(DataError, match="expected whole numbers"):
+        read_labels(path, IndexCoding({0: 0, 1: 1}))

@@ -246,11 +246,14 @@ def test_files_that_fail_are_rows_that_say_why_and_batches_are_named(tmp_path: P
     (tmp_path / "four.onnx").write_bytes(content)
     odd = segmenter(op_type="NoSuchOperator")
     (tmp_path / "odd.onnx").write_bytes(odd)
-    names = ",".join(str(tmp_path / name) for name in ("torn.onnx", "odd.onnx", "four.onnx"))
+    (tmp_path / "torn.json").write_text("{")
+    files = ("torn.onnx", "odd.onnx", "four.onnx", "torn.json", "none.onnx")
+    names = ",".join(str(tmp_path / name) for name in files)
     arguments = ["compare", "--networks", names, "--engine", "onnxruntime", "--passes", "1"]
     result = CliRunner().invoke(main, [*arguments, "--quiet", "--json"])
     assert result.exit_code == 0, result.output
-    torn, unknown, four = json.loads(result.stdout)["rows"]
+    torn, unknown, four, broken, absent = json.loads(result.stdout)["rows"]
+    assert "torn.json" in broken["failure"] and "none.onnx" in absent["failure"]
     assert "cannot be read as an ONNX model" in torn["failure"] and torn["macs"] is None
     assert "NoSuchOperator" in unknown["failure"] and unknown["latency"] is None
     assert (four["failure"], four["batch"], four["input_size"]) == (None, 4, [32, 64])
@@ -258,5 +261,5 @@ def test_files_that_fail_are_rows_that_say_why_and_batches_are_named(tmp_path: P
     latency = four["latency"]
     assert latency["fps"] == pytest.approx(4e3 / latency["latency_ms"])
     shown = CliRunner().invoke(main, [*arguments, "--quiet", "--unchecked"]).output
-    assert "batch 4" in shown and "failed: " in shown
+    assert "batch N: the latency is that of N images" in shown and "failed: " in shown
     assert "its output was not compared with anything" in shown
