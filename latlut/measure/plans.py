@@ -94,7 +94,7 @@ def load_plan(
     except OSError as error:
         raise ImportFileError(f"cannot read the plan {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ImportFileError(f"{path}: not TOML{but_it_is(path)}") from error
+        raise ImportFileError(f"{path}: not TOML{but_it_is(path) or ' (not UTF-8)'}") from error
 
     from latlut.measure.plan_file import expand_plan, parse_plan
 

@@ -323,7 +323,9 @@ class Architecture:
         except OSError as error:
             raise ImportFileError(f"cannot read {path}: {error.strerror}") from error
         except UnicodeDecodeError as error:
-            raise ImportFileError(f"{path}: not a JSON text{but_it_is(Path(path))}") from error
+            raise ImportFileError(
+                f"{path}: not a JSON text{but_it_is(Path(path)) or ' (not UTF-8)'}"
+            ) from error
         try:
             return cls.from_json(text)
         except (ImportFileError, SpecError) as error:
