@@ -40,7 +40,7 @@ def settle_shapes(
     """
     if input_size is not None:
         axes = _with_image(called, inputs, axes)
-    found = []
+    found, left_open = [], []
     for item, known in zip(inputs, axes, strict=True):
         sides = sides_of(item)
         shape: list[int | None] = [side if isinstance(side, int) else None for side in sides]
@@ -70,10 +70,12 @@ def settle_shapes(
             shape[known.batch] = 1
         settled = [side for side in shape if side is not None]
         if len(settled) != len(shape):
-            raise SpecError(_open_message(called, item, known, len(inputs)))
+            left_open.append((item, known))
         if np.prod(settled, dtype=np.float64) > _MAX_ELEMENTS:
             raise SpecError(f"{called}: the input {shown_inputs([item])} is too large to be run")
         found.append(tuple(settled))
+    if left_open:
+        raise SpecError(_open_message(called, left_open, len(inputs)))
     return tuple(found), list(axes)
 
 
@@ -110,13 +112,16 @@ def _with_image(
     return [InputAxes(axes[0].batch, axes[0].channels, *free)]
 
 
-def _open_message(called: str, item: Any, axes: InputAxes, count: int) -> str:
-    sides = sides_of(item)
+def _open_message(called: str, left_open: Sequence[tuple[Any, InputAxes]], count: int) -> str:
+    item, axes = left_open[0]
     what = f"{called}: the input {shown_inputs([item])} leaves its size open"
-    open_axes = {axis for axis, side in enumerate(sides) if not isinstance(side, int)}
+    open_axes = {axis for axis, side in enumerate(sides_of(item)) if not isinstance(side, int)}
     if count == 1 and axes.is_image and open_axes <= {axes.batch, axes.height, axes.width}:
         return f"{what}: name it, such as --input 1024x2048"
-    return f"{what}: give its whole shape, such as {_shape_option([item])}"
+    items = [item for item, _ in left_open]
+    if len(items) > 1:
+        what = f"{called}: the inputs {shown_inputs(items)} leave their sizes open"
+    return f"{what}: give the whole shape, such as {_shape_option(items)}"
 
 
 def _shape_option(inputs: Sequence[Any]) -> str:

@@ -41,6 +41,9 @@ FASTERSEG_IDENTITY = Identity(
 )
 #: (height, width) of the images and the number of classes of the published table.
 _PUBLISHED_SIZE, _PUBLISHED_CLASSES = (1024, 2048), 19
+#: Of the half-width that all entries share, which is one of logarithms: two passes that differ by a
+#: sixth give over 1.
+_MAX_SHARED_ERROR = 100.0
 #: What a file of that form does not say of any other device.
 _ASKED = ("target", "device_model", "engine", "engine_version")
 
@@ -181,8 +184,12 @@ def _write_readings(
 
 
 def _shared_error(value: object, path: Path) -> float:
-    if not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise ImportFileError(f"{path}: shared_error is a fraction from 0 to 1, received {value!r}")
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= _MAX_SHARED_ERROR:
+        raise ImportFileError(
+            f"{path}: shared_error is a relative half-width from 0 to {_MAX_SHARED_ERROR:g}, "
+            f"received {value!r}"
+        )
     return float(value)
 
 

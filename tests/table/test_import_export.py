@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkout import AUTHORS_TABLE
+from small_tables import make_table
 
 from latlut.errors import IdentityError, ImportFileError, TableError
 from latlut.measure.plans import Plan
@@ -41,6 +42,30 @@ def test_a_round_trip_keeps_every_entry_exactly(
                 assert (second.passes, second.n) == (first.passes, first.n)
                 assert second.own_error == pytest.approx(first.own_error, rel=1e-6)
             assert again.shared_error == table.shared_error
+
+
+def test_a_table_of_very_noisy_passes_comes_back(tmp_path: Path) -> None:
+    """The half-width is one of logarithms; of two passes it is over 1 when they differ by 16%."""
+    spec = OpSpec("conv", (4, 8, 8), 4)
+    file, copy = tmp_path / "entries.csv", tmp_path / "copy.db"
+    with make_table(tmp_path / "noisy.db", [spec], shared_error=1.83) as noisy:
+        export_file(noisy, file)
+    import_file(file, copy)
+    with LatencyTable.open(copy) as again:
+        assert again.shared_error == 1.83
+
+
+@pytest.mark.parametrize("value", ["1e9", "-0.1", "NaN", "Infinity", "true", '"wide"', "null"])
+def test_a_shared_error_that_is_none(tmp_path: Path, value: str) -> None:
+    file = tmp_path / "mine.csv"
+    identity = (
+        '{"device_model": "X", "engine": "other", "engine_version": "1", "target": "cpu", '
+        f'"shared_error": {value}}}'
+    )
+    file.write_text(f"# identity: {identity}\nop_spec,latency_ms\nconv 4->4 at 8x8,1\n")
+    with pytest.raises(ImportFileError, match="shared_error"):
+        import_file(file, tmp_path / "mine.db")
+    assert not (tmp_path / "mine.db").exists()
 
 
 def test_a_file_without_identity_needs_one(tmp_path: Path) -> None:
