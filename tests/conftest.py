@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fake_engine
@@ -21,6 +21,18 @@ def private_places(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
     folder = tmp_path_factory.mktemp("private")
     monkeypatch.setenv("LATLUT_LOCK_DIR", str(folder / "locks"))
     monkeypatch.setenv("LATLUT_CACHE", str(folder / "cache"))
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Writes bytes or text into a file of the test's own folder."""
+
+    def write(data: bytes | str, name: str = "table.npy") -> Path:
+        path = tmp_path / name
+        path.write_bytes(data if isinstance(data, bytes) else data.encode())
+        return path
+
+    return write
 
 
 OPS = (

@@ -102,6 +102,11 @@ def bench(
     elif Path(target).suffix.lower() in (".pt", ".ts", ".pt2") and data_path is None:
         from latlut.operators.module_files import read_module
 
+        if named := [name for name, _ in shapes if name]:
+            raise LatlutError(
+                f"{target}: inputs of a module have no names, {named[0]!r} was given: --shape "
+                "1x3x640x640, in order"
+            )
         workload = read_module(Path(target), input_size, batch, [shape for _, shape in shapes])
         if is_left_open("engine"):
             engine = "pytorch"  # the one that runs such a file as it is

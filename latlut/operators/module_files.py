@@ -12,8 +12,6 @@ from torch import nn
 from latlut.errors import ImportFileError, SpecError
 from latlut.operators.workloads import ModuleWorkload, Workload
 
-SUFFIXES = (".pt", ".ts", ".pt2")
-
 
 def read_module(
     path: Path,
@@ -32,14 +30,19 @@ def read_module(
 
     Raises:
         ImportFileError: no such file, or none that PyTorch loads without running code in it.
-        SpecError: shapes that are not known, or contradict an exported program's.
+        SpecError: shapes that are not known, are given in two ways, or contradict an exported
+            program's.
     """
     if not path.is_file():
         raise ImportFileError(f"{path}: no such file")
     module, own = _load(path)
     asked = [tuple(shape) for shape in shapes]
+    if asked and (input_size is not None or batch is not None):
+        raise SpecError(f"{path}: whole shapes settle all, leave --input and --batch out")
     if input_size is not None:
         asked = [(batch or 1, 3, *input_size)]
+    elif batch is not None:
+        asked = [(batch, *shape[1:]) for shape in own]
     if own and asked and asked != own:
         raise SpecError(f"{path}: was exported for inputs of {own}, {asked} was asked for")
     if not (own or asked):

@@ -7,7 +7,7 @@ open; what is asked for is written into the graph then. What a file fixes is nev
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +18,9 @@ from torch import nn
 
 from latlut.errors import EngineError, ImportFileError, SpecError
 from latlut.operators.input_axes import InputAxes, common_batch, find_axes
+from latlut.operators.onnx_nodes import nodes_of, tensors_of
 from latlut.operators.onnx_shapes import Shape, settle_shapes, shown_inputs, sides_of, write_shapes
-from latlut.operators.onnx_weights import model_file, take_in_weights, tensors_of
+from latlut.operators.onnx_weights import model_file, take_in_weights
 from latlut.operators.workloads import Workload
 
 #: Name of a floating-point tensor type -> what results call it, as an engine's precision.
@@ -80,8 +81,8 @@ class OnnxWorkload(Workload):
 
     @cached_property
     def op_types(self) -> Counter[str]:
-        """How many nodes of each kind are in the graph and the bodies in it."""
-        return Counter(node.op_type for node in all_nodes(self.model))
+        """How many nodes of each kind are in the graph, in bodies in it and in local functions."""
+        return Counter(node.op_type for node in nodes_of(self.model))
 
     @cached_property
     def arithmetic(self) -> str:
@@ -228,21 +229,6 @@ def read_onnx(
     return OnnxWorkload(called, found, names, content, types, tuple(axes), folder, given)
 
 
-def all_nodes(model: Any) -> Iterator[Any]:
-    """Every node of an ``onnx.ModelProto``: of the graph, of bodies in it, of local functions."""
-    yield from _nodes(model.graph.node)
-    for function in model.functions:
-        yield from _nodes(function.node)
-
-
-def _nodes(nodes: Any) -> Iterator[Any]:
-    for node in nodes:
-        yield node
-        for part in node.attribute:
-            for graph in [*([part.g] if part.HasField("g") else []), *part.graphs]:
-                yield from _nodes(graph.node)
-
-
 def _is_quantised(kind: str) -> bool:
     starts = ("QLinear", "QGemm", "QAttention", "DynamicQuantize", "Quantize", "Dequantize")
     return kind.startswith(starts) or kind.endswith(("Integer", "NBits"))
@@ -254,7 +240,7 @@ def _float_type(model: Any) -> str:
 
     name_of = onnx.TensorProto.DataType.Name
     counts: Counter[str] = Counter()
-    for item in tensors_of(model.graph):
+    for item in tensors_of(model):
         counts[name_of(item.data_type)] += int(np.prod(item.dims, dtype=np.float64))
     for item in model.graph.input:
         counts[name_of(item.type.tensor_type.elem_type)] += 0

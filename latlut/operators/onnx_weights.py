@@ -19,36 +19,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from latlut.errors import ImportFileError
+from latlut.operators.onnx_nodes import tensors_of
 
 #: Most bytes of weights that are put into the model.
 EMBEDDED_BYTES = 1_900_000_000
 #: Values up to so many bytes are put into any model: engines read sizes and scales while loading.
 SMALL_BYTES = 1 << 16
-
-
-def tensors_of(graph: Any) -> Iterator[Any]:
-    """Every ``onnx.TensorProto`` of a graph: initializers, attributes, bodies of loops and ifs."""
-    yield from graph.initializer
-    for item in graph.sparse_initializer:
-        yield from (item.values, item.indices)
-    yield from _tensors_of_nodes(graph.node)
-
-
-def tensors_of_model(model: Any) -> Iterator[Any]:
-    """Every tensor of an ``onnx.ModelProto``: of its graph, and of its local functions."""
-    yield from tensors_of(model.graph)
-    for function in model.functions:
-        yield from _tensors_of_nodes(function.node)
-
-
-def _tensors_of_nodes(nodes: Any) -> Iterator[Any]:
-    for node in nodes:
-        for part in node.attribute:
-            if part.HasField("t"):
-                yield part.t
-            yield from part.tensors
-            for graph in [*([part.g] if part.HasField("g") else []), *part.graphs]:
-                yield from tensors_of(graph)
 
 
 def take_in_weights(model: Any, folder: Path, shown: str) -> bool:
@@ -67,9 +43,7 @@ def take_in_weights(model: Any, folder: Path, shown: str) -> bool:
         ImportFileError: a location outside the folder, a file that is missing, too short or
             cannot be read.
     """
-    kept_elsewhere = [
-        item for item in tensors_of_model(model) if item.data_location == item.EXTERNAL
-    ]
+    kept_elsewhere = [item for item in tensors_of(model) if item.data_location == item.EXTERNAL]
     places = [_place(item, folder, shown) for item in kept_elsewhere]
     are_all = sum(length for _, _, length in places) + model.ByteSize() <= EMBEDDED_BYTES
     for item, (path, offset, length) in zip(kept_elsewhere, places, strict=True):
@@ -101,7 +75,7 @@ def model_file(content: bytes, weights_folder: Path | None) -> Iterator[Path]:
         if weights_folder is not None:
             locations = {
                 entry.value
-                for item in tensors_of_model(onnx.load_from_string(content))
+                for item in tensors_of(onnx.load_from_string(content))
                 for entry in item.external_data
                 if entry.key == "location"
             }

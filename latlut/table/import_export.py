@@ -184,8 +184,11 @@ def _write_readings(
 
 
 def _shared_error(value: object, path: Path) -> float:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= _MAX_SHARED_ERROR:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not 0 <= value <= _MAX_SHARED_ERROR
+    ):
         raise ImportFileError(
             f"{path}: shared_error is a relative half-width from 0 to {_MAX_SHARED_ERROR:g}, "
             f"received {value!r}"

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from latlut.errors import ImportFileError, LatlutError
+from latlut.errors import LatlutError
 from latlut.files import written_whole
 from latlut.operators.workloads import Workload
 from latlut.search.networks.baselines import Figure, Published
-from latlut.search.networks.cost import NetworkCost
+from latlut.search.networks.cost import NetworkCost, cost_of_onnx
 from latlut.search.networks.finding import Contender, Kind
 
 #: Which image sizes to compare at: each network's own paper's, the same for all, or both.
@@ -139,16 +139,11 @@ def compare(
         for contender in contenders
         for size in _sizes_of(contender, sizes, common_size)
     ]
-    measurable = [
-        index
-        for index, (row, workload) in enumerate(rows)
-        if workload is not None and not row.failure
-    ]
     found = [row for row, _ in rows]
-    if measure is None or not measurable:
+    workloads = {index: item for index, (_, item) in enumerate(rows) if item is not None}
+    if measure is None or not workloads:
         return found
-    results = measure([workload for index in measurable if (workload := rows[index][1])])
-    for index, result in zip(measurable, results, strict=True):
+    for index, result in zip(workloads, measure(list(workloads.values())), strict=True):
         is_error = isinstance(result, LatlutError)
         change = {"failure": str(result)} if is_error else {"latency": result}
         found[index] = replace(found[index], **change)
@@ -158,35 +153,32 @@ def compare(
 def _counted(
     contender: Contender, wanted: tuple[int, int]
 ) -> tuple[ComparisonRow, Workload | None]:
-    """The row without a latency, and what would be measured for one."""
-    size, failure = None, contender.failure
-    cost: NetworkCost | None = None
-    workload: Workload | None = None
-    try:
-        if failure:
-            raise ImportFileError(failure)
-        size = contender.size_at(wanted)
-        if contender.kind != "published":
-            workload = contender.workload(size or wanted)
-        cost = contender.cost(size or wanted)
-    except LatlutError as error:
-        if contender.kind != "onnx":
-            raise
-        failure = str(error)
+    """The row without a latency, and what is measured for one; None where nothing can be."""
     row = ComparisonRow(
         contender.name,
         contender.title,
         contender.kind,
-        size,
-        size is not None and contender.paper_size == size,
-        cost,
+        wanted,
+        contender.paper_size == wanted,
+        None,
         contender.published,
-        workload.batch if workload is not None else 1,
-        failure=failure,
+        failure=contender.failure,
         own_miou_percent=contender.own_miou_percent,
         own_data=contender.own_data,
     )
-    return row, workload
+    if contender.kind == "published":
+        return row, None
+    if contender.kind != "onnx":
+        return replace(row, cost=contender.cost(wanted)), contender.workload(wanted)
+    row = replace(row, input_size=None, is_paper_size=False)
+    if row.failure:
+        return row, None
+    try:
+        workload = contender.file(wanted)
+    except LatlutError as error:
+        return replace(row, failure=str(error)), None
+    size, cost = workload.image_size, cost_of_onnx(workload)
+    return replace(row, input_size=size, batch=workload.batch, cost=cost), workload
 
 
 def write_rows(path: Path, rows: Sequence[ComparisonRow]) -> None:

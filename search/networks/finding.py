@@ -33,7 +33,6 @@ from latlut.search.networks.cost import (
     NetworkCost,
     cost_of_architecture,
     cost_of_baseline,
-    cost_of_onnx,
 )
 from latlut.search.networks.deployable import (
     Deployable,
@@ -200,39 +199,29 @@ class Contender:
             ImportFileError: the file cannot be read.
         """
         if self.kind == "onnx":
-            return self._onnx(input_size)
+            return self.file(input_size)
         if self.kind == "published":
             raise SpecError(f"{self.title}: only its published numbers are known")
         return replace(find_network(self.name), name=self.name).workload(input_size)
 
     def cost(self, input_size: tuple[int, int]) -> NetworkCost | None:
-        """Its counts, None where only published numbers are known.
+        """Its counts; None where only published numbers are known, and of a file.
 
-        Raises:
-            ImportFileError: the file cannot be read.
+        Those of a file are ``cost_of_onnx``'s of its workload.
         """
-        if self.kind == "onnx":
-            return cost_of_onnx(self._onnx(input_size))
         if self.architecture is not None:
             return cost_of_architecture(self.architecture, input_size)
         if self.baseline is not None:
             return cost_of_baseline(self.baseline, input_size, self.num_classes)
         return None
 
-    def size_at(self, input_size: tuple[int, int]) -> tuple[int, int] | None:
-        """The size that it runs at where ``input_size`` is asked for.
+    def file(self, input_size: tuple[int, int]) -> OnnxWorkload:
+        """The ONNX file as it is where it fixes its shapes, else at (height, width).
 
-        None: a file that takes no image, or cannot be read.
+        Raises:
+            ImportFileError: the file cannot be read.
+            SpecError: its shapes are open, and no size of an image settles them.
         """
-        if self.kind != "onnx":
-            return input_size
-        try:
-            return self._onnx(input_size).image_size
-        except LatlutError:
-            return None
-
-    def _onnx(self, input_size: tuple[int, int]) -> OnnxWorkload:
-        """The file as it is where it fixes its shapes, else at that size."""
         try:
             return read_onnx(self.name, name=self.name)
         except SpecError:

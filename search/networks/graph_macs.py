@@ -15,7 +15,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from latlut.search.networks.graph_view import Scope, Shape, attributes_of, bodies_of
+from latlut.operators.onnx_nodes import bodies_of
+from latlut.search.networks.graph_view import Scope, Shape, attributes_of
 
 #: Of domains other than ONNX's own: kinds without products, and reorderings.
 _WITHOUT_PRODUCTS = {

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from latlut.operators.onnx_files import OnnxWorkload
+from latlut.operators.onnx_files import OnnxWorkload, runtime_session
+from latlut.operators.onnx_nodes import bodies_of
 
 Shape = tuple[int, ...]
 
@@ -80,15 +79,6 @@ class Scope:
             yield from self.sources(source)
 
 
-def bodies_of(node: Any) -> list[Any]:
-    """The graphs in a node's attributes."""
-    return [
-        graph
-        for part in node.attribute
-        for graph in [*([part.g] if part.HasField("g") else []), *part.graphs]
-    ]
-
-
 def attributes_of(node: Any) -> dict[str, Any]:
     """Name -> value of a node's attributes; texts as ``str``."""
     import onnx
@@ -144,19 +134,15 @@ def learn_shapes(scope: Scope, workload: OnnxWorkload) -> None:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
-    with tempfile.TemporaryDirectory(prefix="latlut-shapes-") as folder:
-        path = Path(folder) / "graph.onnx"
-        try:
-            path.write_bytes(model.SerializeToString())
-            session = onnxruntime.InferenceSession(
-                path, options, providers=["CPUExecutionProvider"]
-            )
-            first, second = (
-                session.run(wanted, dict(zip(workload.names, arrays, strict=True)))
-                for arrays in (workload.random_inputs(0), workload.random_inputs(1))
-            )
-        except Exception:  # ONNX Runtime's own exceptions have no common base
-            return
+    try:
+        content, providers = model.SerializeToString(), ["CPUExecutionProvider"]
+        session = runtime_session(content, workload.weights_folder, options, providers)
+        first, second = (
+            session.run(wanted, dict(zip(workload.names, arrays, strict=True)))
+            for arrays in (workload.random_inputs(0), workload.random_inputs(1))
+        )
+    except Exception:  # ONNX Runtime's own exceptions have no common base
+        return
     for name, one, other in zip(wanted, first, second, strict=True):
         shapes = {getattr(one, "shape", None), getattr(other, "shape", None)}
         if len(shapes) == 1 and None not in shapes:

@@ -268,8 +268,12 @@ def test_modules_in_files_of_pytorch(tmp_path: Path, name: str) -> None:
         assert found.difference is not None and found.difference < 1e-5
     with pytest.raises(SpecError, match="which inputs it takes.*--input 512x1024"):
         read_module(tmp_path / "a.pt")
-    with pytest.raises(SpecError, match="was exported for inputs of"):
-        read_module(tmp_path / "a.pt2", (8, 8))
+    for size, batch in (((8, 8), None), (None, 3)):
+        with pytest.raises(SpecError, match="was exported for inputs of"):
+            read_module(tmp_path / "a.pt2", size, batch)
+    for size, batch in (((8, 8), None), (None, 2)):
+        with pytest.raises(SpecError, match="leave --input and --batch out"):
+            read_module(tmp_path / "a.pt", size, batch, [(1, 3, 16, 24)])
     torch.save(nn.Conv2d(3, 4, 3).state_dict(), tmp_path / "weights.pt")
     with pytest.raises(ImportFileError, match="weights alone"):
         read_module(tmp_path / "weights.pt", (8, 8))

@@ -55,7 +55,9 @@ def test_a_table_of_very_noisy_passes_comes_back(tmp_path: Path) -> None:
         assert again.shared_error == 1.83
 
 
-@pytest.mark.parametrize("value", ["1e9", "-0.1", "NaN", "Infinity", "true", '"wide"', "null"])
+@pytest.mark.parametrize(
+    "value", ["1e9", "1" + "0" * 400, "-0.1", "NaN", "Infinity", "true", '"wide"', "null"]
+)
 def test_a_shared_error_that_is_none(tmp_path: Path, value: str) -> None:
     file = tmp_path / "mine.csv"
     identity = (
