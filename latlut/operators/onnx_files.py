@@ -281,7 +281,20 @@ def _load(source: str | Path | bytes) -> Any:
         raise ImportFileError(f"{shown}: cannot be read as an ONNX model: {reason}") from error
     if not model.graph.node or not model.opset_import:
         raise ImportFileError(f"{shown}: is no ONNX model: it has no nodes or no operator set")
+    _check_tensors(model, shown)
     return model
+
+
+def _check_tensors(model: Any, shown: str) -> None:
+    import onnx
+
+    known = set(onnx.TensorProto.DataType.values())
+    for item in tensors_of(model):
+        if item.data_type not in known:
+            raise ImportFileError(
+                f"{shown}: the tensor {item.name!r} has the type {item.data_type}, which this onnx "
+                f"({onnx.__version__}) does not know"
+            )
 
 
 def _type_of(called: str, what: str, item: Any) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from latlut.operators.onnx_files import OnnxWorkload, runtime_session
-from latlut.operators.onnx_nodes import bodies_of
+from latlut.operators.onnx_nodes import bodies_of, graphs_of, nodes_of
 
 Shape = tuple[int, ...]
 
@@ -18,7 +18,12 @@ PASSING = {
     "QuantizeLinear", "DequantizeLinear", "Slice", "Split", "Concat", "Expand",
 }  # fmt: skip
 
-
+#: Kinds whose values ONNX propagates, one dimension for each element of a list.
+_PROPAGATING = {
+    "Add", "Cast", "Concat", "Gather", "Mul", "Size", "Slice", "Squeeze", "Sub", "Unsqueeze",
+}  # fmt: skip
+#: Elements of a list, above which its values are not propagated.
+_MOST_VALUES = 1 << 16
 #: Kinds whose outputs have sizes that depend on values.
 _SIZED_BY_VALUES = {"NonZero", "Unique", "Compress", "NonMaxSuppression", "StringSplit"}
 #: Kinds whose outputs vary although nothing goes in.
@@ -92,13 +97,7 @@ def attributes_of(node: Any) -> dict[str, Any]:
 
 def scope_of(model: Any) -> Scope:
     """The graph of an ``onnx.ModelProto``, with shapes as far as ONNX infers them."""
-    import onnx
-    import onnx.inliner
-
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
-    # sizes that a graph computes, as those of a resize, are known only by propagating values
-    return _scope(onnx.shape_inference.infer_shapes(model, data_prop=True).graph, None)
+    return _scope(_inferred(_inlined(model)).graph, None)
 
 
 def learn_shapes(scope: Scope, workload: OnnxWorkload) -> None:
@@ -124,9 +123,7 @@ def learn_shapes(scope: Scope, workload: OnnxWorkload) -> None:
     if not wanted:
         return
     model = onnx.ModelProto()
-    model.CopyFrom(workload.model)
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+    model.CopyFrom(_inlined(workload.model))
     known = {item.name for item in model.graph.output}
     model.graph.output.extend(
         onnx.ValueInfoProto(name=name) for name in wanted if name not in known
@@ -147,6 +144,59 @@ def learn_shapes(scope: Scope, workload: OnnxWorkload) -> None:
         shapes = {getattr(one, "shape", None), getattr(other, "shape", None)}
         if len(shapes) == 1 and None not in shapes:
             scope.shapes[name] = tuple(one.shape)
+
+
+def _inlined(model: Any) -> Any:
+    import onnx.inliner
+
+    return onnx.inliner.inline_local_functions(model) if model.functions else model
+
+
+def _inferred(model: Any) -> Any:
+    """The model with the shapes that ONNX infers; as it is where ONNX cannot, such as one that
+    uses a domain that it does not declare."""
+    import onnx
+
+    try:
+        found = onnx.shape_inference.infer_shapes(model)
+        # sizes that a graph computes, as those of a resize, are known only by propagating values
+        if _has_short_lists(found):
+            found = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except onnx.shape_inference.InferenceError:
+        return model
+    return found
+
+
+def _has_short_lists(model: Any) -> bool:
+    """Whether no list that ONNX would propagate is longer than ``_MOST_VALUES``.
+
+    One of unknown length counts as longer: ConstantOfShape gives any length that is computed.
+    """
+    lengths: dict[str, float] = {}
+    for graph in graphs_of(model):
+        lengths |= {item.name: _length(item.dims) for item in graph.initializer}
+        for item in [*graph.input, *graph.output, *graph.value_info]:
+            tensor = item.type.tensor_type
+            if tensor.HasField("shape"):
+                sides = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
+                lengths[item.name] = _length(sides)
+    for node in nodes_of(model):
+        if node.op_type == "Constant":
+            lengths[node.output[0]] = _length(_constant_node(node)[1])
+    return all(
+        lengths.get(name, math.inf) <= _MOST_VALUES
+        for node in nodes_of(model)
+        if node.op_type in _PROPAGATING
+        for name in [*node.input, *node.output]
+        if name
+    )
+
+
+def _length(sides: Sequence[int | None]) -> float:
+    """Of a list; 1 for a number, 0 for what is no list, infinite where it is unknown."""
+    if len(sides) != 1:
+        return not sides
+    return math.inf if sides[0] is None else sides[0]
 
 
 def _scope(graph: Any, outer: Scope | None) -> Scope:
