@@ -186,6 +186,10 @@ class LazyGroup(click.Group):
                 "install latlut with all it needs: pip install latlut, "
                 "in a checkout: pip install -e ."
             ) from error
+        except MemoryError as error:
+            raise Refusal(
+                f"the memory does not suffice: {error or 'nothing more is free'}"
+            ) from error
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
             ctx.exit(EXIT_STOPPED)

@@ -195,11 +195,13 @@ class Session(ABC):
         """An engine's own exceptions become EngineError that names the workload."""
         try:
             yield
-        except (LatlutError, MemoryError):
+        except LatlutError:
             raise
         except Exception as error:
             title = self.engine.title
-            raise engine_error(f"{title} failed on {self.workload.name}: {error}") from error
+            raise engine_error(
+                f"{title} failed on {self.workload.name}: {_reason(error)}"
+            ) from error
 
     def _check_open(self) -> None:
         if not self._is_open:
@@ -388,7 +390,9 @@ class Engine(ABC):
             session._open(module, graph)
         session._is_open = True
         try:
-            session.set_inputs(session.workload.random_inputs())
+            with self._rejections(session.workload):
+                arrays = session.workload.random_inputs()
+            session.set_inputs(arrays)
         except BaseException:
             session.close()
             raise
@@ -399,10 +403,10 @@ class Engine(ABC):
         """Whatever keeps a workload from being loaded becomes EngineError that names it."""
         try:
             yield
-        except (MemoryError, EngineError):
+        except EngineError:
             raise
         except Exception as error:
-            raise engine_error(f"{self.title} rejects {workload.name}: {error}") from error
+            raise engine_error(f"{self.title} rejects {workload.name}: {_reason(error)}") from error
 
     def check_parity(self, session: Session, module: nn.Module | None = None) -> float:
         """Difference from the workload's reference on random inputs (``parity``).
@@ -439,6 +443,12 @@ class Engine(ABC):
                 f"{difference:.2g} of the largest output, allowed {allowed:.2g}; nothing was timed"
             )
         return difference
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return f"the memory does not suffice ({error or 'MemoryError'})"
+    return str(error)
 
 
 def cpu_device(name: str, title: str) -> Device:

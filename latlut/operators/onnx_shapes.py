@@ -14,6 +14,9 @@ from latlut.operators.input_axes import InputAxes, Side
 #: Elements of an input beyond which no engine is asked (8 GB in float32).
 _MAX_ELEMENTS = 1 << 31
 
+#: Axes of an array that NumPy has.
+_MAX_AXES = 64
+
 Shape = tuple[int, ...]
 
 
@@ -43,6 +46,11 @@ def settle_shapes(
     found, left_open = [], []
     for item, known in zip(inputs, axes, strict=True):
         sides = sides_of(item)
+        if len(sides) > _MAX_AXES:
+            raise SpecError(
+                f"{called}: the input {item.name!r} has {len(sides)} axes, latlut runs those of "
+                f"{_MAX_AXES} at most"
+            )
         shape: list[int | None] = [side if isinstance(side, int) else None for side in sides]
         wanted: dict[int, tuple[int, str]] = {}
         if item.name in asked:

@@ -107,6 +107,41 @@ def test_a_graph_that_an_engine_rejects_is_named(name: str) -> None:
         engine.load(workload)
 
 
+@pytest.mark.parametrize("is_output", [True, False])
+def test_a_tensor_that_no_memory_holds_is_the_engine_s_refusal(is_output: bool) -> None:
+    length = onnx.numpy_helper.from_array(np.array([1 << 50]), "length")
+    long, image = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [side])
+        for name, side in (("y", "n"), ("x", 1))
+    )
+    nodes = [
+        helper.make_node("ConstantOfShape", ["length"], ["zeros"]),
+        helper.make_node("Add", ["x", "zeros"], ["y" if is_output else "sum"]),
+    ]
+    if not is_output:
+        nodes.append(helper.make_node("ReduceMax", ["sum"], ["y"], keepdims=1))
+    graph = helper.make_graph(nodes, "g", [image], [long], [length])
+    content = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    ).SerializeToString()
+    with (
+        pytest.raises(EngineError, match=r"ONNX Runtime (failed on|rejects) long.onnx: "),
+        engine_named("onnxruntime").load(read_onnx(content, name="long.onnx")) as session,
+    ):
+        session.run()
+
+
+def test_more_axes_than_an_array_has_are_refused() -> None:
+    sides = [1] * 65
+    image, found = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, sides) for name in ("x", "y")
+    )
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [image], [found])
+    content = helper.make_model(graph).SerializeToString()
+    with pytest.raises(SpecError, match="the input 'x' has 65 axes"):
+        read_onnx(content)
+
+
 def test_weights_that_older_tools_list_among_the_inputs_are_no_inputs() -> None:
     model = onnx.load_from_string(segmenter())
     weight = model.graph.initializer[0]
