@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from textwrap import indent
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -31,6 +32,17 @@ def quiet_option(command: Command) -> Command:
 def print_json(value: object) -> None:
     """One JSON document on stdout; NaN becomes null."""
     click.echo(json.dumps(_plain(value), indent=2))
+
+
+def print_json_rows(rows: Iterable[Mapping[str, object]]) -> int:
+    """The same of a list that need not fit into memory; how many rows it has."""
+    count = 0
+    for row in rows:
+        click.echo(",\n" if count else "[\n", nl=False)
+        click.echo(indent(json.dumps(_plain(row), indent=2), "  "), nl=False)
+        count += 1
+    click.echo("\n]" if count else "[]")
+    return count
 
 
 def _plain(value: Any) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import click
 
-from latlut.cli.output import json_option, print_json, print_table, remark
+from latlut.cli.output import json_option, print_json, print_json_rows, print_table, remark
 from latlut.errors import LatlutError
 
 _FILE = click.Path(path_type=Path)
@@ -129,16 +130,18 @@ def query(
 
     with LatencyTable.open(name) as opened:
         keys = [opened.lookup(OpSpec.parse(text)).key for text in ops]
-        rows = entries_where(opened, kind, keys, where, limit + 1)
-    is_cut = len(rows) > limit
-    rows = rows[:limit]
-    if as_json:
-        print_json(rows)
-    elif rows:
-        columns = ["op_spec", "latency_ms", "ci_low_ms", "ci_high_ms", "passes", "n",
-                   "gmacs_per_s", "roofline_ms", "warnings"]  # fmt: skip
-        print_table(columns, [[row[column] for column in columns] for row in rows])
-    if not rows:
+        found = entries_where(opened, kind, keys, where, limit + 1)
+        if as_json:
+            count = print_json_rows(islice(found, limit))
+        else:
+            rows = list(islice(found, limit))
+            count = len(rows)
+            if rows:
+                columns = ["op_spec", "latency_ms", "ci_low_ms", "ci_high_ms", "passes", "n",
+                           "gmacs_per_s", "roofline_ms", "warnings"]  # fmt: skip
+                print_table(columns, [[row[column] for column in columns] for row in rows])
+        is_cut = next(found, None) is not None
+    if not count:
         remark("no entry fits")
     if is_cut:
         remark(f"there are more: raise --limit {limit}")

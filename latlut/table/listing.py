@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from latlut.errors import LatlutError
@@ -39,8 +39,8 @@ def overview(table: LatencyTable) -> dict[str, Rows]:
 
 def entries_where(
     table: LatencyTable, kind: str | None, keys: Sequence[str], where: str | None, limit: int
-) -> Rows:
-    """At most ``limit`` rows of the view ``latencies``, by kind and op spec.
+) -> Iterator[dict[str, Any]]:
+    """At most ``limit`` rows of the view ``latencies``, by kind and op spec, as they are read.
 
     Args:
         table: to look in.
@@ -69,4 +69,4 @@ def entries_where(
         conditions.append(f"({where})")
     clause = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     sql = f"SELECT * FROM latencies {clause} ORDER BY kind, op_spec LIMIT {limit}"
-    return table.rows(sql, values)
+    return table.each_row(sql, values)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,6 +42,9 @@ _ENTRY_COLUMNS = (
     "key, latency_ms, ci_low_ms, ci_high_ms, own_error, passes, n, roofline_ms, warnings,"
     " builds, build_error, build_sd, pass_sd, coalesce(own_error_ms, own_error * latency_ms)"
 )
+_ENTRIES = f"SELECT {_ENTRY_COLUMNS} FROM entries JOIN op_specs ON op_specs.id = op_spec_id"
+#: Columns of an op spec that ``LatencyTable.nearest`` compares as numbers.
+_SHAPE = ("in_channels", "out_channels", "height", "width", "batch", "stride")
 
 
 @dataclass(frozen=True)
@@ -223,8 +226,12 @@ class LatencyTable:
 
     def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
         """The rows of a query, as dictionaries."""
+        return list(self.each_row(sql, parameters))
+
+    def each_row(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[dict[str, Any]]:
+        """The same one by one, for queries of many rows."""
         with storage_errors(self.path):
-            return list(self.db.query(sql, list(parameters)))
+            yield from self.db.query(sql, list(parameters))
 
     def damage(self) -> str:
         """What SQLite finds wrong with the file, empty if nothing."""
@@ -253,22 +260,28 @@ class LatencyTable:
             )
 
     @cached_property
-    def _entries(self) -> dict[str, tuple[Any, ...]]:
-        """Key -> the fields of its ``Entry``, which is made when it is asked for."""
-        with storage_errors(self.path):
-            rows = self.db.execute(
-                f"SELECT {_ENTRY_COLUMNS} FROM entries JOIN op_specs ON op_specs.id = op_spec_id"
-            ).fetchall()
-        return {row[0]: row for row in rows}
+    def _entries(self) -> dict[str, tuple[Any, ...] | None]:
+        """Key -> the fields of its ``Entry``, of those that were asked for; None has none."""
+        return {}
+
+    def _fields(self, spec: OpSpec) -> tuple[Any, ...] | None:
+        """The fields of an op spec's entry, read from the file once."""
+        entries, key = self._entries, spec.key
+        if key not in entries:
+            with storage_errors(self.path):
+                entries[key] = self.db.execute(f"{_ENTRIES} WHERE key = ?", [key]).fetchone()
+        return entries[key]
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return int(self.rows("SELECT count(*) AS n FROM entries")[0]["n"])
 
     def __contains__(self, spec: OpSpec) -> bool:
-        return spec.key in self._entries
+        return self._fields(spec) is not None
 
     def __iter__(self) -> Iterator[Entry]:
-        return (Entry(*fields) for fields in self._entries.values())
+        with storage_errors(self.path):
+            for fields in self.db.execute(f"{_ENTRIES} ORDER BY op_spec_id"):
+                yield Entry(*fields)
 
     def lookup(self, spec: OpSpec) -> Entry:
         """The op spec's entry.
@@ -276,7 +289,7 @@ class LatencyTable:
         Raises:
             MissingEntryError: names the nearest measured one and the command that adds it.
         """
-        fields = self._entries.get(spec.key)
+        fields = self._fields(spec)
         if fields is None:
             raise MissingEntryError(self.missing_message(spec))
         return Entry(*fields)
@@ -287,12 +300,7 @@ class LatencyTable:
         Raises:
             MissingEntryError: the first that is not there.
         """
-        entries = self._entries
-        try:
-            return np.fromiter((entries[spec.key][1] for spec in specs), np.float64, len(specs))
-        except KeyError:
-            missing = next(spec for spec in specs if spec.key not in entries)
-            raise MissingEntryError(self.missing_message(missing)) from None
+        return np.fromiter((self.lookup(spec).latency_ms for spec in specs), np.float64, len(specs))
 
     def command(self, name: str, *words: object) -> str:
         """The command ``name`` on this table, ready to be pasted.
@@ -325,24 +333,23 @@ class LatencyTable:
         Numbers are compared in log scale; an option that is no number, or that one of the two does
         not name, counts as much as a factor of two.
         """
+        with storage_errors(self.path):
+            rows = self.db.execute(
+                f"SELECT op_spec_id, options, {', '.join(_SHAPE)} FROM entries"
+                " JOIN op_specs ON op_specs.id = op_spec_id WHERE kind = ? ORDER BY op_spec_id",
+                [spec.kind],
+            ).fetchall()
+        if not rows:
+            return None
+        _, height, width = spec.inputs[-1]
+        wanted = (spec.in_channels, spec.out_channels, height, width, spec.batch, spec.stride)
+        shapes = np.array([row[2:] for row in rows], np.float64)
+        away = np.abs(np.log2(shapes / wanted)).sum(axis=1)
         asked = dict(spec.options)
-
-        def distance(other: OpSpec) -> float:
-            pairs = [
-                (spec.in_channels, other.in_channels),
-                (spec.out_channels, other.out_channels),
-                (spec.inputs[-1][1], other.inputs[-1][1]),
-                (spec.inputs[-1][2], other.inputs[-1][2]),
-                (spec.batch, other.batch),
-                (spec.stride, other.stride),
-            ]
-            away = sum(abs(np.log2(a / b)) for a, b in pairs)
-            options = dict(other.options)
-            names = asked.keys() | options.keys()
-            return float(away) + sum(_apart(asked.get(n), options.get(n)) for n in names)
-
-        same_kind = [entry.spec for entry in self if entry.key.startswith(f"{spec.kind} ")]
-        return min(same_kind, key=distance, default=None)
+        by_options = {text: _options_apart(asked, text) for text in {row[1] for row in rows}}
+        away += [by_options[row[1]] for row in rows]
+        (row,) = self.rows("SELECT key FROM op_specs WHERE id = ?", [rows[away.argmin()][0]])
+        return OpSpec.parse(row["key"])
 
     def frame(self) -> pandas.DataFrame:
         """All entries with their op specs' columns, one row each, as the view ``latencies``."""
@@ -361,6 +368,15 @@ class LatencyTable:
         """Relative 95% half-width of the error that all entries have in common; 0 if unknown."""
         value = self.fact("shared_error")
         return float(value) if value is not None else 0.0
+
+
+def _options_apart(asked: Mapping[str, object], text: str) -> float:
+    """How far an op spec's options are from those asked for; ``text`` is the column."""
+    found = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in json.loads(text).items()
+    }
+    return sum(_apart(asked.get(name), found.get(name)) for name in asked.keys() | found.keys())
 
 
 def _apart(first: object, second: object) -> float:
