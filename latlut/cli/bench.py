@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @shape_option
 @click.option(
     "--data", "data_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-    help="Inputs of an ONNX file, as .npy or, by name, as .npz. [random]",
+    help="Inputs of an ONNX or OpenVINO file, as .npy or, by name, as .npz. [random]",
 )  # fmt: skip
 @click.option("--no-upsample", is_flag=True, help="Without enlarging the logits to the image.")
 @click.option("--argmax", "has_argmax", is_flag=True, help="With taking the best class.")
@@ -74,10 +74,10 @@ def bench(
 ) -> None:  # fmt: skip
     """Measure a whole network: latency, percentiles, frames per second.
 
-    TARGET is an ONNX file, a TorchScript module (.pt) or an exported program (.pt2), an
-    architecture's JSON file or a shipped name, the folder of a training, or a hand-designed
-    network. Measured by the same statistics as `latlut profile`: several passes with fresh
-    sessions. With no choice of device made, the best engine that works here is used.
+    TARGET is an ONNX file, a model of OpenVINO (.xml), a TorchScript module (.pt) or an exported
+    program (.pt2), an architecture's JSON file or a shipped name, the folder of a training, or a
+    hand-designed network. Measured by the same statistics as `latlut profile`: several passes with
+    fresh sessions. With no choice of device made, the best engine that works here is used.
 
     \b
     latlut bench student.onnx --cpu --engine openvino
@@ -92,14 +92,17 @@ def bench(
     from latlut.measure.held_device import measuring_on
     from latlut.stats.quantiles import check_statistic
 
-    if Path(target).suffix.lower() == ".onnx":
+    suffix = Path(target).suffix.lower()
+    if suffix in (".onnx", ".xml"):
         if has_argmax or no_upsample or num_classes is not None:
             raise LatlutError(
                 f"{target} is measured as it is: --no-upsample, --argmax and --classes are for "
                 "networks that latlut builds; export the file with or without them"
             )
-        workload = _onnx_workload(target, input_size, batch, dict(shapes), data_path)
-    elif Path(target).suffix.lower() in (".pt", ".ts", ".pt2") and data_path is None:
+        workload = _file_workload(Path(target), input_size, batch, dict(shapes), data_path)
+        if workload.only_engine and is_left_open("engine"):
+            engine = workload.only_engine
+    elif suffix in (".pt", ".ts", ".pt2") and data_path is None:
         from latlut.operators.module_files import read_module
 
         if named := [name for name, _ in shapes if name]:
@@ -166,18 +169,20 @@ def find_workload(
     return network.workload(size, batch or 1, has_upsample, has_argmax)
 
 
-def _onnx_workload(
-    target: str,
+def _file_workload(
+    path: Path,
     input_size: tuple[int, int] | None,
     batch: int | None,
     shapes: dict[str, tuple[int, ...]],
     data_path: Path | None,
 ) -> Workload:
     from latlut.operators.input_files import read_inputs
+    from latlut.operators.ir_files import read_ir
     from latlut.operators.onnx_files import read_onnx
 
+    read = read_onnx if path.suffix.lower() == ".onnx" else read_ir
     data = None if data_path is None else read_inputs(data_path)
-    return read_onnx(target, input_size, batch, shapes=shapes, data=data)
+    return read(path, input_size, batch, shapes=shapes, data=data)
 
 
 def print_result(found: BenchResult) -> None:

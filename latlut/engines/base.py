@@ -358,6 +358,10 @@ class Engine(ABC):
     def _find_device(self, name: str) -> Device:
         """The device of that name, or EngineError naming those that are there."""
 
+    def needs_graph(self, workload: Workload) -> bool:
+        """Whether it runs the workload from its ONNX model."""
+        return self.reads_onnx and workload.only_engine != self.name
+
     def load(
         self,
         workload: Workload,
@@ -379,7 +383,7 @@ class Engine(ABC):
             EngineError: the engine rejects the graph; names the workload.
         """
         with self._rejections(workload):
-            if self.reads_onnx and graph is None:
+            if self.needs_graph(workload) and graph is None:
                 graph = workload.onnx_bytes(module)
         return self._started(self.session_type(self, workload, build), module, graph)
 

@@ -47,23 +47,24 @@ class Opening:
         """A fresh session with inputs; the caller closes it.
 
         Args:
-            is_checked: compare its output with the reference first.
+            is_checked: compare its output with the reference first, where it has one.
 
         Raises:
             EngineError: the engine rejects the workload, or it cannot be exported.
             ParityError: the engine computes something else.
         """
         engine, watch, module = self.engine, self._watch, self._module
+        is_checked = is_checked and self.workload.has_reference
         is_compared = is_checked and self.workload.has_module
         if module is None and (is_compared or not engine.reads_onnx):
             # A module that is built to be run is a part of building the session.
             with watch.measuring("building modules" if is_checked else "building"):
                 module = self.workload.build()
-        if engine.reads_onnx:
+        if engine.needs_graph(self.workload):
             if self.graph is None:
                 with watch.measuring("exporting"):
                     self.graph = self.cache.onnx_bytes(self.workload, module)
-        else:
+        elif not engine.reads_onnx:
             self._module = module
         with watch.measuring("building"):
             session = engine.load(self.workload, module=module, graph=self.graph, build=self.build)

@@ -107,6 +107,14 @@ def common_batch(axes: Sequence[InputAxes], shapes: Sequence[Sequence[int]]) -> 
     return known.pop() if len(known) == 1 else None
 
 
+def common_image_size(
+    axes: Sequence[InputAxes], shapes: Sequence[Sequence[int]]
+) -> tuple[int, int] | None:
+    """(height, width) of the image that a run takes; None where it takes none, or several sizes."""
+    sizes = {item.image_size(shape) for item, shape in zip(axes, shapes, strict=True)}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
 def _order_by_nodes(name: str, rank: int, nodes: Sequence[Any]) -> tuple[str, ...]:
     """The axes in order where the first nodes that use the input show them, else empty."""
     same = {name}

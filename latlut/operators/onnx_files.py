@@ -16,10 +16,11 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import nn
 
-from latlut.errors import EngineError, ImportFileError, SpecError
-from latlut.operators.input_axes import InputAxes, common_batch, find_axes
+from latlut.errors import EngineError, ImportFileError
+from latlut.operators.input_arrays import arrays_of, by_name, named_arrays, random_arrays
+from latlut.operators.input_axes import InputAxes, common_batch, common_image_size, find_axes
 from latlut.operators.onnx_nodes import nodes_of, tensors_of
-from latlut.operators.onnx_shapes import Shape, settle_shapes, shown_inputs, sides_of, write_shapes
+from latlut.operators.onnx_shapes import settle_shapes, sides_of, write_shapes
 from latlut.operators.onnx_weights import model_file, take_in_weights
 from latlut.operators.workloads import Workload
 
@@ -68,9 +69,7 @@ class OnnxWorkload(Workload):
     @property
     def image_size(self) -> tuple[int, int] | None:
         """(height, width) of its image; None where it takes none, or several sizes."""
-        pairs = zip(self.axes, self.input_shapes, strict=True)
-        sizes = {axes.image_size(shape) for axes, shape in pairs}
-        return next(iter(sizes)) if len(sizes) == 1 else None
+        return common_image_size(self.axes, self.input_shapes)
 
     @cached_property
     def model(self) -> Any:
@@ -92,30 +91,13 @@ class OnnxWorkload(Workload):
         return _float_type(self.model)
 
     def random_inputs(self, seed: int = 0) -> list[np.ndarray]:
-        """What the inputs are filled with.
-
-        Floating-point inputs are standard normal, bytes and booleans uniform over their range.
-        Other whole numbers are uniform below the length of the axis that they index, as token
-        numbers do, and otherwise 0 or 1, which any use of them allows.
-        """
+        """What the inputs are filled with (``random_arrays``): whole numbers below the length of
+        the axis that they index, as token numbers do."""
         if self.given:
             return list(self.given)
-        generator = np.random.default_rng(seed)
         limits = _index_limits(self.model.graph)
-        found = []
-        for name, shape, dtype in zip(self.names, self.input_shapes, self.input_types, strict=True):
-            made: np.ndarray
-            if dtype.kind == "f":
-                made = generator.standard_normal(shape, dtype=np.float32)
-            elif dtype == np.uint8:
-                made = generator.integers(0, 256, shape)
-            elif dtype == np.int8:
-                made = generator.integers(-128, 128, shape)
-            else:
-                limit = 2 if dtype.kind == "b" else limits.get(name, 2)
-                made = generator.integers(0, limit, shape)
-            found.append(np.asarray(made).astype(dtype))
-        return found
+        below = tuple(limits.get(name) for name in self.names)
+        return random_arrays(self.input_shapes, self.input_types, seed, below)
 
     def build(self) -> nn.Module:
         """Refused: engines that run PyTorch modules cannot run a file.
@@ -205,17 +187,12 @@ def read_onnx(
     types = tuple(_type_of(called, "input", item) for item in inputs)
     for item in model.graph.output:
         _type_of(called, "output", item)
-    arrays = _by_name(called, inputs, data or {})
-    missing = [item for item in inputs if arrays and item.name not in arrays]
-    if missing:
-        raise SpecError(
-            f"{called}: nothing is given for {shown_inputs(missing)}: give all inputs or none"
-        )
+    arrays = named_arrays(called, inputs, data or {})
     asked = {item: tuple(array.shape) for item, array in arrays.items()}
-    asked |= _by_name(called, inputs, shapes or {})
+    asked |= by_name(called, inputs, shapes or {})
     axes = [find_axes(item.name, sides_of(item), model.graph.node) for item in inputs]
     found, axes = settle_shapes(called, inputs, axes, asked, input_size, batch)
-    given = _filled(called, inputs, found, types, arrays)
+    given = arrays_of(called, inputs, found, types, arrays)
     write_shapes(model, inputs, found)
     try:
         content = bytes(model.SerializeToString())
@@ -333,44 +310,3 @@ def _type_name(number: int) -> str:
         return str(onnx.TensorProto.DataType.Name(number))
     except ValueError:
         return f"COMPLEX or unknown ({number})"
-
-
-def _by_name(called: str, inputs: Sequence[Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with every name that of an input."""
-    names = [item.name for item in inputs]
-    found = {}
-    for name, value in given.items():
-        if name == "" and len(names) > 1:
-            raise SpecError(
-                f"{called}: has several inputs, name the one meant: {shown_inputs(inputs)}"
-            )
-        if name and name not in names:
-            raise SpecError(f"{called}: has no input {name!r}; it has {shown_inputs(inputs)}")
-        found[name or names[0]] = value
-    return found
-
-
-def _filled(
-    called: str,
-    inputs: Sequence[Any],
-    shapes: Sequence[Shape],
-    types: Sequence[str],
-    arrays: Mapping[str, np.ndarray],
-) -> tuple[np.ndarray, ...]:
-    """The given arrays, one per input; empty where none is given."""
-    if not arrays:
-        return ()
-    found = []
-    for item, shape, wanted in zip(inputs, shapes, types, strict=True):
-        array = np.asarray(arrays[item.name])
-        if array.shape != shape:
-            raise SpecError(
-                f"{called}: {item.name!r} is given as {array.shape}, --shape says {shape}"
-            )
-        if array.dtype != np.dtype(wanted):
-            raise SpecError(
-                f"{called}: the input {item.name!r} is {wanted}, the array given for it "
-                f"{array.dtype}: convert it, array.astype({wanted!r})"
-            )
-        found.append(array)
-    return tuple(found)

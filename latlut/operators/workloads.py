@@ -37,6 +37,10 @@ class Workload(ABC):
     reference: ClassVar[str] = "PyTorch"
     #: Whether ``build`` gives a module.
     has_module: ClassVar[bool] = True
+    #: Whether there is something to compare its outputs with.
+    has_reference: ClassVar[bool] = True
+    #: The one engine that runs it, as it is; None: any that takes modules or ONNX models.
+    only_engine: ClassVar[str | None] = None
 
     @staticmethod
     def from_spec(spec: OpSpec) -> OperatorWorkload:

@@ -123,8 +123,8 @@ def test_a_query_of_all_rows_needs_no_more_memory_than_one_of_few(tmp_path: Path
     with LatencyTable.create(tmp_path / "t.db", IDENTITY) as table, table.writing() as db:
         number = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)"
         db.execute(
-            f"INSERT INTO op_specs {number} SELECT i, 'conv ' || i || '->8 stride 1 at 8x8', 'conv',"
-            " i, 8, 1, 8, 8, 1, '{}', 1, 1, 1 FROM n"
+            f"INSERT INTO op_specs {number} SELECT i, 'conv ' || i || '->8 stride 1 at 8x8',"
+            " 'conv', i, 8, 1, 8, 8, 1, '{}', 1, 1, 1 FROM n"
         )
         db.execute(
             "INSERT INTO entries (op_spec_id, latency_ms, passes, n, updated_at)"

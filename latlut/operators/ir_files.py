@@ -1,0 +1,138 @@
+"""OpenVINO's own model files (IR, an .xml with its .bin), which OpenVINO alone runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import nn
+
+from latlut.errors import EngineError, ImportFileError
+from latlut.operators.input_arrays import arrays_of, by_name, named_arrays, random_arrays
+from latlut.operators.input_axes import InputAxes, common_batch, common_image_size, find_axes
+from latlut.operators.onnx_shapes import settle_shapes, sides_of
+from latlut.operators.workloads import Workload
+
+
+@dataclass(frozen=True)
+class IrWorkload(Workload):
+    """A model of OpenVINO's with inputs of known shapes.
+
+    There is nothing independent to compare its outputs with.
+    """
+
+    path: Path
+    """Of the .xml; the weights lie beside it."""
+    names: tuple[str, ...]
+    """Of the inputs."""
+    types: tuple[str, ...]
+    """NumPy's names of the inputs' types."""
+    axes: tuple[InputAxes, ...]
+    """What is known of each input's axes."""
+    arithmetic: str = "fp32"
+    """``int8`` of a quantised model; OpenVINO runs any other in float32."""
+    given: tuple[np.ndarray, ...] = field(default=(), repr=False)
+    """Inputs to run on; random ones where it is empty."""
+
+    only_engine: ClassVar[str | None] = "openvino"
+    has_module: ClassVar[bool] = False
+    has_reference: ClassVar[bool] = False
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The file's own."""
+        return self.names
+
+    @property
+    def input_types(self) -> tuple[np.dtype, ...]:
+        """The file's own."""
+        return tuple(map(np.dtype, self.types))
+
+    @property
+    def batch(self) -> int | None:
+        """Items that one run takes; None where nothing says which axis counts them."""
+        return common_batch(self.axes, self.input_shapes)
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(height, width) of its image; None where it takes none, or several sizes."""
+        return common_image_size(self.axes, self.input_shapes)
+
+    def random_inputs(self, seed: int = 0) -> list[np.ndarray]:
+        """What the inputs are filled with; see ``random_arrays``."""
+        return list(self.given) or random_arrays(self.input_shapes, self.input_types, seed)
+
+    def build(self) -> nn.Module:
+        """Refused: there is no PyTorch module of it.
+
+        Raises:
+            EngineError: always.
+        """
+        raise self._of_openvino()
+
+    def onnx_bytes(self, module: nn.Module | None = None) -> bytes:
+        """Refused as well; EngineError."""
+        raise self._of_openvino()
+
+    def _of_openvino(self) -> EngineError:
+        return EngineError(
+            f"{self.name} is a model of OpenVINO, which no other engine runs: choose --engine "
+            f"{self.only_engine}"
+        )
+
+
+def read_ir(
+    path: Path,
+    input_size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    data: Mapping[str, np.ndarray] | None = None,
+) -> IrWorkload:
+    """A model of OpenVINO's as a workload; arguments and errors as of ``read_onnx``."""
+    import onnx
+
+    model, called = _load(path), path.name
+    inputs, types = [], []
+    for item in model.inputs:
+        dtype = item.get_element_type().to_dtype()
+        rank = item.partial_shape.rank
+        if rank.is_dynamic:
+            raise ImportFileError(f"{called}: an input has no shape, not even its rank")
+        sides = [side.get_length() if side.is_static else None for side in item.partial_shape]
+        kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        name = item.get_any_name() if item.get_names() else item.get_node().get_friendly_name()
+        inputs.append(onnx.helper.make_tensor_value_info(name, kind, sides))
+        types.append(str(np.dtype(dtype)))
+    if not inputs:
+        raise ImportFileError(f"{called}: the model has no inputs")
+    arrays = named_arrays(called, inputs, data or {})
+    asked = {name: tuple(array.shape) for name, array in arrays.items()}
+    asked |= by_name(called, inputs, shapes or {})
+    axes = [find_axes(item.name, sides_of(item)) for item in inputs]
+    found, axes = settle_shapes(called, inputs, axes, asked, input_size, batch)
+    given = arrays_of(called, inputs, found, types, arrays)
+    is_quantised = any(node.get_type_name() == "FakeQuantize" for node in model.get_ops())
+    return IrWorkload(
+        called, found, path, tuple(item.name for item in inputs), tuple(types), tuple(axes),
+        "int8" if is_quantised else "fp32", given,
+    )  # fmt: skip
+
+
+def _load(path: Path) -> Any:
+    if not path.is_file():
+        raise ImportFileError(f"{path}: no such file")
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        raise EngineError(
+            f"{path} is a model of OpenVINO, which is not installed: pip install 'latlut[openvino]'"
+        ) from error
+    try:
+        return openvino.Core().read_model(path)
+    except Exception as error:  # OpenVINO's own have no common base
+        reason = (str(error) or type(error).__name__).strip().splitlines()[-1]
+        raise ImportFileError(f"{path}: cannot be read as a model of OpenVINO: {reason}") from error
