@@ -81,6 +81,21 @@ class DeviceListType(click.ParamType[tuple[int, ...]]):
         return tuple(int(word) for word in words)
 
 
+class ShardType(click.ParamType[tuple[int, int]]):
+    """I/N, counted from 1."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        """(number of the shard, how many there are)."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", str(value))
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            self.fail(f"{value!r} is no shard: 1/4, 2/4, 3/4 and 4/4 are those of four", param, ctx)
+        return int(match[1]), int(match[2])
+
+
 class OptionType(click.ParamType[tuple[str, str]]):
     """NAME=VALUE."""
 

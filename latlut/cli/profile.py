@@ -12,6 +12,7 @@ from latlut.cli.choices import (
     DeviceListType,
     DurationType,
     FractionType,
+    ShardType,
     SizeType,
     as_in_table,
     device_options,
@@ -79,6 +80,11 @@ if TYPE_CHECKING:
     help="Measure on several GPUs of one model at once, numbers of nvidia-smi: 0,1,2,3.",
 )
 @click.option(
+    "--shard",
+    type=ShardType(),
+    help="Measure one of N equal shares of the plan, for job arrays; see `latlut table merge`.",
+)
+@click.option(
     "--ci",
     type=FractionType(),
     default=0.01,
@@ -105,7 +111,7 @@ def profile(
     engine_options: tuple[tuple[str, str], ...],
     plan: str | None, ops: tuple[str, ...], input_size: tuple[int, int] | None, batch: int | None,
     table_path: Path | None, passes: int, rebuilds: int, devices: tuple[int, ...] | None,
-    ci: float, statistic: str, budget: float | None,
+    shard: tuple[int, int] | None, ci: float, statistic: str, budget: float | None,
     seed: int, mode: str | None, wait: bool, operator_modules: tuple[str, ...],
     quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
@@ -118,6 +124,7 @@ def profile(
     latlut profile --cpu --input 256x512             the whole FasterSeg space on this CPU
     latlut profile --gpu 1080ti                      on a GPU, through TensorRT
     latlut profile --gpu h200 --devices 0,1,2,3      on four of them at once
+    latlut profile --gpu h200 --shard 2/8            the second job of eight
     latlut profile --cpu --mode in-context           operators between neighbours, not alone
     latlut profile --cpu --op "conv 64->96 stride 1 at 128x256"
     """
@@ -138,8 +145,11 @@ def profile(
     import_own_modules(operator_modules)
     if wait and len(gpus) > 1:
         raise LatlutError("--wait is for one device: leave it out, or --devices")
+    if shard and len(gpus) > 1:
+        raise LatlutError("a shard is measured on one device: leave --shard or --devices out")
 
     from latlut.measure.many_devices import DeviceJob, sweep_on_devices
+    from latlut.measure.parts import Shard
     from latlut.measure.profile import profile as sweep
     from latlut.measure.profile import roofline_of
     from latlut.measure.sweep import SweepSettings, check_mode, check_rebuilds, identity_of
@@ -150,10 +160,12 @@ def profile(
     from latlut.table.table import LatencyTable
 
     wanted = _plan(plan, ops, input_size, batch)
+    part = Shard(shard[0] - 1, shard[1]) if shard else None
+    mine = part.of(wanted) if part else wanted
     mode = mode or chosen.default_mode
     check_mode(chosen, mode)
     identity = identity_of(chosen, target.name, statistic=statistic, mode=mode)
-    path = table_path or _default_path(identity.file_stem, batch)
+    path = table_path or _default_path(identity.file_stem, batch, shard)
     if is_left_open("rebuilds"):
         rebuilds = _builds_in(path)
     check_rebuilds(chosen, rebuilds)
@@ -170,7 +182,7 @@ def profile(
     remark(
         f"{chosen.title} {chosen.version} on {where}, {chosen.precision}, "
         f"{chosen.threads} thread{'s' if chosen.threads > 1 else ''}; plan {wanted.name} with "
-        f"{len(wanted.specs)} op specs, {passes} passes"
+        f"{len(mine.specs)} op specs, {passes} passes"
         f"{f' over {rebuilds} builds' if rebuilds > 1 else ''}"
         f"{'' if mode == STANDALONE else f', {mode}'} -> {path}",
         quiet,
@@ -191,7 +203,7 @@ def profile(
             else:
                 summary = sweep(
                     wanted, chosen, target, path, settings, mode=mode, listener=listener,
-                    waiting=waiting(wait, quiet),
+                    waiting=waiting(wait, quiet), part=part,
                 )  # fmt: skip
     except KeyboardInterrupt:
         remark(
@@ -202,7 +214,7 @@ def profile(
     if failed_parts:
         remark("\n".join([*failed_parts, "the same command goes on with what is missing"]))
     with LatencyTable.open(path) as table:
-        _report(table, wanted, summary, as_json)
+        _report(table, mine, summary, as_json)
     if summary.failed or failed_parts:
         click.get_current_context().exit(1)
 
@@ -279,8 +291,9 @@ def _plan(
     return load_plan(plan or "fasterseg", input_size, batch)
 
 
-def _default_path(stem: str, batch: int | None) -> Path:
+def _default_path(stem: str, batch: int | None, shard: tuple[int, int] | None) -> Path:
     suffix = f"-batch{batch}" if batch not in (None, 1) else ""
+    suffix += f"-shard{shard[0]}of{shard[1]}" if shard else ""
     return Path("profiles") / f"{stem}{suffix}.db"
 
 

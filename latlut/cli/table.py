@@ -203,13 +203,18 @@ def diff(before: str, after: str, limit: int, as_json: bool) -> None:
 def merge(into: str, sources: tuple[str, ...], as_json: bool) -> None:
     """Add the measurements of SOURCES to the table INTO; all must have one identity.
 
-    Runs that INTO holds already are skipped, so a merge can be repeated.
+    Runs that INTO holds already are skipped, so a merge can be repeated. A file INTO that does not
+    exist is made.
+
+    \b
+    latlut table merge profiles/h200.db profiles/h200-*-shard*of8.db
     """
     from latlut.table.merging import merge as join
+    from latlut.table.merging import open_or_make
     from latlut.table.table import LatencyTable
 
     reports = []
-    with LatencyTable.open(into, is_writable=True) as target:
+    with open_or_make(into, sources[0]) as target:
         for name in sources:
             with LatencyTable.open(name) as source:
                 reports.append({"source": str(source.path), **vars(join(target, source))})

@@ -3,6 +3,9 @@
 A part is a share of the plan that changes from pass to pass, so that every op spec is measured on
 every device in turn and the spread between passes holds the one between devices. The parts of
 one pass are disjoint. Each process opens the same table; nothing else is shared.
+
+A shard is a share that stays: jobs that share nothing at all measure one each, and their tables
+are merged.
 """
 
 from __future__ import annotations
@@ -14,12 +17,13 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from latlut.errors import LatlutError, SpecError
+from latlut.measure.plans import Plan
 
 #: How long a part may take to store what it measured after Ctrl-C, seconds.
 STOP_GRACE_S = 60.0
@@ -47,6 +51,33 @@ class Part:
         could always be measured on the same device, and the two could not be told apart.
         """
         return (position + pass_index // rebuilds) % self.count == self.index
+
+
+@dataclass(frozen=True)
+class Shard(Part):
+    """A share that is the same in every pass: what one job measures into a table of its own.
+
+    The op specs of a plan go to the shards in turn, in the plan's order. All shards have the
+    whole plan's sentinels, by which ``table merge`` brings them to one level.
+    """
+
+    def owns(self, position: int, pass_index: int, rebuilds: int = 1) -> bool:
+        """Whether the plan's op spec at ``position`` is this shard's, in any pass."""
+        return position % self.count == self.index
+
+    def of(self, plan: Plan) -> Plan:
+        """The plan's op specs that are this shard's.
+
+        Raises:
+            SpecError: there are fewer op specs than shards, and none is left for this one.
+        """
+        specs = plan.specs[self.index :: self.count]
+        if not specs:
+            raise SpecError(
+                f"shard {self.index + 1}/{self.count} is empty: the plan {plan.name!r} has "
+                f"{len(plan.specs)} op specs, use at most as many shards"
+            )
+        return replace(plan, specs=specs)
 
 
 @dataclass(frozen=True)

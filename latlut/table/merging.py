@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sqlite_utils import Database
 
@@ -13,9 +14,10 @@ from latlut.shell import command
 from latlut.table import recording
 from latlut.table.history import measured_keys
 from latlut.table.recording import SpecFacts
+from latlut.table.storage import find_table
 from latlut.table.summary import summarise
 from latlut.table.table import LatencyTable
-from latlut.table.writing import insert
+from latlut.table.writing import insert, set_fact
 from latlut.timestamps import now_text
 
 
@@ -28,6 +30,18 @@ class MergeReport:
     entries: int = 0
     skipped_runs: int = 0
     conflicts: list[str] = field(default_factory=list)
+
+
+def open_or_make(path: str | Path, source: str | Path) -> LatencyTable:
+    """The table to merge into, writable; a file that does not exist is made as the source's kind.
+
+    Raises:
+        TableError: either is no table, or a bare name that means none.
+    """
+    if find_table(path).exists():
+        return LatencyTable.open(path, is_writable=True)
+    with LatencyTable.open(source) as first:
+        return LatencyTable.create(find_table(path), first.identity)
 
 
 def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
@@ -72,6 +86,9 @@ def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
                 columns = {name: value for name, value in vars(entry).items() if name != "key"}
                 insert(db, "entries", op_spec_id=ids[entry.key], updated_at=now_text(), **columns)
                 report.entries += 1
+        for row in source.rows("SELECT name, value FROM facts"):
+            if into.fact(row["name"]) is None:  # the target's peak figures, the launch floor, ...
+                set_fact(db, row["name"], row["value"])
     summarise(into)
     return report
 
