@@ -7,17 +7,37 @@ again, and refuse.
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 from latlut.errors import LatlutError
 
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full, make room and give the same command again",
+    errno.EDQUOT: "your share of the disk is used up, make room and give the same command again",
+    errno.EROFS: "the disk is read-only, name a place that can be written",
+}
+
 
 class WriteError(LatlutError):
     """A file that cannot be written: the disk is full, or the folder read-only."""
+
+
+def why_not_written(error: OSError) -> str:
+    """The system's reason, and what to do where that is known."""
+    advice = _ADVICE.get(error.errno or 0)
+    return str(error) if advice is None else f"{error.strerror}: {advice}"
 
 
 @contextmanager
@@ -30,7 +50,7 @@ def written_whole(
     """Gives the path to write ``path`` to for now; files beside it there become its neighbours.
 
     When the block ends the file and its neighbours are flushed and moved into place, ``path``
-    last. When it raises, they are gone.
+    last. When it raises, they are gone. What a killed process left of the same file is removed.
 
     Args:
         path: where the file belongs.
@@ -43,19 +63,83 @@ def written_whole(
     try:
         if makes_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            temporary = Path(folder) / path.name
+        with _folder_beside(path) as folder:
+            temporary = folder / path.name
             yield temporary
-            files = sorted(Path(folder).iterdir(), key=lambda file: file == temporary)
+            files = sorted(folder.iterdir(), key=lambda file: file == temporary)
             for file in files:
                 with file.open("rb+") as opened:
                     os.fsync(opened.fileno())
             for file in files:
                 os.replace(file, path.with_name(file.name))
+            _flush_folder(path.parent)
     except OSError as error:
         if refusal is not None:
             raise refusal(error) from error
-        raise WriteError(f"cannot write {path}: {error}; what was there before stays") from error
+        raise WriteError(
+            f"cannot write {path}: {why_not_written(error)}; what was there before stays"
+        ) from error
+
+
+@contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """A new folder beside ``path``, locked while it is in use and removed then."""
+    prefix = f".{path.name}.latlut-"
+    for found in path.parent.glob(f"{escape(prefix)}*"):
+        _remove_unlocked(found)
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix))
+        try:
+            lock = _lock(folder)
+        except OSError:  # another process took it for one that was left, and removes it
+            continue
+        if lock is None or folder.exists():
+            break
+        os.close(lock)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _remove_unlocked(folder: Path) -> None:
+    """Remove the folder of a process that is gone: the lock went with it."""
+    with suppress(OSError):
+        lock = _lock(folder)
+        if lock is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """A descriptor that holds the folder's lock; None where there are no locks.
+
+    Raises:
+        OSError: another process holds it, or the folder is gone.
+    """
+    if fcntl is None:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise
+        return None
+    return descriptor
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the names in a folder outlast a power failure, where the file system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def cache_folder(name: str) -> Path:

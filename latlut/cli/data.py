@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -130,15 +131,17 @@ def _share(report: SplitReport, number: int | None) -> float | None:
 
 def _write_sample(opened: SegmentationData, path: str) -> None:
     from latlut.errors import LatlutError
+    from latlut.files import written_whole
     from latlut.search.data.contact_sheet import contact_sheet
 
     count = min(_SAMPLES, len(opened.train))
     indices = [number * len(opened.train) // count for number in range(count)]
     sheet = contact_sheet(opened.train, opened.classes, indices)
-    try:
-        sheet.save(path)
-    except (OSError, ValueError) as error:
-        raise LatlutError(f"--sample {path}: cannot be written: {error}") from error
+    with written_whole(Path(path), makes_folder=False) as temporary:
+        try:
+            sheet.save(temporary)
+        except ValueError as error:
+            raise LatlutError(f"--sample {path}: cannot be written: {error}") from error
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from typing import Any
 
 from latlut.errors import ImportFileError, SpecError, did_you_mean
 from latlut.file_kinds import but_it_is
+from latlut.files import why_not_written, written_whole
 from latlut.opspec import IMAGE, Node, OpSpec
 from latlut.spaces.shapes import (
     FULL_WIDTH,
@@ -305,10 +306,12 @@ class Architecture:
         Raises:
             ImportFileError: the file cannot be written.
         """
-        try:
-            Path(path).write_text(self.to_json(), encoding="utf-8")
-        except OSError as error:
-            raise ImportFileError(f"cannot write {path}: {error.strerror}") from error
+
+        def refused(error: OSError) -> ImportFileError:
+            return ImportFileError(f"cannot write {path}: {why_not_written(error)}")
+
+        with written_whole(Path(path), refusal=refused, makes_folder=False) as temporary:
+            temporary.write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Architecture:

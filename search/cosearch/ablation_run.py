@@ -25,8 +25,10 @@ from latlut.search.cosearch.ablation_results import (
     seed_result,
     write_results,
 )
+from latlut.search.cosearch.folder import read_networks
 from latlut.search.cosearch.run import run_search
 from latlut.search.cosearch.settings import SearchSettings
+from latlut.search.networks.model_files import load_model
 from latlut.search.runs.folder import Environment, begin_run, is_finished
 from latlut.search.runs.listening import RunListener
 from latlut.search.train.data import checked_data
@@ -84,7 +86,7 @@ def run_ablation(
         here = folder / f"seed-{seed}"
         for search in plan.searches:
             place, own = here / f"search-{search.name}", search.seeded(seed)
-            if is_finished(place, own.to_dict(), {}):  # the table is not asked
+            if is_finished(place, own.to_dict(), {}, read_networks):  # the table is not asked
                 told.remark(f"{place} is finished")
             else:
                 run_search(
@@ -97,7 +99,8 @@ def run_ablation(
             place = here / strategy.name
             teacher = here / TEACHER.name if strategy.is_taught else None
             told.remark(f"seed {seed}: {strategy.title}, in {place}")
-            if is_finished(place, settings.to_dict(), network_facts(network, teacher)):
+            what = network_facts(network, teacher)
+            if is_finished(place, settings.to_dict(), what, load_model):
                 told.remark(f"{place} is finished")
             else:
                 run_training(

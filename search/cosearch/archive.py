@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from latlut.errors import LatlutError
+from latlut.files import written_whole
 from latlut.search.cosearch.problem import SearchProblem
 from latlut.search.cosearch.records import name_of
 from latlut.search.derive.derive import derive, target_score
@@ -90,14 +91,19 @@ class Archive:
         return found
 
     def write(self) -> None:
-        """Write every network that is not there yet, ``epoch-03-fitted-16+32.json``."""
+        """Write every network that is not there yet, ``epoch-03-fitted-16+32.json``.
+
+        Raises:
+            WriteError: one cannot be written.
+        """
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         for item in self.items:
             path = self.folder / f"epoch-{item.epoch:02d}-{item.kind}-{name_of(item.scales)}.json"
-            if not path.exists():
-                item.architecture.save(path)
+            text = item.architecture.to_json()
+            if not _holds(path, text):
+                with written_whole(path) as temporary:
+                    temporary.write_text(text, encoding="utf-8")
 
     def student(self, target_ms: float, tolerance: float) -> Archived:
         """The student of largest Target(m) within the tolerance of the target; of equal ones the
@@ -148,3 +154,11 @@ class Archive:
             )
             for values in json.loads(text)
         ]
+
+
+def _holds(path: Path, text: str) -> bool:
+    """Whether a file is there and holds this very text."""
+    try:
+        return path.read_text(encoding="utf-8") == text
+    except (OSError, UnicodeDecodeError):
+        return False

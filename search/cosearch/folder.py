@@ -16,8 +16,12 @@ from typing import Any
 from latlut.search.cosearch.archive import Archived
 from latlut.search.cosearch.problem import SearchProblem
 from latlut.search.cosearch.records import EpochRecord, name_of
-from latlut.search.runs.folder import RESULT, write_json
+from latlut.search.cosearch.state import SearchState
+from latlut.search.runs.folder import RESULT, write_csv, write_json
+from latlut.spaces import Architecture
 from latlut.timestamps import now_text
+
+ROLES = ("student", "teacher")
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,16 @@ def search_facts(problem: SearchProblem, data_name: str) -> dict[str, Any]:
     }
 
 
+def write_progress(search: SearchState) -> None:
+    """Write the trajectory and the archive as they stand.
+
+    Raises:
+        WriteError: they cannot be written.
+    """
+    write_csv(search.folder / "trajectory.csv", [item.flat() for item in search.records])
+    search.archive.write()
+
+
 def finish_search(found: Found, tolerance: float) -> None:
     """Write the networks that were found, and their figures.
 
@@ -62,7 +76,7 @@ def finish_search(found: Found, tolerance: float) -> None:
     Raises:
         LatlutError: they cannot be written.
     """
-    roles = {"student": found.student, "teacher": found.teacher}
+    roles = dict(zip(ROLES, (found.student, found.teacher), strict=True))
     for role, item in roles.items():
         item.architecture.save(found.folder / f"{role}.json")
     write_json(
@@ -75,6 +89,15 @@ def finish_search(found: Found, tolerance: float) -> None:
             **{role: _facts(item) for role, item in roles.items()},
         },
     )
+
+
+def read_networks(folder: Path) -> tuple[Architecture, ...]:
+    """The student and the teacher that a finished search left.
+
+    Raises:
+        LatlutError: one is missing or cannot be read.
+    """
+    return tuple(Architecture.load(folder / f"{role}.json") for role in ROLES)
 
 
 def _facts(item: Archived) -> dict[str, Any]:

@@ -10,14 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from latlut.pricing.calibration import stored as stored_calibration
-from latlut.search.cosearch.folder import Found, finish_search, search_facts
+from latlut.search.cosearch.folder import Found, finish_search, search_facts, write_progress
 from latlut.search.cosearch.problem import SearchProblem
 from latlut.search.cosearch.records import EpochRecord
 from latlut.search.cosearch.search import Search
 from latlut.search.cosearch.settings import SearchSettings
 from latlut.search.cosearch.state import PHASES, SearchState
 from latlut.search.cosearch.tensorboard import SearchLog
-from latlut.search.runs.folder import Environment, begin_run, write_csv
+from latlut.search.runs.folder import Environment, begin_run
 from latlut.search.runs.listening import RunListener, watched
 from latlut.search.runs.processes import launched
 from latlut.search.train.data import checked_data
@@ -72,8 +72,7 @@ def run_search(
     def on_epoch(record: EpochRecord, state: SearchState) -> None:
         if log is not None:  # else another process tells
             log.on_epoch(record, state)
-            write_csv(folder / "trajectory.csv", [item.flat() for item in state.records])
-            state.archive.write()
+            write_progress(state)
             told.epoch(record)
             told.remark(record.describe(state.phase(record.phase).epochs))
 
@@ -86,7 +85,7 @@ def run_search(
     found = Found(
         folder, table.path, problem.target_ms, student, archive.teacher(), tuple(search.records)
     )
-    archive.write()
+    write_progress(search)  # a run that was killed after its last epoch has not
     finish_search(found, problem.tolerance)
     told.searched(found)
     return found

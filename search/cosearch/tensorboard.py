@@ -27,10 +27,11 @@ class SearchLog(RunLog):
         self.add(f"{record.phase}_epochs", record.flat(), record.epoch)
         if record.phase != "search":
             return
-        for role in ("student", "teacher"):
-            relaxed: RelaxedArchitecture = getattr(search, role)
-            self._writer.add_figure(f"choices/{role}", choices_figure(relaxed), record.epoch)
-        self._writer.flush()
+        with self.writing() as writer:
+            for role in ("student", "teacher"):
+                relaxed: RelaxedArchitecture = getattr(search, role)
+                writer.add_figure(f"choices/{role}", choices_figure(relaxed), record.epoch)
+            writer.flush()
 
 
 def choices_figure(relaxed: RelaxedArchitecture) -> Figure:

@@ -7,14 +7,18 @@ Files hold tensors and plain values only and are read with ``weights_only``.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import IO, Any, cast
 
 import torch
 
 from latlut.errors import LatlutError
-from latlut.files import written_whole
+from latlut.files import why_not_written, written_whole
 
 FORMAT = "latlut checkpoint"
 VERSION = 1
@@ -35,24 +39,76 @@ def save_checkpoint(folder: Path, kind: str, state: Mapping[str, Any]) -> Path:
 
     Raises:
         CheckpointError: it cannot be written (disk full, read-only); what was there before stays.
+        KeyboardInterrupt: Ctrl-C meanwhile; it is written all the same.
     """
     last, new = folder / LAST, folder / f"new-{LAST}"
 
     def refused(error: Exception) -> CheckpointError:
+        reason = why_not_written(error) if isinstance(error, OSError) else error
         return CheckpointError(
-            f"cannot write the checkpoint {last}: {error}; the one before it is unharmed"
+            f"cannot write the checkpoint {last}: {reason}; the one before it is unharmed"
         )
 
-    try:
-        with written_whole(new, refusal=refused) as part, part.open("wb") as file:
-            torch.save({"format": FORMAT, "version": VERSION, "kind": kind, **state}, file)
-        if last.exists():
-            os.replace(last, folder / PREVIOUS)
-        os.replace(new, last)
-    except (OSError, RuntimeError) as error:
-        new.unlink(missing_ok=True)
-        raise refused(error) from error
+    with _interrupts_held():
+        try:
+            with written_whole(new, refusal=refused) as part:
+                _write({"format": FORMAT, "version": VERSION, "kind": kind, **state}, part)
+            if last.exists():
+                os.replace(last, folder / PREVIOUS)
+            os.replace(new, last)
+        except (OSError, RuntimeError) as error:
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
+            raise refused(error) from error
     return last
+
+
+def _write(state: Mapping[str, Any], path: Path) -> None:
+    """Write a state with the system's own error where there is one: torch would hide it."""
+    with path.open("wb") as file:
+        sink = _Sink(file)
+        try:
+            torch.save(state, cast("IO[bytes]", sink))
+        except RuntimeError as error:
+            raise sink.error or error from error
+
+
+class _Sink:
+    """A file that remembers the first error of writing it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C inside the block counts when the block ends: inside torch it would be another error.
+
+    Only Python's main thread hears of signals; elsewhere this does nothing.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    heard: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: heard.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if heard:
+            before(*heard[0])
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -76,7 +132,7 @@ def load_checkpoint(path: Path, kind: str) -> dict[str, Any]:
     except Exception as error:
         raise CheckpointError(
             f"{path} is no checkpoint, or a damaged one: {str(error).splitlines()[0]}; "
-            f"{PREVIOUS} beside it is the one before"
+            f"delete it to go on from {PREVIOUS} beside it, the one before"
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path} holds something else than a checkpoint of latlut")

@@ -55,7 +55,7 @@ def begin_run(
         return True
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
+        if not _has_only_begun(path):
             raise LatlutError(f"{path} is a folder of something else: name another with --run")
     except OSError as error:
         raise LatlutError(f"cannot write the run's folder {path}: {error}") from error
@@ -65,6 +65,15 @@ def begin_run(
     return False
 
 
+def _has_only_begun(path: Path) -> bool:
+    """Whether there is nothing of worth in the folder: a run was killed while it began, or none."""
+    own = (RUN, SETTINGS)
+    return all(
+        item.name in own or item.name.startswith(tuple(f".{name}." for name in own))
+        for item in path.iterdir()
+    )
+
+
 def holds_run(path: Path, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
     """Whether the folder holds a run, which is this one.
 
@@ -72,6 +81,8 @@ def holds_run(path: Path, settings: Mapping[str, Any], facts: Mapping[str, Any])
         LatlutError: it is of a run with other settings or facts, or cannot be read.
     """
     if not (path / SETTINGS).exists():
+        return False
+    if not _parses(path / SETTINGS, path / RUN) and _has_only_begun(path):
         return False
     changed = differences(read_json(path / SETTINGS), settings)
     before = read_json(path / RUN)
@@ -86,13 +97,38 @@ def holds_run(path: Path, settings: Mapping[str, Any], facts: Mapping[str, Any])
     return True
 
 
-def is_finished(path: Path, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
-    """Whether the folder holds this very run, finished.
+def is_finished(
+    path: Path,
+    settings: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    read: Callable[[Path], object],
+) -> bool:
+    """Whether the folder holds this very run, finished: its result and its networks can be read.
+
+    Args:
+        path, settings, facts: see ``begin_run``.
+        read: reads from the folder what else the run comes to.
 
     Raises:
         LatlutError: it holds a finished run of something else, or with other settings.
     """
-    return (path / RESULT).exists() and holds_run(path, settings, facts)
+    if not _parses(path / RESULT) or not holds_run(path, settings, facts):
+        return False
+    try:
+        read(path)
+    except LatlutError:
+        return False
+    return True
+
+
+def _parses(*files: Path) -> bool:
+    """Whether all of a run's files are there and hold objects."""
+    try:
+        for file in files:
+            read_json(file)
+    except LatlutError:
+        return False
+    return True
 
 
 def write_json(path: Path, values: object) -> None:

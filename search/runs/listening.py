@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from latlut.files import WriteError, why_not_written
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 def _ignored(*_: object) -> None:
@@ -37,22 +42,47 @@ class RunListener:
 
 
 class RunLog:
-    """Writes event files into a folder."""
+    """Writes event files into a folder.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
 
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder))
+        self._folder = folder
+        with self._refusing():
+            self._writer = SummaryWriter(str(folder))
 
     def close(self) -> None:
-        """Write what is buffered."""
-        self._writer.close()
+        """Write what is buffered; what cannot be written any more is lost."""
+        with suppress(OSError):
+            self._writer.close()
 
     def add(self, group: str, values: Mapping[str, object], number: int) -> None:
         """Those of the values that are floats, as ``group/name``, of a step or an epoch."""
-        for name, value in values.items():
-            if isinstance(value, float):
-                self._writer.add_scalar(f"{group}/{name}", value, number)
+        with self.writing() as writer:
+            for name, value in values.items():
+                if isinstance(value, float):
+                    writer.add_scalar(f"{group}/{name}", value, number)
+
+    @contextmanager
+    def writing(self) -> Iterator[SummaryWriter]:
+        """The writer of the event file.
+
+        Raises:
+            WriteError: the file cannot be written.
+        """
+        with self._refusing():
+            yield self._writer
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise WriteError(f"cannot write {self._folder}: {why_not_written(error)}") from error
 
 
 @contextmanager

@@ -13,13 +13,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from latlut.errors import LatlutError
 from latlut.search.data.dataset import SegmentationData
 from latlut.search.networks.model_files import DESCRIPTION, WEIGHTS
-from latlut.search.runs.folder import RESULT, write_json
+from latlut.search.runs.folder import RESULT, write_csv, write_json
+from latlut.search.train.records import TrainEpoch
 from latlut.search.train.training import TrainingResult
 from latlut.spaces import Architecture
 from latlut.timestamps import now_text
@@ -51,6 +53,15 @@ def network_facts(
         "network": _described(network),
         "teacher": None if teacher is None else _described(teacher),
     }
+
+
+def write_epochs(folder: Path, records: Sequence[TrainEpoch]) -> None:
+    """Write how the training went so far.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    write_csv(folder / "epochs.csv", [item.flat() for item in records], "\r\n")
 
 
 def finish_training(folder: Path, result: TrainingResult) -> None:

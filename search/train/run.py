@@ -17,11 +17,11 @@ from latlut.search.data.dataset import SegmentationData
 from latlut.search.networks.baselines import build_baseline, published
 from latlut.search.networks.model_files import ModelFacts, check_same_classes, load_model
 from latlut.search.networks.network import trainable
-from latlut.search.runs.folder import Environment, begin_run, write_csv
+from latlut.search.runs.folder import Environment, begin_run
 from latlut.search.runs.listening import RunListener, watched
 from latlut.search.runs.processes import launched
 from latlut.search.train.data import checked_data
-from latlut.search.train.folder import finish_training, training_facts
+from latlut.search.train.folder import finish_training, training_facts, write_epochs
 from latlut.search.train.records import TrainEpoch, percent
 from latlut.search.train.settings import TrainSettings
 from latlut.search.train.state import TrainingState
@@ -134,7 +134,7 @@ def _train(
     def on_epoch(record: TrainEpoch, state: TrainingState) -> None:
         if log is not None:  # else another process tells
             log.on_epoch(record, state)
-            write_csv(folder / "epochs.csv", [item.flat() for item in state.records], "\r\n")
+            write_epochs(folder, state.records)
             told.epoch(record)
             told.remark(record.describe(epochs))
 
@@ -145,6 +145,7 @@ def _train(
     with watched(told, folder, log):
         result = training.run()
     if is_first:
+        write_epochs(folder, result.records)  # a run that was killed after its last epoch has not
         finish_training(folder, result)
     fabric.barrier()
     return result

@@ -30,11 +30,13 @@ class TrainingLog(RunLog):
         if record.class_iou is not None:
             scores = zip(training.data.classes.names, record.class_iou, strict=True)
             self.add("class_iou", dict(scores), record.epoch)
-            for number, picture in enumerate(sample_predictions(training, SAMPLES)):
-                self._writer.add_image(
-                    f"predictions/{number}", picture, record.epoch, dataformats="HWC"
-                )
-        self._writer.flush()
+            pictures = sample_predictions(training, SAMPLES)
+            with self.writing() as writer:
+                for number, picture in enumerate(pictures):
+                    name = f"predictions/{number}"
+                    writer.add_image(name, picture, record.epoch, dataformats="HWC")
+        with self.writing() as writer:
+            writer.flush()
 
 
 def sample_predictions(training: TrainingState, count: int) -> list[NDArray[np.uint8]]:

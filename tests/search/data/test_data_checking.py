@@ -125,6 +125,23 @@ def test_command_prints_splits_and_classes(folder: Path, tmp_path: Path) -> None
     assert Image.open(sheet).width > 700
 
 
+def test_a_sheet_that_cannot_be_written_leaves_the_one_before(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sheet = tmp_path / "sheet.png"
+    sheet.write_bytes(b"before")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = CliRunner().invoke(main, ["data", "check", str(folder), "--sample", str(sheet)])
+    assert result.exit_code == 2 and "the disk is full" in result.stderr
+    assert sheet.read_bytes() == b"before"
+    result = CliRunner().invoke(main, ["data", "check", str(folder), "--sample", f"{sheet}.odd"])
+    assert result.exit_code == 2 and "unknown file extension" in result.stderr
+
+
 def test_command_lists_problems_and_fails(folder: Path, tmp_path: Path) -> None:
     spoil(mask_of(folder, 2))
     sheet = tmp_path / "sheet.png"

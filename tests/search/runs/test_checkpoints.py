@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,32 @@ def test_a_full_disk_leaves_the_previous_one(
         save_checkpoint(tmp_path, "search", {"epoch": 2})
     assert load_checkpoint(tmp_path / LAST, "search")["epoch"] == 1
     assert sorted(os.listdir(tmp_path)) == [LAST]
+
+
+def test_the_systems_own_reason_is_told_not_torchs() -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full on this system")
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints._write({"weights": torch.zeros(1 << 20)}, full)
+
+
+def test_ctrl_c_while_it_is_written_is_ctrl_c_and_the_checkpoint_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(tmp_path, "search", {"epoch": 1})
+    flush = os.fsync
+
+    def interrupted(descriptor: int) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        flush(descriptor)
+
+    monkeypatch.setattr(checkpoints.os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path, "search", {"epoch": 2})
+    assert load_checkpoint(tmp_path / LAST, "search")["epoch"] == 2
+    assert load_checkpoint(tmp_path / PREVIOUS, "search")["epoch"] == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
