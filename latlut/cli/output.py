@@ -95,6 +95,13 @@ def waiting(is_wanted: bool, is_quiet: bool) -> Callable[[str], None] | None:
     return (lambda text: remark(text, is_quiet)) if is_wanted else None
 
 
+def duration_text(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``3.4 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def interval_text(value: float, low: float | None, high: float | None, unit: str = "ms") -> str:
     """``12.3 ms (12.1 to 12.5)``; see ``range_text``."""
     return f"{value:.4g} {unit} ({range_text(low, high)})"

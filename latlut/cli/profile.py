@@ -22,6 +22,7 @@ from latlut.cli.choices import (
 )
 from latlut.cli.options import wait_option
 from latlut.cli.output import (
+    duration_text,
     json_option,
     print_json,
     progress_bar,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from latlut.machine.gpus import DetectedGpu
     from latlut.machine.targets import Target
     from latlut.measure.plans import Plan
+    from latlut.measure.preview import Preview
     from latlut.measure.sweep_report import SweepSummary
     from latlut.table.table import LatencyTable
 
@@ -101,6 +103,11 @@ if TYPE_CHECKING:
     "--budget", type=DurationType(), help="Stop after this time, e.g. 10m; goes on later."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random order.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be measured and how long it takes; write nothing.",
+)
 @mode_option
 @wait_option
 @operators_option
@@ -112,7 +119,7 @@ def profile(
     plan: str | None, ops: tuple[str, ...], input_size: tuple[int, int] | None, batch: int | None,
     table_path: Path | None, passes: int, rebuilds: int, devices: tuple[int, ...] | None,
     shard: tuple[int, int] | None, ci: float, statistic: str, budget: float | None,
-    seed: int, mode: str | None, wait: bool, operator_modules: tuple[str, ...],
+    seed: int, dry_run: bool, mode: str | None, wait: bool, operator_modules: tuple[str, ...],
     quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure every operator of a plan into a latency table.
@@ -150,6 +157,7 @@ def profile(
 
     from latlut.measure.many_devices import DeviceJob, sweep_on_devices
     from latlut.measure.parts import Shard
+    from latlut.measure.preview import preview
     from latlut.measure.profile import profile as sweep
     from latlut.measure.profile import roofline_of
     from latlut.measure.sweep import SweepSettings, check_mode, check_rebuilds, identity_of
@@ -189,6 +197,14 @@ def profile(
     )
     for spec in wanted.specs:
         check(spec)
+    if dry_run:
+        if len(gpus) > 1:
+            raise LatlutError("--dry-run looks at one device: leave it out, or --devices")
+        _preview(
+            preview(wanted, chosen, identity, path, settings, part, waiting(wait, quiet)),
+            path, as_json,
+        )  # fmt: skip
+        return
     failed_parts: list[str] = []
     before = _measurements(path)
     try:
@@ -217,6 +233,24 @@ def profile(
         _report(table, mine, summary, as_json)
     if summary.failed or failed_parts:
         click.get_current_context().exit(1)
+
+
+def _preview(found: Preview, path: Path, as_json: bool) -> None:
+    if as_json:
+        print_json(vars(found))
+        return
+    click.echo(
+        f"{len(found.missing)} of {found.op_specs} op specs lack readings in {path}: "
+        f"{found.readings} to take, {found.reused} are there"
+    )
+    for kind, count in found.by_kind.items():
+        click.echo(f"  {kind}: {count}")
+    if found.seconds is None:
+        click.echo("how long it takes is unknown: none of the op specs that were tried can be run")
+    elif found.missing:
+        click.echo(
+            f"about {duration_text(found.seconds)}, from {found.tried} op specs that were tried"
+        )
 
 
 def _next_command(table: LatencyTable) -> str:

@@ -28,16 +28,17 @@ class Work:
 
 
 def work_of(
-    table: LatencyTable, plan: Plan, part: Part, passes: int, rebuilds: int, seed: int
+    table: LatencyTable | None, plan: Plan, part: Part, passes: int, rebuilds: int, seed: int
 ) -> Work:
     """What the table lacks of a part of the plan, each pass in a random order of its own.
+
+    A table of None holds nothing.
 
     With several builds, pass p is there if build p modulo ``rebuilds`` was measured in it; with
     one, whichever build was.
     """
-    there = {
-        (key, index, build if rebuilds > 1 else 0) for key, index, build in history.visits(table)
-    }
+    visits = [] if table is None else history.visits(table)
+    there = {(key, index, build if rebuilds > 1 else 0) for key, index, build in visits}
     missing: dict[int, list[OpSpec]] = {}
     reused = 0
     for index in range(passes):
