@@ -42,10 +42,10 @@ class FakeSession(Session):
         with torch.inference_mode():
             self._result = self._module(*self._inputs)
 
-    def _sample_ns(self, count: int) -> np.ndarray:
+    def _sample_ns(self, count: int, runs: int) -> np.ndarray:
         engine = self.engine
         assert isinstance(engine, FakeEngine)
-        engine.runs += count
+        engine.runs += count * runs
         if engine.on_sample is not None:
             engine.on_sample(self.workload, engine.runs)
         noise = engine.generator.lognormal(0.0, engine.noise, count)

@@ -221,6 +221,9 @@ def print_result(found: BenchResult) -> None:
         f"{facts['title']} {facts['version']}, {facts['precision']}{threads}, {facts['device']}; "
         f"{facts['clock']}"
     )
+    if found.launch is not None:
+        share = "" if found.host_share is None else f", host {100 * found.host_share:.0f}% of a run"
+        click.echo(f"launched: {found.launch}{share}")
     if found.difference is None:
         click.echo("its output was not compared with anything")
     else:

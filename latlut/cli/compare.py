@@ -275,6 +275,8 @@ def _print_clock(bench: _Bench | None) -> None:
         contents = result.contents
         if contents.nodes or not contents.has_upsample or contents.has_argmax:
             click.echo(f"{result.name}: {contents.describe()}")
+        if result.launch is not None:
+            notes.setdefault(f"launched: {result.launch}", []).append(result.name)
         if result.arithmetic != "fp32":
             click.echo(f"{result.name}: the file itself computes in {result.arithmetic}")
         if result.difference is None and not bench.is_checked:

@@ -135,7 +135,9 @@ def export_plan(
     check_ending(path, "tensorrt", PLAN_ENDINGS)
     if settings.is_batch_dynamic:
         raise LatlutError("a TensorRT plan has a fixed batch: leave --dynamic-batch out")
-    _, chosen = choose_engine(DeviceChoice(gpu, False, engine_name, precision, 1))
+    # A plan for other programs must not expect them to bring its memory, as a captured one does.
+    options = (("cuda_graph", "off"),)
+    _, chosen = choose_engine(DeviceChoice(gpu, False, engine_name, precision, 1, options))
     module = network.module(settings.input_size, settings.has_upsample, settings.has_argmax)
     with measuring_on(chosen):
         difference, shape = write_plan(

@@ -333,6 +333,7 @@ def _default_path(stem: str, batch: int | None, shard: tuple[int, int] | None) -
 
 def _report(table: LatencyTable, plan: Plan, summary: SweepSummary, as_json: bool) -> None:
     from latlut.measure.coverage import plan_coverage
+    from latlut.table.summary import HOST_BOUND
 
     coverage = plan_coverage(table, plan)
     facts: dict[str, Any] = {
@@ -354,6 +355,9 @@ def _report(table: LatencyTable, plan: Plan, summary: SweepSummary, as_json: boo
         "seconds": {name: round(value, 2) for name, value in summary.seconds.items()},
         "overhead_percent": round(100 * summary.overhead_fraction, 1),
     }
+    host_bound = sum(HOST_BOUND in entry.warnings for entry in table)
+    if host_bound:
+        facts["host_bound"] = host_bound
     if as_json:
         print_json(facts)
         return
@@ -383,6 +387,11 @@ def _report(table: LatencyTable, plan: Plan, summary: SweepSummary, as_json: boo
         click.echo(
             f"{coverage.near_zero} entries are not distinguishable from zero, "
             f"{coverage.negative} are negative"
+        )
+    if host_bound:
+        click.echo(
+            f"the host takes more than 80% of the time of {host_bound} entries to launch them: "
+            "they may show the host's speed, not the GPU's; they are marked"
         )
     for key, message in summary.failed.items():
         click.echo(f"failed: {key}: {message}")

@@ -6,7 +6,7 @@ timed region. Public methods check, the hooks (leading underscore) do the engine
 
     _open(module, graph) build the session           _run()           one inference, blocking
     _set_inputs(arrays)  host to device              _outputs()       device to host
-    _close()             free it                     _sample_ns(n)    time n runs
+    _close()             free it                     _sample_ns(n, r) n readings of r runs
     _layers(n)           the engine's own profile over n runs, where it has one
 
 An engine that reads ONNX gets a serialised graph, any other the PyTorch module.
@@ -32,6 +32,7 @@ from torch import nn
 from latlut.engines.device_errors import engine_error
 from latlut.engines.heap import return_freed_memory
 from latlut.engines.parity import worst_difference
+from latlut.engines.resolution import EXACT, Resolution
 from latlut.errors import EngineError, LatlutError, ParityError, SpecError
 from latlut.machine.cpu import cpu_model
 from latlut.operators.workloads import Workload
@@ -64,16 +65,17 @@ class Device:
 class EngineOption:
     """A setting of an engine that changes what is timed, and is therefore part of the identity.
 
-    ``choices`` has the default first; ``description`` is a line for ``latlut doctor``.
+    ``choices`` has first what an identity leaves out, which is the default; ``description`` is a
+    line for ``latlut doctor``. On a GPU the default is ``on_gpu`` where that is given.
     """
 
     choices: tuple[str, ...]
     description: str
+    on_gpu: str = ""
 
-    @property
-    def default(self) -> str:
-        """What holds where nothing is said."""
-        return self.choices[0]
+    def default(self, device: str) -> str:
+        """What holds on a device, ``cpu`` or a GPU's name, where nothing is said."""
+        return self.choices[0] if device == "cpu" else self.on_gpu or self.choices[0]
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,10 @@ class Session(ABC):
 
     ``build`` numbers independent builds of one graph, for engines that choose among
     implementations while building (``Engine.chooses_tactics``); others build the same each time.
+    ``launch`` says how runs get onto a GPU (``engines.cuda.graphs``), None on a CPU.
     """
+
+    launch: str | None = None
 
     def __init__(self, engine: Engine, workload: Workload, build: int = 0) -> None:
         self.engine = engine
@@ -114,6 +119,7 @@ class Session(ABC):
         self.build = build
         self._is_open = False
         self._has_inputs = False
+        self._host_shares: list[float] = []
 
     def __enter__(self) -> Session:
         return self
@@ -151,13 +157,21 @@ class Session(ABC):
         with self._engine_errors():
             self._run()
 
-    def sample_ns(self, count: int) -> np.ndarray:
-        """Run ``count`` times and give each run's duration: (count,) int64, nanoseconds."""
+    def sample_ns(self, count: int, runs: int = 1) -> np.ndarray:
+        """Durations of runs: (count,) int64, nanoseconds, each the mean of ``runs`` in a row."""
         self._check_ready()
-        if count < 1:
-            raise SpecError(f"count must be at least 1, received {count}")
+        if count < 1 or runs < 1:
+            raise SpecError(f"count and runs must be at least 1, received {count} and {runs}")
         with self._engine_errors():
-            return self._sample_ns(count)
+            return self._sample_ns(count, runs)
+
+    @property
+    def host_share(self) -> float | None:
+        """What the host takes to enqueue a run over what the run takes on the GPU.
+
+        The median over all that was sampled so far; None where that is not known, as on a CPU.
+        """
+        return float(np.median(self._host_shares)) if self._host_shares else None
 
     def outputs(self) -> list[np.ndarray]:
         """The last run's outputs on the host, in the types that the engine gives them."""
@@ -227,13 +241,14 @@ class Session(ABC):
     @abstractmethod
     def _close(self) -> None: ...
 
-    def _sample_ns(self, count: int) -> np.ndarray:
+    def _sample_ns(self, count: int, runs: int) -> np.ndarray:
         run, clock = self._run, time.perf_counter_ns
         durations = np.empty(count, dtype=np.int64)
         for index in range(count):
             started = clock()
-            run()
-            durations[index] = clock() - started
+            for _ in range(runs):
+                run()
+            durations[index] = (clock() - started) // runs
         return durations
 
     def _layers(self, runs: int) -> tuple[LayerTime, ...]:
@@ -287,12 +302,12 @@ class Engine(ABC):
             raise EngineError(f"{self.title} has no precision {precision!r} here; it has: {known}")
         self.threads = threads
         self.precision = precision
-        self.options = self._checked_options(options or {})
+        self.options = self._checked_options(options or {}, device)
         self.device = self._find_device(device)
         self.version = str(found.version)
 
-    def _checked_options(self, options: Mapping[str, str]) -> dict[str, str]:
-        """Every option's value, defaults filled in."""
+    def _checked_options(self, options: Mapping[str, str], device: str) -> dict[str, str]:
+        """Every option's value, the device's defaults filled in."""
         for name, value in options.items():
             if name not in self.option_choices:
                 known = ", ".join(self.option_choices) or "none"
@@ -302,15 +317,20 @@ class Engine(ABC):
                 raise EngineError(
                     f"{self.title}: {name} is one of {', '.join(choices)}, received {value!r}"
                 )
-        return {name: options.get(name, o.default) for name, o in self.option_choices.items()}
+        return {
+            name: options.get(name, option.default(device))
+            for name, option in self.option_choices.items()
+        }
 
     @property
     def options_text(self) -> str:
-        """The options that are not at their default, ``"cuda_graph=on"``; part of the identity."""
+        """The options that are not at their first choice, ``"cuda_graph=auto"``; part of the
+        identity. What is left out means the same whatever an engine's defaults are.
+        """
         return ",".join(
             f"{name}={value}"
             for name, value in sorted(self.options.items())
-            if value != self.option_choices[name].default
+            if value != self.option_choices[name].choices[0]
         )
 
     @property
@@ -338,6 +358,11 @@ class Engine(ABC):
         ``clock`` says by what runs are timed.
         """
         return {"clock": "host clock around each run"}
+
+    @property
+    def resolution(self) -> Resolution:
+        """How finely ``Session.sample_ns`` tells time."""
+        return EXACT
 
     def launch_floor_ms(self) -> float | None:
         """What a run that does nothing takes by this engine's clock, in milliseconds.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from latlut.engines import engine_class
-from latlut.errors import EngineError, LatlutError
+from latlut.errors import EngineError, LatlutError, UnknownNameError
 from latlut.machine.gpus import detect_gpus, gpu_absence_reason, resolve_gpu, target_of
 from latlut.machine.targets import Target, cpu_target, load_target
 
@@ -58,7 +58,7 @@ class DeviceChoice(NamedTuple):
         """What a table was measured with."""
         is_cpu = own.target == "cpu"
         gpu = None if is_cpu else own.target
-        return cls(gpu, is_cpu, own.engine, own.precision, own.threads, own.options)
+        return cls(gpu, is_cpu, own.engine, own.precision, own.threads, _options_of(own))
 
     def completed(self, own: HasDevice, left_open: Iterable[str]) -> DeviceChoice:
         """The choice with what it leaves open taken from a table's identity.
@@ -76,6 +76,16 @@ class DeviceChoice(NamedTuple):
             engine=self.engine or table.engine,
             **{name: getattr(table, name) for name in left_open},
         )
+
+
+def _options_of(own: HasDevice) -> tuple[tuple[str, str], ...]:
+    """A table's options, with what its identity leaves out where a GPU has another default."""
+    known = dict(own.options)
+    with suppress(UnknownNameError):  # a table from elsewhere
+        for name, option in engine_class(own.engine).option_choices.items():
+            if own.target != "cpu" and option.on_gpu:
+                known.setdefault(name, option.choices[0])
+    return tuple(known.items())
 
 
 def choose_engine(choice: DeviceChoice) -> tuple[Target, Engine]:

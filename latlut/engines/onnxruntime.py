@@ -18,14 +18,15 @@ from latlut.engines.base import (
     Availability,
     Device,
     Engine,
-    EngineOption,
     LayerTime,
     Session,
     cpu_device,
 )
 from latlut.engines.cuda import devices as cuda
-from latlut.engines.cuda.clock import torch_durations_ns
+from latlut.engines.cuda.clock import GpuClock, TorchTimeline
+from latlut.engines.cuda.graphs import CUDA_GRAPH, REPLAYED, captured
 from latlut.engines.precision import half_precision
+from latlut.engines.resolution import EVENT_TICK_S, EXACT, Resolution
 from latlut.errors import EngineError
 from latlut.machine.provenance import installed_version
 from latlut.operators.onnx_files import runtime_session
@@ -53,21 +54,41 @@ class OnnxRuntimeSession(Session):
         self._graph = self._in_precision(graph or b"")
         self._stream: Any = None
         self._run_options: Any = None
-        options = self._session_options()
         kind, _, number = self.engine.device.name.partition(":")
         self._place = (kind, int(number or 0))
-        if kind == "cuda":
-            self._session: Any = self._open_on_gpu(options)
-        else:
-            self._session = runtime_session(
-                self._graph, self.workload.weights_folder, options, ["CPUExecutionProvider"]
-            )
-        self._binding = self._session.io_binding()
-        self._are_outputs_open = not all(
-            isinstance(side, int) for meta in self._session.get_outputs() for side in meta.shape
-        )
         self._inputs: list[Any] = []
         self._output_values: list[Any] = []
+        if kind == "cuda":
+            choice = self.engine.options["cuda_graph"]
+            _, self.launch = captured(choice, self._open_for_capture, self._open_plain)
+            if choice == "off":
+                self._open_plain()
+        else:
+            self._take(
+                runtime_session(
+                    self._graph,
+                    self.workload.weights_folder,
+                    self._session_options(),
+                    ["CPUExecutionProvider"],
+                )
+            )
+
+    def _take(self, session: Any) -> None:
+        """Use an ONNX Runtime session, with buffers to be bound."""
+        self._session: Any = session
+        self._binding = session.io_binding()
+        self._are_outputs_open = not all(
+            isinstance(side, int) for meta in session.get_outputs() for side in meta.shape
+        )
+
+    def _open_plain(self) -> None:
+        self._take(self._open_on_gpu(is_captured=False))
+
+    def _open_for_capture(self) -> None:
+        """A session that captures in its first runs; they follow when inputs are there."""
+        self._take(self._open_on_gpu(is_captured=True))
+        if self._are_outputs_open:  # a graph would go on writing into the buffers of its capture
+            raise EngineError("the sizes of its outputs depend on its inputs")
 
     def _in_precision(self, graph: bytes) -> bytes:
         return half_precision(graph) if self.engine.precision == "fp16" else graph
@@ -86,26 +107,28 @@ class OnnxRuntimeSession(Session):
         options.log_severity_level = 3
         return options
 
-    def _open_on_gpu(self, options: Any) -> Any:
-        """A session of which every node runs on the GPU.
+    def _open_on_gpu(self, *, is_captured: bool) -> Any:
+        """A session of which every node runs on the GPU, on a stream of its own.
 
         Source: ONNX Runtime, "CUDA Execution Provider", and the keys of its session and run
         options.
         """
         import onnxruntime
 
+        options = self._session_options()
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         provider = {
             "device_id": str(self._place[1]),
             "use_tf32": "0",
             "cudnn_conv_algo_search": "EXHAUSTIVE",
-            "enable_cuda_graph": "1" if self.engine.options["cuda_graph"] == "on" else "0",
+            "enable_cuda_graph": "1" if is_captured else "0",
         }
         if _torch_has_cuda():
             import torch
 
             # A stream of its own: ONNX Runtime takes CUDA's default stream, 0, for "none given".
             self._stream = torch.cuda.Stream(device=self._place[1])
+            self._clock = GpuClock(TorchTimeline(self._stream))
             provider["user_compute_stream"] = str(self._stream.cuda_stream)
             self._run_options = onnxruntime.RunOptions()
             self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
@@ -130,14 +153,39 @@ class OnnxRuntimeSession(Session):
             # A captured CUDA graph reads from the addresses that it was captured with.
             for value, array in zip(self._inputs, arrays, strict=True):
                 value.update_inplace(array)
-        else:
-            self._inputs = [
-                onnxruntime.OrtValue.ortvalue_from_numpy(array, *self._place) for array in arrays
-            ]
-            for meta, value in zip(self._session.get_inputs(), self._inputs, strict=True):
-                self._binding.bind_ortvalue_input(meta.name, value)
+            if self._are_outputs_open:
+                self._output_values = self._bound_outputs()
+            self._wait_for_copies()
+            return
+        self._inputs = [
+            onnxruntime.OrtValue.ortvalue_from_numpy(array, *self._place) for array in arrays
+        ]
+        self._bind()
+        if self.launch == REPLAYED:
+            choice = self.engine.options["cuda_graph"]
+            _, self.launch = captured(choice, self._run_captured, self._bind_anew)
+
+    def _bind(self) -> None:
+        """Give the session its inputs, and a buffer per output."""
+        for meta, value in zip(self._session.get_inputs(), self._inputs, strict=True):
+            self._binding.bind_ortvalue_input(meta.name, value)
         if not self._output_values or self._are_outputs_open:
             self._output_values = self._bound_outputs()
+        self._wait_for_copies()
+
+    def _run_captured(self) -> None:
+        """The run that captures, and one replay."""
+        for _ in range(2):
+            self._run()
+
+    def _bind_anew(self) -> None:
+        """Without a graph after all: a fresh session and stream, and a run that proves them."""
+        self._output_values = []
+        self._open_plain()
+        self._bind()
+        self._run()
+
+    def _wait_for_copies(self) -> None:
         if self._stream is not None:
             import torch
 
@@ -173,15 +221,17 @@ class OnnxRuntimeSession(Session):
         if self._stream is not None:
             self._stream.synchronize()
 
-    def _sample_ns(self, count: int) -> np.ndarray:
+    def _sample_ns(self, count: int, runs: int) -> np.ndarray:
         if self._stream is None:
             # On a GPU too a run returns only when its stream is done, so the host's clock is right.
-            return super()._sample_ns(count)
+            return super()._sample_ns(count, runs)
         import torch
 
         run = partial(self._session.run_with_iobinding, self._binding, self._run_options)
         with torch.cuda.device(self._place[1]):
-            return torch_durations_ns(run, count, self._stream)
+            timed = self._clock.time(run, count, runs)
+        self._host_shares.append(timed.host_share)
+        return timed.durations_ns
 
     def _outputs(self) -> list[np.ndarray]:
         return [value.numpy() for value in self._output_values]
@@ -210,11 +260,7 @@ class OnnxRuntimeEngine(Engine):
     precisions = ("fp32", "fp16")
     device_kinds = ("cpu", "cuda")
     session_type = OnnxRuntimeSession
-    option_choices = {
-        "cuda_graph": EngineOption(
-            ("off", "on"), "replay a captured CUDA graph, without launch gaps (GPU only)"
-        )
-    }
+    option_choices = {"cuda_graph": CUDA_GRAPH}
 
     @classmethod
     def availability(cls) -> Availability:
@@ -239,12 +285,18 @@ class OnnxRuntimeEngine(Engine):
             return super().facts()
         if not _torch_has_cuda():
             return {"clock": "host clock around each run, which waits for its stream"}
-        return {"clock": "CUDA events of PyTorch, one between every two runs"}
+        return {"clock": "CUDA events of PyTorch"}
+
+    @property
+    def resolution(self) -> Resolution:
+        """That of the host's clock, or of CUDA's events where PyTorch makes them."""
+        has_events = self.device.name != "cpu" and _torch_has_cuda()
+        return Resolution(EVENT_TICK_S) if has_events else EXACT
 
     def _find_device(self, name: str) -> Device:
         if name == "cpu":
-            if self.options["cuda_graph"] == "on":
-                raise EngineError("cuda_graph=on is for GPUs: on the CPU leave it out")
+            if (value := self.options["cuda_graph"]) != "off":
+                raise EngineError(f"cuda_graph={value} is for GPUs: on the CPU leave it out")
             if self.precision == "fp16":
                 raise EngineError(
                     "ONNX Runtime has no fp16 on the CPU: it would convert to fp32 and back "

@@ -1,9 +1,8 @@
 """PyTorch on the CPU or a CUDA GPU: eager, replayed from a CUDA graph, or compiled by inductor.
 
-On a GPU runs are timed by CUDA events on the current stream, outside of which nothing waits for
-the host; on a CPU by the host's monotonic clock with a fixed number of threads. A precision is
-that of weights, inputs and every operator alike; outputs are converted to float32 outside the
-timed region.
+On a GPU runs are timed by CUDA events on the current stream; on a CPU by the host's monotonic clock
+with a fixed number of threads. A precision is that of weights, inputs and every operator alike;
+outputs are converted to float32 outside the timed region.
 """
 
 from __future__ import annotations
@@ -28,8 +27,10 @@ from latlut.engines.base import (
     Session,
     cpu_device,
 )
-from latlut.engines.cuda.clock import torch_durations_ns
+from latlut.engines.cuda.clock import GpuClock, TorchTimeline
 from latlut.engines.cuda.devices import cuda_devices, driver_uuids, is_called
+from latlut.engines.cuda.graphs import CUDA_GRAPH, captured
+from latlut.engines.resolution import EVENT_TICK_S, EXACT, Resolution
 from latlut.errors import EngineError
 from latlut.machine.gpus import driver_of
 from latlut.machine.targets import is_part_of_gpu
@@ -85,13 +86,15 @@ class TorchSession(Session):
         options = self.engine.options
         if options["compile"] == "inductor":
             self._run()
-        if options["cuda_graph"] == "on":
+        if self._device.type == "cuda":
             with torch.cuda.device(self._device):
-                self._capture()
+                self._clock = GpuClock(TorchTimeline(torch.cuda.current_stream()))
+                self._graph, self.launch = captured(options["cuda_graph"], self._capture, self._run)
 
-    def _capture(self) -> None:
-        """Record one run as a CUDA graph, after warm-up on a side stream.
+    def _capture(self) -> torch.cuda.CUDAGraph:
+        """One run as a CUDA graph that was replayed once, after warm-up on a side stream.
 
+        The stream is this session's own: a failed capture must not reach the next session's.
         Source: PyTorch, "CUDA semantics", section CUDA Graphs.
         """
         side = torch.cuda.Stream()
@@ -101,9 +104,11 @@ class TorchSession(Session):
                 self._launch()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=side):
             self._launch()
-        self._graph = graph
+        graph.replay()
+        torch.cuda.synchronize()
+        return graph
 
     def _launch(self) -> None:
         if self._graph is not None:
@@ -120,11 +125,13 @@ class TorchSession(Session):
             self._launch()
             torch.cuda.synchronize()
 
-    def _sample_ns(self, count: int) -> np.ndarray:
+    def _sample_ns(self, count: int, runs: int) -> np.ndarray:
         if self._device.type != "cuda":
-            return super()._sample_ns(count)
+            return super()._sample_ns(count, runs)
         with torch.cuda.device(self._device):
-            return torch_durations_ns(self._launch, count, torch.cuda.current_stream())
+            timed = self._clock.time(self._launch, count, runs)
+        self._host_shares.append(timed.host_share)
+        return timed.durations_ns
 
     def _outputs(self) -> list[np.ndarray]:
         if self._result is None:
@@ -162,9 +169,7 @@ class TorchEngine(Engine):
         "memory_format": EngineOption(
             ("contiguous", "channels_last"), "layout of weights and maps: NCHW or NHWC"
         ),
-        "cuda_graph": EngineOption(
-            ("off", "on"), "replay a captured CUDA graph, without launch gaps (GPU only)"
-        ),
+        "cuda_graph": CUDA_GRAPH,
         "compile": EngineOption(
             ("off", "inductor"), "torch.compile; needs a C++ compiler (CPU) or Triton (GPU)"
         ),
@@ -185,9 +190,14 @@ class TorchEngine(Engine):
         if self.device.name == "cpu":
             return super().facts()
         return {
-            "clock": "CUDA events, one between every two runs",
+            "clock": "CUDA events",
             "cudnn": f"{torch.backends.cudnn.version()}, benchmark on",
         }
+
+    @property
+    def resolution(self) -> Resolution:
+        """That of the host's clock on a CPU, of CUDA's events on a GPU."""
+        return EXACT if self.device.name == "cpu" else Resolution(EVENT_TICK_S)
 
     def _find_device(self, name: str) -> Device:
         if name == "cpu":
@@ -218,8 +228,8 @@ class TorchEngine(Engine):
     def _check_on_cpu(self) -> None:
         """Refuse what a CPU does not have, rather than write it into an identity."""
         for option in ("cuda_graph", "tf32"):
-            if self.options[option] == "on":
-                raise EngineError(f"{option}=on is for GPUs: on the CPU leave it out")
+            if (value := self.options[option]) != "off":
+                raise EngineError(f"{option}={value} is for GPUs: on the CPU leave it out")
         if self.options["compile"] == "inductor" and not _cpp_compiler():
             raise EngineError(
                 "compile=inductor needs a C++ compiler on the CPU and none is on the PATH: "

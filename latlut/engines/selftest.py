@@ -109,7 +109,11 @@ def _try(found: type[Engine], device: str) -> EngineTest:
         options = tuple(
             OptionHere(
                 name,
-                tuple(c for c in option.choices if _has(found, device, "fp32", {name: c})),
+                tuple(
+                    choice
+                    for choice in dict.fromkeys([option.default(device), *option.choices])
+                    if _has(found, device, "fp32", {name: choice})
+                ),
                 option.description,
             )
             for name, option in found.option_choices.items()

@@ -21,13 +21,15 @@ from latlut.errors import DeviceLostError
 from latlut.machine.gpus import as_text, is_integrated_name
 from latlut.machine.nvml import first_answer, nvml_errors, open_nvml
 
+HW_SLOWDOWN = "hw slowdown"
+
 #: Bit of the driver's answer -> name. Source: nvml.h, nvmlClocksEventReason* and, up to driver
 #: 535, nvmlClocksThrottleReason* with the same values.
 THROTTLE_REASONS = {
     0x001: "gpu idle",
     0x002: "applications clocks setting",
     0x004: "sw power cap",
-    0x008: "hw slowdown",
+    0x008: HW_SLOWDOWN,
     0x010: "sync boost",
     0x020: "sw thermal slowdown",
     0x040: "hw thermal slowdown",
@@ -95,11 +97,20 @@ class GpuState:
     max_memory_mhz: int | None = None
     has_clock_lock: bool | None = None
     uuid: str = ""
+    #: Of several moments, how many in a row had ``hw slowdown`` at most; not set of one.
+    slowdown_readings: int = 0
 
     @property
     def disturbances(self) -> tuple[str, ...]:
-        """The reasons among ``throttle_reasons`` that pass: not in ``LASTING_REASONS``."""
-        return tuple(name for name in self.throttle_reasons or () if name not in LASTING_REASONS)
+        """The reasons among ``throttle_reasons`` that pass: not in ``LASTING_REASONS``.
+
+        A hardware slowdown that was read only once is none: the bit is set for a moment whenever
+        the clock changes. Heat and the power brake have bits of their own, which count at once.
+        """
+        ignored = LASTING_REASONS
+        if self.slowdown_readings < 2:
+            ignored = ignored | {HW_SLOWDOWN}
+        return tuple(name for name in self.throttle_reasons or () if name not in ignored)
 
 
 class Monitor(Protocol):
@@ -107,6 +118,14 @@ class Monitor(Protocol):
 
     def snapshot(self) -> GpuState:
         """The state now.
+
+        Raises:
+            DeviceLostError: the GPU has gone.
+        """
+        ...
+
+    def sm_mhz(self) -> int | None:
+        """The clock of the multiprocessors now; None where the driver does not tell it.
 
         Raises:
             DeviceLostError: the GPU has gone.
@@ -182,6 +201,17 @@ class GpuMonitor:
             uuid=self.uuid,
         )
 
+    def sm_mhz(self) -> int | None:
+        """The clock of the multiprocessors now; None where the driver does not tell it.
+
+        Raises:
+            DeviceLostError: the driver says that the GPU has gone.
+        """
+        if self._handle is None:
+            return None
+        found: int | None = self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM)
+        return found
+
     def _ask(self, name: str, *arguments: object) -> Any:
         """The driver's answer, None where it has none."""
         return self._ask_any((name,), *arguments)
@@ -256,8 +286,8 @@ def reason_names(mask: int) -> tuple[str, ...]:
 
 
 def merge_states(states: Sequence[GpuState]) -> GpuState | None:
-    """Several states as one: lowest clocks, highest temperature and power, all reasons and
-    processes that were seen; the rest as it was last. None for no state.
+    """Several states, in order, as one: lowest clocks, highest temperature and power, all reasons
+    and processes that were seen; the rest as it was last. None for no state.
     """
     if not states:
         return None
@@ -275,7 +305,16 @@ def merge_states(states: Sequence[GpuState]) -> GpuState | None:
         throttle_reasons=_union([state.throttle_reasons for state in states]),
         other_processes=_union([state.other_processes for state in states]),
         performance_state=of_all(max, "performance_state"),
+        slowdown_readings=_longest_slowdown(states),
     )
+
+
+def _longest_slowdown(states: Sequence[GpuState]) -> int:
+    row = longest = 0
+    for state in states:
+        row = row + 1 if HW_SLOWDOWN in (state.throttle_reasons or ()) else 0
+        longest = max(longest, row, state.slowdown_readings)
+    return longest
 
 
 def advice(state: GpuState) -> list[str]:

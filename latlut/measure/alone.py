@@ -89,9 +89,9 @@ def profile_alone(
     found: dict[OpSpec, Alone] = {}
     for spec in dict.fromkeys(specs):
         with Opening(engine, Workload.from_spec(spec), cache).open() as session:
-            before = measure(session.sample_ns, timing).samples_ns
+            before = measure(session.sample_ns, timing, engine.resolution).samples_ns
             layers = session.layers(runs)
-            after = measure(session.sample_ns, timing).samples_ns
+            after = measure(session.sample_ns, timing, engine.resolution).samples_ns
         samples_ms = np.concatenate([before, after]) / 1e6
         found[spec] = Alone(layers, statistic_interval(samples_ms, statistic).value)
     return found

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +25,14 @@ from latlut.engines.base import Engine, Session
 from latlut.errors import DeviceLostError, EngineError, LatlutError, ParityError, SpecError
 from latlut.measure.bench_result import BenchResult, ClockContents, PaperReading
 from latlut.measure.cpu_share import watching_cpu
+from latlut.measure.device_warmup import ClockMhz, clock_of, warm_device
 from latlut.measure.opening import Opening
 from latlut.measure.timing import TimingSettings, garbage_collection_paused, measure
 from latlut.operators.graph_cache import GraphCache
-from latlut.operators.onnx_files import OnnxWorkload, read_onnx
+from latlut.operators.onnx_files import read_onnx
 from latlut.operators.workloads import Workload
 from latlut.progress import Progress
-from latlut.stats.machine_speed import is_disturbed
+from latlut.stats.machine_speed import is_disturbed, is_host_bound
 from latlut.stats.passes import combine_passes
 from latlut.stats.quantiles import Interval, statistic_interval
 from latlut.stats.sampling import Sampling
@@ -169,7 +170,30 @@ def bench_workloads(
     if settings.has_paper_protocol:
         for workload in workloads:
             check_paper_batch(workload)
-    runs = [_Run(engine, workload, cache or GraphCache(), settings) for workload in workloads]
+    with clock_of(engine) as clock_mhz:
+        runs = [
+            _Run(engine, workload, cache or GraphCache(), settings, clock_mhz)
+            for workload in workloads
+        ]
+        left_out = _visit_all(runs, settings, listener, failed)
+    runs = [run for number, run in enumerate(runs) if number not in left_out]
+    if not runs:
+        return []
+    readings = np.array([run.readings_ms for run in runs])
+    combined = combine_passes(readings)
+    return [
+        run.result(float(combined.value[line]), float(combined.half_width[line]))
+        for line, run in enumerate(runs)
+    ]
+
+
+def _visit_all(
+    runs: Sequence[_Run],
+    settings: BenchSettings,
+    listener: Callable[[Progress], None] | None,
+    failed: Callable[[Workload, LatlutError], None] | None,
+) -> set[int]:
+    """Measure in turns; the numbers of those that failed."""
     order, done = list(range(len(runs))), 0
     left_out: set[int] = set()
     visits = settings.passes + settings.has_paper_protocol
@@ -185,20 +209,12 @@ def bench_workloads(
                 if failed is None or isinstance(error, DeviceLostError):
                     raise
                 left_out.add(number)
-                failed(workloads[number], error)
+                failed(runs[number].workload, error)
                 continue
             if listener is not None:
-                name = workloads[number].name
+                name = runs[number].workload.name
                 listener(Progress(done, visits * len(runs), index, name, ms))
-    runs = [run for number, run in enumerate(runs) if number not in left_out]
-    if not runs:
-        return []
-    readings = np.array([run.readings_ms for run in runs])
-    combined = combine_passes(readings)
-    return [
-        run.result(float(combined.value[line]), float(combined.half_width[line]))
-        for line, run in enumerate(runs)
-    ]
+    return left_out
 
 
 def check_paper_batch(workload: Workload) -> None:
@@ -240,9 +256,17 @@ class _Run:
     """One workload's measurement so far."""
 
     def __init__(
-        self, engine: Engine, workload: Workload, cache: GraphCache, settings: BenchSettings
+        self,
+        engine: Engine,
+        workload: Workload,
+        cache: GraphCache,
+        settings: BenchSettings,
+        clock_mhz: ClockMhz | None,
     ) -> None:
         self.engine, self.workload, self.settings = engine, workload, settings
+        self._clock_mhz = clock_mhz
+        self._host_shares: list[float] = []
+        self._launches: list[str] = []
         self._opening = Opening(engine, workload, cache)
         self._samplings: list[Sampling] = []
         self._shares: list[float] = []
@@ -266,16 +290,30 @@ class _Run:
                 if not self.settings.is_checked:
                     session.run()
                 shapes = tuple(tuple(array.shape) for array in session.outputs())
-                self._contents = _contents(self.workload, shapes)
+                self._contents = ClockContents.of(self.workload, shapes)
             if is_paper:
                 self._paper = paper_reading(session)
                 return self._paper.mean_ms
+            warm = warm_device([session.sample_ns], self._clock_mhz) if self._clock_mhz else None
             with watching_cpu(self.engine) as share:
-                sampling = measure(session.sample_ns, self.settings.timing)
+                sampling = measure(session.sample_ns, self.settings.timing, self.engine.resolution)
+            self._note_launches(session)
+        if warm is not None and not warm.is_steady:
+            sampling = replace(sampling, is_steady=False)
         if share.value is not None:
             self._shares.append(share.value)
         self._samplings.append(sampling)
         return sampling.interval_ms.value
+
+    def _note_launches(self, session: Session) -> None:
+        if session.host_share is not None:
+            self._host_shares.append(session.host_share)
+        if session.launch is not None:
+            self._launches.append(session.launch)
+
+    @property
+    def _host_share(self) -> float | None:
+        return float(np.median(self._host_shares)) if self._host_shares else None
 
     def result(self, latency_ms: float, spread: float) -> BenchResult:
         """The result, from the median over passes and the half-width that their spread gives."""
@@ -306,6 +344,8 @@ class _Run:
             reference=self.workload.reference,
             arithmetic=self.workload.arithmetic,
             cpu_share=share,
+            host_share=self._host_share,
+            launch="; ".join(dict.fromkeys(self._launches)) or None,
             warnings=self._warnings(half_width),
             paper=self._paper,
         )
@@ -318,7 +358,8 @@ class _Run:
             sampling.samples_ns / (sampling.interval_ms.value * 1e6) for sampling in self._samplings
         ]
         own: Interval = statistic_interval(np.concatenate(parts), self.settings.timing.statistic)
-        return max(spread, own.half_width) if math.isfinite(own.half_width) else spread
+        within = own.half_width + 1e3 * self.engine.resolution.error_s / min(self.readings_ms)
+        return max(spread, within) if math.isfinite(within) else spread
 
     def _warnings(self, half_width: float) -> tuple[str, ...]:
         found = []
@@ -332,25 +373,12 @@ class _Run:
         unsteady = sum(not sampling.is_steady for sampling in self._samplings)
         if 2 * unsteady > len(self._samplings):
             found.append("warm-up did not settle")
+        if is_host_bound(self._host_share):
+            found.append(
+                f"the host takes {100 * (self._host_share or 0.0):.0f}% of a run's time to launch "
+                "it: the latency may be the host's, not the GPU's"
+            )
         return tuple(found)
-
-
-def _contents(workload: Workload, output_shapes: tuple[tuple[int, ...], ...]) -> ClockContents:
-    image, shapes = workload.image_size, workload.input_shapes
-    has_upsample = None
-    if image is not None:
-        # height and width follow each other in every layout
-        has_upsample = any(
-            image in zip(shape, shape[1:], strict=False)
-            for shape in output_shapes
-            if len(shape) >= 3
-        )
-    if isinstance(workload, OnnxWorkload):
-        nodes = dict(workload.op_types)
-        return ClockContents(shapes, output_shapes, has_upsample, "ArgMax" in nodes, nodes)
-    # A class map has no channels left.
-    has_argmax = image is not None and any(len(shape) == 3 for shape in output_shapes)
-    return ClockContents(shapes, output_shapes, has_upsample, has_argmax)
 
 
 def _engine_facts(engine: Engine) -> dict[str, object]:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from latlut.operators.onnx_files import OnnxWorkload
+from latlut.operators.workloads import Workload
 from latlut.stats.machine_speed import is_disturbed
 
 
@@ -27,6 +29,25 @@ class ClockContents:
     has_upsample: bool | None
     has_argmax: bool
     nodes: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, workload: Workload, output_shapes: tuple[tuple[int, ...], ...]) -> ClockContents:
+        """What a workload with outputs of these shapes has inside the clock."""
+        image, shapes = workload.image_size, workload.input_shapes
+        has_upsample = None
+        if image is not None:
+            # height and width follow each other in every layout
+            has_upsample = any(
+                image in zip(shape, shape[1:], strict=False)
+                for shape in output_shapes
+                if len(shape) >= 3
+            )
+        if isinstance(workload, OnnxWorkload):
+            nodes = dict(workload.op_types)
+            return cls(shapes, output_shapes, has_upsample, "ArgMax" in nodes, nodes)
+        # A class map has no channels left.
+        has_argmax = image is not None and any(len(shape) == 3 for shape in output_shapes)
+        return cls(shapes, output_shapes, has_upsample, has_argmax)
 
     def describe(self) -> str:
         """Two lines for people."""
@@ -95,6 +116,9 @@ class BenchResult:
         arithmetic: what the graph itself computes in, beside the engine's precision.
         cpu_share: the least share of the CPU in a pass (``measure.cpu_share``); None where it is
             not known. Where it is too small the interval has no lower end.
+        host_share: what the host takes to launch a run over what it takes on the GPU, median over
+            the passes; None where it is not known, as on a CPU.
+        launch: how runs were launched on the GPU, None on a CPU.
         difference: from ``reference``; None where outputs were not compared.
     """
 
@@ -114,6 +138,8 @@ class BenchResult:
     reference: str
     arithmetic: str = "fp32"
     cpu_share: float | None = None
+    host_share: float | None = None
+    launch: str | None = None
     warnings: tuple[str, ...] = ()
     paper: PaperReading | None = None
 
@@ -133,8 +159,9 @@ class BenchResult:
         return 1e3 * self.batch / run_ms
 
     def to_dict(self) -> dict[str, object]:
-        """JSON-able; None where nothing is known."""
+        """JSON-able; None where nothing is known, and nothing of launches on a CPU."""
         paper = self.paper
+        launches = {"host_share": self.host_share, "launch": self.launch} if self.launch else {}
         low, high = (x if math.isfinite(x) else None for x in (self.ci_low_ms, self.ci_high_ms))
         return {
             "name": self.name,
@@ -161,6 +188,7 @@ class BenchResult:
             "engine": dict(self.engine),
             "cpu_share": self.cpu_share,
             "is_disturbed": is_disturbed(self.cpu_share),
+            **launches,
             "arithmetic_of_the_graph": self.arithmetic,
             "difference": self.difference,
             "reference": self.reference,

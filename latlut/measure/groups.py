@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from latlut.engines.base import Engine, Session
 from latlut.errors import DeviceLostError, EngineError
 from latlut.machine.gpu_state import GpuState, Monitor, merge_states
 from latlut.measure.cpu_share import watching_cpu
+from latlut.measure.device_warmup import warm_device
 from latlut.measure.opening import Opening
 from latlut.measure.stopwatch import Stopwatch
 from latlut.measure.timing import (
@@ -44,11 +45,14 @@ class TimedSpec:
         spec: what was timed.
         sampling: its samples.
         parity: difference from PyTorch, None where nothing was ever compared.
+        host_share, launch: see ``Session``; None where it is not known, as on a CPU.
     """
 
     spec: OpSpec
     sampling: Sampling
     parity: float | None
+    host_share: float | None = None
+    launch: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,10 +124,13 @@ class GroupTimer:
         states: list[GpuState] = []
         with ExitStack() as stack:
             opened: list[tuple[OpSpec, SampleNs | Pair]] = []
+            sessions: list[Session] = []
             for spec in specs:
                 own = stack.enter_context(ExitStack())
                 try:
-                    opened.append((spec, self._open(spec, build, own)))
+                    session, sampler = self._open(spec, build, own)
+                    opened.append((spec, sampler))
+                    sessions.append(session)
                 except (EngineError, MemoryError) as error:
                     own.close()  # of two sessions the first may be open
                     self._fail(spec, error)
@@ -131,9 +138,13 @@ class GroupTimer:
                 return TimedGroup()
             samplers = [sampler for _, sampler in opened]
             try:
+                is_warm = self._warm_device(samplers)
                 with self._watch.measuring("measuring"), watching_cpu(self.engine) as share:
                     samplings, readings = measure_side_by_side(
-                        self._watched(samplers, states), self.timing, companions
+                        self._watched(samplers, states),
+                        self.timing,
+                        companions,
+                        resolution=self.engine.resolution,
                     )
             except (EngineError, MemoryError) as error:
                 if len(opened) == 1:
@@ -149,10 +160,29 @@ class GroupTimer:
         for samples in readings:
             self._watch.add("sentinels", float(samples.sum()) / 1e9)
         found = [
-            TimedSpec(spec, sampling, self._parities.get((spec.key, build)))
-            for (spec, _), sampling in zip(opened, samplings, strict=True)
+            TimedSpec(
+                spec,
+                sampling if is_warm else replace(sampling, is_steady=False),
+                self._parities.get((spec.key, build)),
+                session.host_share,
+                session.launch,
+            )
+            for (spec, _), session, sampling in zip(opened, sessions, samplings, strict=True)
         ]
         return TimedGroup(tuple(found), tuple(readings), merge_states(states), share.value)
+
+    def _warm_device(self, samplers: Sequence[SampleNs | Pair]) -> bool:
+        """Keep a GPU busy until its clock is steady; whether it is. True where there is none.
+
+        It has idled while the group's sessions were built.
+        """
+        if self.monitor is None:
+            return True
+        with self._watch.measuring("measuring"):
+            alone = [item.with_operator if isinstance(item, Pair) else item for item in samplers]
+            found = warm_device(alone, self.monitor.sm_mhz)
+        self._watch.add("warm-up", found.busy_s)
+        return found.is_steady
 
     def _one_by_one(
         self, specs: Sequence[OpSpec], build: int, companions: Sequence[SampleNs]
@@ -178,9 +208,9 @@ class GroupTimer:
         round_size = sum(2 if isinstance(sampler, Pair) else 1 for sampler in samplers)
 
         def watched(sampler: SampleNs) -> SampleNs:
-            def sample_ns(count: int) -> np.ndarray:
+            def sample_ns(count: int, runs: int = 1) -> np.ndarray:
                 nonlocal bursts
-                samples = sampler(count)
+                samples = sampler(count) if runs == 1 else sampler(count, runs)
                 if count > 1:  # one run alone only fills the caches before a burst
                     if bursts % round_size == 0:
                         states.append(monitor.snapshot())
@@ -196,8 +226,8 @@ class GroupTimer:
             for sampler in samplers
         ]
 
-    def _open(self, spec: OpSpec, build: int, stack: ExitStack) -> SampleNs | Pair:
-        """What times an op spec, its sessions being left to ``stack``.
+    def _open(self, spec: OpSpec, build: int, stack: ExitStack) -> tuple[Session, SampleNs | Pair]:
+        """An op spec's session and what times it; all its sessions are left to ``stack``.
 
         Each is compared with PyTorch the first time that the table meets the op spec.
         """
@@ -218,7 +248,7 @@ class GroupTimer:
             sampler = Pair(session.sample_ns, beside.sample_ns)
         if not is_known:
             self._parities[spec.key, build] = difference
-        return sampler
+        return session, sampler
 
     def _open_neighbours(self, workload: ContextWorkload, build: int) -> tuple[Session, float]:
         """The session without the operator, whose graph op specs of equal inputs have in common."""

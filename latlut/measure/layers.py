@@ -134,10 +134,10 @@ def layer_view(
     with opening.open() as session:
         # Before and after the layers: a machine that is faster by then has been so for both.
         with watching_cpu(engine) as first:
-            before = measure(session.sample_ns, timing)
+            before = measure(session.sample_ns, timing, engine.resolution)
         layers = session.layers(runs)
         with watching_cpu(engine) as second:
-            after = measure(session.sample_ns, timing)
+            after = measure(session.sample_ns, timing, engine.resolution)
     samples_ns = np.concatenate([before.samples_ns, after.samples_ns])
     places = {} if opening.graph is None else places_in_graph(opening.graph)
     priced = estimate([node.spec for node in nodes], table, is_calibrated=False)

@@ -20,6 +20,7 @@ import numpy as np
 
 from latlut.engines.base import Engine, Session
 from latlut.measure.cpu_share import watching_cpu
+from latlut.measure.device_warmup import ClockMhz, clock_of, warm_device
 from latlut.measure.opening import Opening
 from latlut.measure.timing import SampleNs, TimingSettings, measure_side_by_side, warm_up
 from latlut.operators.graph_cache import GraphCache
@@ -99,6 +100,7 @@ class NetworkTimer:
         self.sentinels, self.cache = dict(sentinels), cache or GraphCache()
         self._checked: set[str] = set()
         self._shares: list[float] = []
+        self._clock_mhz: ClockMhz | None = None
 
     def passes(
         self,
@@ -125,6 +127,7 @@ class NetworkTimer:
         done = 0
         for pass_index in range(2):
             with ExitStack() as stack:
+                self._clock_mhz = stack.enter_context(clock_of(self.engine))
                 companions = self._open_sentinels(stack)
                 for column in range(pass_index * rounds, (pass_index + 1) * rounds):
                     order = list(range(count))
@@ -148,8 +151,12 @@ class NetworkTimer:
         """Each workload's reading in milliseconds, and how slow the machine was beside them."""
         with ExitStack() as stack:
             samplers = [stack.enter_context(self._open(item)).sample_ns for item in workloads]
+            if self._clock_mhz is not None:
+                warm_device(samplers, self._clock_mhz)
             with watching_cpu(self.engine) as share:
-                samplings, beside = measure_side_by_side(samplers, self.timing, companions)
+                samplings, beside = measure_side_by_side(
+                    samplers, self.timing, companions, resolution=self.engine.resolution
+                )
             if share.value is not None:
                 self._shares.append(share.value)
         taken_ms = (statistic_interval(item / 1e6, self.timing.statistic).value for item in beside)
@@ -160,7 +167,7 @@ class NetworkTimer:
         opened: list[SampleNs] = []
         for spec in self.sentinels:
             sampler = stack.enter_context(self._open(Workload.from_spec(spec))).sample_ns
-            warm_up(sampler, self.timing)
+            warm_up(sampler, self.timing, self.engine.resolution)
             opened.append(sampler)
         return opened
 

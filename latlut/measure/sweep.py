@@ -243,7 +243,8 @@ class Sweep:
             specs = unique([*self.plan.specs, *self.sentinels])
             self._ids = recording.add_op_specs(self.table, specs, facts)
             floor_ms = self.engine.launch_floor_ms()
-            set_bounds(self.table, self.roofline, floor_ms)
+            clock_error_ms = 1e3 * self.engine.resolution.error_s
+            set_bounds(self.table, self.roofline, floor_ms, clock_error_ms)
             self._timer = GroupTimer(
                 self.engine,
                 self.settings.timing,
@@ -330,6 +331,8 @@ class Sweep:
                         item.parity,
                         build,
                         timed.cpu_share,
+                        item.host_share,
+                        item.launch,
                     )
                     for item in timed.found
                     if item.spec not in again
@@ -351,7 +354,7 @@ class Sweep:
                 # Always the first build: what is compared over the whole sweep must not change.
                 opening = self._timer.opening(Workload.from_spec(spec))
                 session = stack.enter_context(opening.open(is_checked=False))
-                warm_up(session.sample_ns, self.settings.timing)
+                warm_up(session.sample_ns, self.settings.timing, self.engine.resolution)
             except DeviceLostError:
                 raise
             except EngineError:  # it fails as an entry, too, and is reported there

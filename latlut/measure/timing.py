@@ -10,7 +10,7 @@ turns: what is asked for is their difference (``stats.differences``).
 
 ``sample_ns`` is anything that runs n times and gives n durations: an engine's session, or a
 script in a test. Time is read only from the durations themselves, so a scripted engine needs no
-clock.
+clock. Where a run is short beside the step of the engine's clock, several runs share a reading.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from latlut.engines.resolution import EXACT, Resolution
 from latlut.errors import SpecError
 from latlut.stats.differences import paired_reading
-from latlut.stats.quantiles import check_statistic, statistic_interval
+from latlut.stats.quantiles import Interval, check_statistic, statistic_interval
 from latlut.stats.sampling import PairedSampling, Sampling
 
-SampleNs = Callable[[int], np.ndarray]
+#: ``sample_ns(n)`` gives n durations of a run, ``sample_ns(n, r)`` n means over r runs in a row.
+SampleNs = Callable[..., np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -72,39 +74,65 @@ class Pair:
     without: SampleNs
 
 
-def warm_up(sample_ns: SampleNs, settings: TimingSettings) -> tuple[int, float, bool, float]:
-    """Run until two consecutive windows agree or the cap is reached.
+class WarmUp(NamedTuple):
+    """What warming up took, and what is known after it.
 
-    Returns:
-        Runs made, seconds they took, whether they settled, seconds of one run at the end.
+    Attributes:
+        runs, spent_s: runs made, and seconds they took.
+        is_steady: whether two consecutive windows agreed.
+        run_s: seconds of one run at the end.
+        runs_per_reading: how many runs share a reading from here on.
     """
-    first = sample_ns(1)
-    runs, spent_ns = 1, float(first.sum())
-    run_ns = max(1.0, spent_ns)
-    previous = None
-    while True:
-        # Sized anew each time: the first run allocates and is much slower than the rest.
-        size = int(np.clip(settings.window_s * 1e9 / run_ns, 2, settings.max_samples))
-        window = sample_ns(size)
-        runs += size
-        spent_ns += float(window.sum())
-        run_ns = max(1.0, float(np.median(window)))
-        # Windows are compared by a low quantile: an interruption in one of them is not warm-up.
-        level = float(np.quantile(window, 0.1))
-        if previous is not None and abs(level - previous) <= settings.steady * min(level, previous):
-            return runs, spent_ns / 1e9, True, run_ns / 1e9
-        if spent_ns >= settings.warmup_cap_s * 1e9:
-            return runs, spent_ns / 1e9, False, run_ns / 1e9
-        previous = level
-
-
-class _WarmUp(NamedTuple):
-    """What ``warm_up`` gives."""
 
     runs: int
     spent_s: float
     is_steady: bool
     run_s: float
+    runs_per_reading: int = 1
+
+
+def warm_up(
+    sample_ns: SampleNs, settings: TimingSettings, resolution: Resolution = EXACT
+) -> WarmUp:
+    """Run until two consecutive windows agree or the cap is reached.
+
+    The median of the first window decides how many runs share a reading.
+    """
+    first = sample_ns(1)
+    runs, spent_ns = 1, float(first.sum())
+    run_ns = max(1.0, spent_ns)
+    previous, shared = None, 0
+    while True:
+        # Sized anew each time: the first run allocates and is much slower than the rest.
+        per_reading = shared or 1
+        wanted = settings.window_s * 1e9 / (run_ns * per_reading)
+        size = int(np.clip(wanted, 2, settings.max_samples))
+        window = _read(sample_ns, size, per_reading)
+        runs += size * per_reading
+        spent_ns += float(window.sum()) * per_reading
+        run_ns = max(1.0, float(np.median(window)))
+        if not shared:
+            shared = resolution.runs_per_reading(run_ns / 1e9)
+        # Windows are compared by a low quantile: an interruption in one of them is not warm-up.
+        level = float(np.quantile(window, 0.1))
+        is_same = previous is not None and (
+            abs(level - previous) <= settings.steady * min(level, previous)
+        )
+        if is_same or spent_ns >= settings.warmup_cap_s * 1e9:
+            return WarmUp(runs, spent_ns / 1e9, is_same, run_ns / 1e9, shared)
+        previous = level
+
+
+def _read(sample_ns: SampleNs, count: int, runs: int) -> np.ndarray:
+    """``count`` readings, each of ``runs`` runs."""
+    samples = sample_ns(count) if runs == 1 else sample_ns(count, runs)
+    return np.asarray(samples, dtype=np.int64)
+
+
+def _widened(interval: Interval, error_s: float) -> Interval:
+    """The interval in milliseconds, with what the clock may be off by."""
+    ms = 1e3 * error_s
+    return Interval(interval.value, interval.low - ms, interval.high + ms)
 
 
 @dataclass
@@ -113,27 +141,26 @@ class _Turns:
 
     sample_ns: SampleNs
     settings: TimingSettings
-    warmup_runs: int
-    warmup_s: float
-    is_steady: bool
-    run_s: float
+    warm: WarmUp
+    error_s: float
+    turns: int = 0
     chunks: list[np.ndarray] = field(default_factory=list)
     count: int = 0
     spent_s: float = 0.0
 
     def take(self) -> None:
         """One run to fill the caches, then one burst."""
-        settings = self.settings
+        settings, per_reading = self.settings, self.warm.runs_per_reading
         self.sample_ns(1)
-        self.warmup_runs += 1
-        self.warmup_s += self.run_s
-        wanted = int(np.clip(settings.burst_s / self.run_s, 2, settings.max_samples - self.count))
+        self.turns += 1
+        reading_s = self.warm.run_s * per_reading
+        wanted = int(np.clip(settings.burst_s / reading_s, 2, settings.max_samples - self.count))
         if self.spent_s >= settings.time_cap_s:  # slow ops: no more than what is still needed
             wanted = max(1, min(wanted, settings.min_samples - self.count))
-        chunk = np.asarray(self.sample_ns(wanted), dtype=np.int64)
+        chunk = _read(self.sample_ns, wanted, per_reading)
         self.chunks.append(chunk)
         self.count += wanted
-        self.spent_s += float(chunk.sum()) / 1e9
+        self.spent_s += float(chunk.sum()) * per_reading / 1e9
 
     def is_done(self) -> bool:
         settings = self.settings
@@ -147,10 +174,15 @@ class _Turns:
         return found.half_width <= settings.ci  # False where the interval is unbounded
 
     def result(self) -> Sampling:
-        samples = np.concatenate(self.chunks)
+        samples, warm = np.concatenate(self.chunks), self.warm
         interval_ms = statistic_interval(samples / 1e6, self.settings.statistic)
         return Sampling(
-            samples, interval_ms, self.warmup_runs, self.warmup_s, self.spent_s, self.is_steady
+            samples,
+            _widened(interval_ms, self.error_s),
+            warm.runs + self.turns,
+            warm.spent_s + self.turns * warm.run_s,
+            self.spent_s,
+            warm.is_steady,
         )
 
 
@@ -166,8 +198,9 @@ class _PairedTurns:
 
     pair: Pair
     settings: TimingSettings
-    warm_with: _WarmUp
-    warm_without: _WarmUp
+    warm_with: WarmUp
+    warm_without: WarmUp
+    error_s: float
     chunks: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     count: int = 0
     spent_s: float = 0.0
@@ -178,21 +211,23 @@ class _PairedTurns:
         most = max(
             2, min(int(TURN_SHARE * settings.max_samples), settings.max_samples - self.count)
         )
-        wanted = int(np.clip(settings.burst_s / 2 / self.warm_with.run_s, 2, most))
+        reading_s = self.warm_with.run_s * self.warm_with.runs_per_reading
+        wanted = int(np.clip(settings.burst_s / 2 / reading_s, 2, most))
         if self.spent_s >= settings.time_cap_s:  # slow ops: no more than what is still needed
             wanted = max(1, min(wanted, settings.min_samples - self.count))
         is_with_first = len(self.chunks) % 2 == 0
-        first, second = self.pair.with_operator, self.pair.without
-        if not is_with_first:
-            first, second = second, first
+        both = [
+            (self.pair.with_operator, self.warm_with.runs_per_reading),
+            (self.pair.without, self.warm_without.runs_per_reading),
+        ]
         bursts = []
-        for sampler in (first, second):
+        for sampler, per_reading in both if is_with_first else both[::-1]:
             sampler(1)
-            bursts.append(np.asarray(sampler(wanted), dtype=np.int64))
+            bursts.append(_read(sampler, wanted, per_reading))
         chunk = (bursts[0], bursts[1]) if is_with_first else (bursts[1], bursts[0])
         self.chunks.append(chunk)
         self.count += wanted
-        self.spent_s += float(chunk[0].sum()) / 1e9
+        self.spent_s += float(chunk[0].sum()) * self.warm_with.runs_per_reading / 1e9
 
     def is_done(self) -> bool:
         settings = self.settings
@@ -211,12 +246,12 @@ class _PairedTurns:
         extra_runs = len(sizes)
         return PairedSampling(
             with_ns,
-            found.difference_ms,
+            _widened(found.difference_ms, 2 * self.error_s),
             self.warm_with.runs + self.warm_without.runs + 2 * extra_runs,
             self.warm_with.spent_s
             + self.warm_without.spent_s
             + extra_runs * (self.warm_with.run_s + self.warm_without.run_s),
-            self.spent_s + float(without_ns.sum()) / 1e9,
+            self.spent_s + float(without_ns.sum()) * self.warm_without.runs_per_reading / 1e9,
             self.warm_with.is_steady and self.warm_without.is_steady,
             without_ns,
             sizes,
@@ -234,6 +269,7 @@ def measure_side_by_side(
     settings: TimingSettings,
     companions: Sequence[SampleNs] = (),
     companion_burst_s: float = 0.003,
+    resolution: Resolution = EXACT,
 ) -> tuple[list[Sampling], list[np.ndarray]]:
     """Warm up every op, then sample them in turns until each one's statistic is known.
 
@@ -246,17 +282,15 @@ def measure_side_by_side(
             ``ci`` is relative to the latency with it.
         companions: warm already; run a short burst in every round as long as any op is sampled.
         companion_burst_s: how long, seconds.
+        resolution: of the samplers' clock.
 
     Returns:
         One sampling per op, a ``PairedSampling`` of a pair; the companions' samples, (n,) int64
         nanoseconds each.
     """
     with garbage_collection_paused():
-        ops = [_turns_of(sampler, settings) for sampler in samplers]
-        bursts = [
-            max(2, int(companion_burst_s * 1e9 / max(1.0, float(np.median(sampler(3))))))
-            for sampler in companions
-        ]
+        ops = [_turns_of(sampler, settings, resolution) for sampler in samplers]
+        bursts = [_burst(sampler, companion_burst_s, resolution) for sampler in companions]
         readings: list[list[np.ndarray]] = [[] for _ in companions]
         waiting = list(ops)
         while waiting:
@@ -264,30 +298,42 @@ def measure_side_by_side(
                 turns.take()
             for sampler, burst, reading in zip(companions, bursts, readings, strict=True):
                 sampler(1)
-                reading.append(sampler(burst))
+                reading.append(_read(sampler, *burst))
             waiting = [turns for turns in waiting if not turns.is_done()]
     companion_samples = [np.concatenate(reading) if reading else np.empty(0, np.int64)
                          for reading in readings]  # fmt: skip
     return [turns.result() for turns in ops], companion_samples
 
 
-def _turns_of(sampler: SampleNs | Pair, settings: TimingSettings) -> _Turns | _PairedTurns:
+def _burst(sampler: SampleNs, burst_s: float, resolution: Resolution) -> tuple[int, int]:
+    """Readings of a companion in a burst, and the runs that share one."""
+    run_s = max(1.0, float(np.median(sampler(3)))) / 1e9
+    runs = resolution.runs_per_reading(run_s)
+    return max(2, int(burst_s / (run_s * runs))), runs
+
+
+def _turns_of(
+    sampler: SampleNs | Pair, settings: TimingSettings, resolution: Resolution
+) -> _Turns | _PairedTurns:
     """The op or pair, warmed up."""
     if isinstance(sampler, Pair):
-        warm_with = _warm(sampler.with_operator, settings)
-        return _PairedTurns(sampler, settings, warm_with, _warm(sampler.without, settings))
-    warm = _warm(sampler, settings)
-    return _Turns(sampler, settings, warm.runs, warm.spent_s, warm.is_steady, warm.run_s)
+        warm_with = _warm(sampler.with_operator, settings, resolution)
+        warm_without = _warm(sampler.without, settings, resolution)
+        return _PairedTurns(sampler, settings, warm_with, warm_without, resolution.error_s)
+    warm = _warm(sampler, settings, resolution)
+    return _Turns(sampler, settings, warm, resolution.error_s)
 
 
-def _warm(sampler: SampleNs, settings: TimingSettings) -> _WarmUp:
-    runs, spent_s, is_steady, run_s = warm_up(sampler, settings)
-    return _WarmUp(runs, spent_s, is_steady, max(run_s, 1e-9))
+def _warm(sampler: SampleNs, settings: TimingSettings, resolution: Resolution) -> WarmUp:
+    found = warm_up(sampler, settings, resolution)
+    return found._replace(run_s=max(found.run_s, 1e-9))
 
 
-def measure(sample_ns: SampleNs, settings: TimingSettings) -> Sampling:
+def measure(
+    sample_ns: SampleNs, settings: TimingSettings, resolution: Resolution = EXACT
+) -> Sampling:
     """Warm up and sample one op by itself; see ``measure_side_by_side``."""
-    (sampling,), _ = measure_side_by_side([sample_ns], settings)
+    (sampling,), _ = measure_side_by_side([sample_ns], settings, resolution=resolution)
     return sampling
 
 

@@ -26,6 +26,16 @@ def is_disturbed(share: float | None) -> bool:
     return share is not None and share < LEAST_CPU_SHARE
 
 
+#: From this share of a run's time on, what the host takes to launch it may be what is timed on a
+#: GPU. Source: trtexec, which remarks on an enqueue time of more than 0.8 of the GPU's.
+MOST_HOST_SHARE = 0.8
+
+
+def is_host_bound(share: float | None) -> bool:
+    """Whether the host's share of a run on a GPU is known and too large."""
+    return share is not None and share > MOST_HOST_SHARE
+
+
 def usual_readings(readings: Iterable[tuple[Sentinel, float]]) -> dict[Sentinel, float]:
     """Each sentinel's usual reading, from all its readings; in their unit."""
     by_sentinel: dict[Sentinel, list[float]] = {}

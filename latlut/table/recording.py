@@ -36,6 +36,8 @@ class Measurement:
     """One op spec timed in one pass, in the group ``group`` of that pass, on build ``build``.
 
     ``cpu_share`` is the share of the CPU that the process got meanwhile; None on a GPU.
+    ``host_share`` is what the host took to enqueue a run over what the run took, ``launch`` how
+    runs were launched; both None on a CPU.
     """
 
     spec: OpSpec
@@ -45,6 +47,8 @@ class Measurement:
     parity: float | None = None
     build: int = 0
     cpu_share: float | None = None
+    host_share: float | None = None
+    launch: str | None = None
 
 
 def pack_samples(samples_ns: np.ndarray) -> bytes:
@@ -186,6 +190,8 @@ def add_measurements(
                 parity=item.parity,
                 build_index=item.build,
                 cpu_share=item.cpu_share,
+                host_share=item.host_share,
+                launch=item.launch,
                 **_sampled(item.sampling),
             )
             db.execute("DELETE FROM failures WHERE op_spec_id = ?", [spec_id])

@@ -1,6 +1,6 @@
-"""What bounds a measurement from below: the target's peak figures, and an empty kernel.
+"""What bounds a measurement: the target's peak figures, an empty kernel, the clock's step.
 
-Both are kept in the table, so that every later summary can judge its entries by them.
+All are kept in the table, so that every later summary can judge its entries by them.
 """
 
 from __future__ import annotations
@@ -43,18 +43,30 @@ class Roofline:
         return bool(compute or cache)
 
 
-def set_bounds(table: LatencyTable, roofline: Roofline, launch_floor_ms: float | None) -> None:
+def set_bounds(
+    table: LatencyTable,
+    roofline: Roofline,
+    launch_floor_ms: float | None,
+    clock_error_ms: float = 0.0,
+) -> None:
     """Keep the target's peak figures, and what an empty kernel takes on this engine.
 
-    A floor of None leaves what is there.
+    A floor of None leaves what is there, as a clock's error of 0 does.
     """
     with table.writing() as db:
         set_fact(db, "roofline", json.dumps(asdict(roofline)))
         if launch_floor_ms is not None:
             set_fact(db, "launch_floor_ms", repr(float(launch_floor_ms)))
+        if clock_error_ms:
+            set_fact(db, "clock_error_ms", repr(float(clock_error_ms)))
 
 
 def bounds(table: LatencyTable) -> tuple[Roofline, float]:
     """The roofline, and what an empty kernel takes, in milliseconds; 0 if unknown."""
     roofline = Roofline(**json.loads(table.fact("roofline") or "{}"))
     return roofline, float(table.fact("launch_floor_ms") or 0.0)
+
+
+def clock_error_ms(table: LatencyTable) -> float:
+    """What a reading may be off by for the clock's sake, in milliseconds; 0 on most engines."""
+    return float(table.fact("clock_error_ms") or 0.0)

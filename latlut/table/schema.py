@@ -62,6 +62,12 @@ def m006_cpu_share(db: Database) -> None:
     db.conn.execute("ALTER TABLE measurements ADD COLUMN cpu_share REAL")
 
 
+@migrations()
+def m007_launches(db: Database) -> None:
+    """How runs are launched on a GPU, and what share of a run the host takes for it."""
+    _run(db, _LAUNCHES)
+
+
 _INITIAL = """
 CREATE TABLE identity (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -149,6 +155,17 @@ CREATE VIEW gpu_log AS
         sm_mhz, memory_mhz, temperature_c, power_w, power_limit_w, throttle_reasons,
         other_processes, performance_state, is_disturbed
     FROM gpu_states LEFT JOIN passes ON passes.id = pass_id ORDER BY gpu_states.id;
+"""
+
+_LAUNCHES = """
+ALTER TABLE measurements ADD COLUMN host_share REAL;
+ALTER TABLE measurements ADD COLUMN launch TEXT;
+ALTER TABLE entries ADD COLUMN host_share REAL;
+ALTER TABLE entries ADD COLUMN launch TEXT;
+CREATE VIEW launches AS
+    SELECT op_specs.key AS op_spec, round(latency_ms, 5) AS latency_ms, launch,
+        round(host_share, 3) AS host_share
+    FROM entries JOIN op_specs ON op_specs.id = entries.op_spec_id WHERE launch IS NOT NULL;
 """
 
 _CALIBRATIONS = """

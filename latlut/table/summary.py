@@ -15,12 +15,17 @@ import numpy as np
 from latlut.stats.builds import CombinedBuilds, combine_readings
 from latlut.stats.differences import combine_differences
 from latlut.stats.entry_intervals import EntryError, error_of_difference, error_of_latency
-from latlut.stats.machine_speed import is_disturbed, relative_speed, usual_readings
+from latlut.stats.machine_speed import (
+    is_disturbed,
+    is_host_bound,
+    relative_speed,
+    usual_readings,
+)
 from latlut.stats.passes import shared_half_width
 from latlut.stats.quantiles import statistic_interval
 from latlut.table.history import sentinel_readings
 from latlut.table.recording import unpack_samples
-from latlut.table.roofline import Roofline, bounds
+from latlut.table.roofline import Roofline, bounds, clock_error_ms
 from latlut.table.table import LatencyTable
 from latlut.table.writing import replace, set_fact, update
 from latlut.timestamps import now_text
@@ -32,6 +37,7 @@ WIDE_INTERVAL = 0.10
 #: Warnings that say what an entry is, or who else was there; not that it was disturbed.
 NEAR_LAUNCH_FLOOR = "near the launch floor"
 OTHER_PROCESSES = "other processes on the GPU"
+HOST_BOUND = "limited by the host's launches"
 NEAR_ZERO = "not distinguishable from zero"
 
 #: (pass id, group index) -> how slow the machine was beside that group.
@@ -126,7 +132,8 @@ def summarise(table: LatencyTable) -> None:
     shared = _store_pass_speeds(table, speeds)
     rows = table.rows(
         "SELECT op_spec_id, pass_id, group_index, n, reading_ms, is_steady, requeues, samples,"
-        " build_index, macs, moved_bytes, with_ms, without_ms, ci_low_ms, ci_high_ms, cpu_share"
+        " build_index, macs, moved_bytes, with_ms, without_ms, ci_low_ms, ci_high_ms, cpu_share,"
+        " host_share, launch"
         " FROM measurements JOIN op_specs ON op_specs.id = op_spec_id"
     )
     if not rows:
@@ -136,6 +143,7 @@ def summarise(table: LatencyTable) -> None:
         groups.setdefault(row["op_spec_id"], []).append(row)
     combined = _combined(table, groups, speeds)
     roofline, floor_ms = bounds(table)
+    clock_ms = clock_error_ms(table)
     troubles = _group_troubles(table)
     with table.writing() as db:
         for line, (spec_id, mine) in enumerate(groups.items()):
@@ -147,11 +155,14 @@ def summarise(table: LatencyTable) -> None:
                 error = error_of_difference(value, spread, within, build, shared)
                 warnings = _warnings(mine, error, _is_impossible_at_most(roofline, error, macs))
             else:
-                within = _within_half_width(mine, statistic)
+                within = _within_half_width(mine, statistic) + clock_ms / value
                 error = error_of_latency(value, spread, within, build, shared)
                 warnings = _warnings(mine, error, roofline.is_impossible(value, macs, moved))
                 if value < LAUNCH_FLOOR_SLACK * floor_ms:
                     warnings.append(NEAR_LAUNCH_FLOOR)
+            host_share = _median_or_none([row["host_share"] for row in mine])
+            if is_host_bound(host_share):
+                warnings.append(HOST_BOUND)
             seen = [troubles.get((row["pass_id"], row["group_index"]), []) for row in mine]
             warnings += dict.fromkeys(chain(*seen))
             replace(
@@ -170,11 +181,19 @@ def summarise(table: LatencyTable) -> None:
                 build_sd=float(combined.build_sd[line]),
                 pass_sd=float(combined.pass_sd[line]),
                 roofline_ms=roofline.least_ms(macs, moved),
+                host_share=host_share,
+                launch="; ".join(dict.fromkeys(row["launch"] for row in mine if row["launch"]))
+                or None,
                 warnings="; ".join(warnings),
                 updated_at=now_text(),
             )
         set_fact(db, "shared_error", repr(shared))
         set_fact(db, "elasticity", repr(combined.elasticity))
+
+
+def _median_or_none(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
 
 
 def _is_impossible_at_most(roofline: Roofline, error: EntryError, macs: int | None) -> bool:

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 _ENTRY_COLUMNS = (
     "key, latency_ms, ci_low_ms, ci_high_ms, own_error, passes, n, roofline_ms, warnings,"
-    " builds, build_error, build_sd, pass_sd, coalesce(own_error_ms, own_error * latency_ms)"
+    " builds, build_error, build_sd, pass_sd, coalesce(own_error_ms, own_error * latency_ms),"
+    " host_share, launch"
 )
 _ENTRIES = f"SELECT {_ENTRY_COLUMNS} FROM entries JOIN op_specs ON op_specs.id = op_spec_id"
 #: Columns of an op spec that ``LatencyTable.nearest`` compares as numbers.
@@ -65,6 +66,9 @@ class Entry:
             on one build; None where one build was measured. Of a difference they are relative to
             what it is a difference of (``stats.differences``).
         own_error_ms: ``own_error`` in milliseconds, which also an entry of zero has.
+        host_share: what the host takes to enqueue a run over what the run takes on the GPU, median
+            over passes; None where it is not known, as on a CPU.
+        launch: how runs were launched on the GPU (``engines.cuda.graphs``), all ways if several.
     """
 
     key: str
@@ -81,6 +85,8 @@ class Entry:
     build_sd: float | None = None
     pass_sd: float | None = None
     own_error_ms: float | None = None
+    host_share: float | None = None
+    launch: str | None = None
 
     @property
     def is_distinguishable(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from latlut.pricing.estimator import calibrated
 from latlut.shell import command
 from latlut.table import history
 from latlut.table.calibrations import fitted_networks
-from latlut.table.summary import NEAR_LAUNCH_FLOOR, NEAR_ZERO, OTHER_PROCESSES
+from latlut.table.summary import HOST_BOUND, NEAR_LAUNCH_FLOOR, NEAR_ZERO, OTHER_PROCESSES
 from latlut.table.table import Entry, LatencyTable
 from latlut.table.validations import validation_ids
 from latlut.validation.fitting import measured_networks
@@ -112,10 +113,10 @@ def _is_doubt(warning: str) -> bool:
     """Whether a warning says that the measurement was disturbed.
 
     A wide or unknown interval does not: the verdict says how wide they are. Nor does an entry near
-    the launch floor, a difference near zero, or another process with a context on the GPU:
-    throttling and sentinels show whether that one did anything.
+    the launch floor or limited by the host, a difference near zero, or another process with a
+    context on the GPU: throttling and sentinels show whether that one did anything.
     """
-    is_remark = warning in (NEAR_LAUNCH_FLOOR, NEAR_ZERO, OTHER_PROCESSES)
+    is_remark = warning in (NEAR_LAUNCH_FLOOR, HOST_BOUND, NEAR_ZERO, OTHER_PROCESSES)
     return not (is_remark or warning.startswith("interval"))
 
 
@@ -156,10 +157,13 @@ def _gpu_remarks(table: LatencyTable, entries: Sequence[Entry]) -> list[str]:
     remarks = []
     for warning, text in (
         (NEAR_LAUNCH_FLOOR, "take less than twice what an empty kernel takes"),
+        (HOST_BOUND, "take the host more than 80% of their time to launch"),
         (OTHER_PROCESSES, "were measured with other processes on the GPU"),
     ):
         count = sum(warning in entry.warnings for entry in entries)
         remarks += [f"{count} of {len(entries)} entries {text}"] if count else []
+    launches = Counter(entry.launch for entry in entries if entry.launch)
+    remarks += [f"{n} of {len(entries)} entries: {text}" for text, n in launches.most_common()]
     capped, groups = history.power_capped_groups(table)
     if capped:
         remarks.append(

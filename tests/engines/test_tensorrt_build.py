@@ -26,6 +26,7 @@ from latlut.engines.tensorrt.build import (
     parse_graph,
     release_of,
 )
+from latlut.engines.tensorrt.engine import TensorRtRtxEngine
 from latlut.errors import EngineError
 from latlut.measure.plans import load_plan
 from latlut.operators.graph_cache import GraphCache
@@ -152,6 +153,42 @@ def test_tf32_is_off_unless_allowed() -> None:
     assert builder.create_builder_config().get_flag(tf32)  # the library's default is not ours
     assert not builder_config(trt, builder, BuildSettings()).get_flag(tf32)
     assert builder_config(trt, builder, BuildSettings(is_tf32_allowed=True)).get_flag(tf32)
+
+
+@pytest.mark.parametrize("is_captured", [True, False])
+def test_what_is_to_be_captured_may_allocate_nothing_while_it_runs(is_captured: bool) -> None:
+    settings = BuildSettings(is_captured=is_captured)
+    config = builder_config(trt, trt.Builder(log_recorder(trt)), settings)
+    assert config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION) == is_captured
+    assert _build(_graph(), settings).plan
+
+
+@pytest.mark.parametrize(("choice", "asked"), [("auto", [True, False]), ("on", [True])])
+def test_what_must_allocate_while_it_runs_is_built_without_where_that_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, choice: str, asked: list[bool]
+) -> None:
+    """Only the builder's refusal is scripted."""
+    from latlut.engines.tensorrt import library
+
+    tried: list[bool] = []
+
+    def build(module: object, graph: bytes, settings: BuildSettings, **_: object) -> Build:
+        tried.append(settings.is_captured)
+        if settings.is_captured:
+            raise EngineError("the builder failed: sizes depend on data")
+        return Build(b"plan")
+
+    monkeypatch.setattr(library, "build_engine", build)
+    engine = object.__new__(TensorRtRtxEngine)  # a whole one needs a GPU
+    engine.module, engine.precision, engine.capability = trt, "fp32", AMPERE
+    engine.options, engine.settings = {"cuda_graph": choice}, BuildSettings(is_captured=True)
+    workload = Workload.from_spec(CONV)
+    if choice == "auto":
+        assert engine._build(workload, b"", 0).plan == b"plan"
+    else:
+        with pytest.raises(EngineError, match="sizes depend on data"):
+            engine._build(workload, b"", 0)
+    assert tried == asked
 
 
 def test_limits_reach_the_builder() -> None:

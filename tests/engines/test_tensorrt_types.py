@@ -37,7 +37,10 @@ SYMBOLS = (
     "_ZN14nvcaffeparser117createCaffeParserEv", "_ZN14nvcaffeparser123shutdownProtobufLibraryEv",
 )  # fmt: skip
 #: What only weakly typed networks have, those of TensorRT 8.6.
-VERSION_DEPENDENT = {"BuilderFlag.FP16", "BuilderFlag.INT8", "IInt8MinMaxCalibrator"}
+VERSION_DEPENDENT = {
+    "BuilderFlag.FP16", "BuilderFlag.INT8", "IInt8MinMaxCalibrator",
+    "BuilderFlag.REQUIRE_USER_ALLOCATION",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=BINDINGS)

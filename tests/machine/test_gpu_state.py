@@ -11,8 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fake_engine import FakeEngine
+from fake_engine import FakeEngine, FakeSession
 
+from latlut.engines.resolution import Resolution
 from latlut.errors import DeviceLostError
 from latlut.machine.gpu_state import (
     PROCESS_CALLS,
@@ -27,7 +28,7 @@ from latlut.machine.gpu_state import (
 from latlut.machine.nvml import first_answer, nvml_errors
 from latlut.measure.plans import Plan, plan_from_ops
 from latlut.measure.sweep import MAX_REQUEUES, Sweep, SweepSettings, identity_of
-from latlut.table.table import LatencyTable
+from latlut.table.table import Entry, LatencyTable
 from latlut.validation.verdict import check
 
 UUID = "GPU-0a"
@@ -277,6 +278,47 @@ class ScriptedMonitor:
         self.calls += 1
         return self.state(self.calls)
 
+    def sm_mhz(self) -> int | None:
+        return 1900
+
+
+SLOW = ("hw slowdown",)
+
+
+@pytest.mark.parametrize(
+    ("reasons", "disturbances"),
+    [
+        ([SLOW], ()),
+        ([SLOW, (), SLOW], ()),
+        ([(), SLOW, SLOW, ()], SLOW),
+        ([SLOW, SLOW], SLOW),
+        ([("hw slowdown", "hw thermal slowdown"), ()], ("hw thermal slowdown",)),
+        ([("hw power brake slowdown",)], ("hw power brake slowdown",)),
+        ([("sw thermal slowdown",), ()], ("sw thermal slowdown",)),
+    ],
+)
+def test_a_slowdown_bit_counts_from_two_readings_in_a_row_on(
+    reasons: list[tuple[str, ...]], disturbances: tuple[str, ...]
+) -> None:
+    merged = merge_states([GpuState(throttle_reasons=item) for item in reasons])
+    assert merged is not None
+    assert merged.disturbances == disturbances
+    again = merge_states([merged, GpuState(throttle_reasons=())])
+    assert again is not None
+    assert again.disturbances == disturbances
+    assert GpuState(throttle_reasons=SLOW).disturbances == ()
+
+
+def test_the_clock_alone_is_one_question(nvml: ScriptedNvml) -> None:
+    with GpuMonitor(UUID) as monitor:
+        assert monitor.sm_mhz() == 1980
+        assert nvml.asked[-1] == "nvmlDeviceGetClockInfo"
+        nvml.answers["nvmlDeviceGetClockInfo 1"] = ScriptedNvml.NVMLError(3)
+        assert monitor.sm_mhz() is None
+        nvml.answers["nvmlDeviceGetClockInfo 1"] = ScriptedNvml.NVMLError(15)
+        with pytest.raises(DeviceLostError):
+            monitor.sm_mhz()
+
 
 CALM = GpuState(sm_mhz=1900, throttle_reasons=("sw power cap",), other_processes=(), uuid=UUID)
 HOT = replace(CALM, throttle_reasons=("hw thermal slowdown",), sm_mhz=1200)
@@ -413,10 +455,73 @@ def test_entries_near_the_launch_floor_are_flagged(
     assert environment["launch_floor_ms"] == 0.010125
 
 
+class LaunchingSession(FakeSession):
+    """Says how it is launched, and what share of a run the host has."""
+
+    def _open(self, module, graph) -> None:
+        super()._open(module, graph)
+        is_small = self.workload.name.startswith("upsample")
+        self.launch = "enqueued one by one (not captured: no)" if is_small else "CUDA graph"
+        self._host_shares = [0.95 if is_small else 0.1]
+
+
+def test_launches_and_the_hosts_share_are_in_the_entries(
+    db_path: Path, plan: Plan, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeEngine, "session_type", LaunchingSession)
+    sweep = _sweep(db_path, plan, engine, ScriptedMonitor(lambda calls: CALM))
+    sweep.run()
+    for entry in sweep.table:
+        is_small = entry.key.startswith("upsample")
+        assert entry.host_share == (0.95 if is_small else 0.1)
+        assert (entry.launch == "CUDA graph") is not is_small
+        assert ("limited by the host's launches" in entry.warnings) is is_small
+    verdict = check(sweep.table)
+    assert verdict.is_believed
+    remarks = "; ".join(verdict.remarks)
+    assert "1 of 5 entries take the host more than 80% of their time to launch" in remarks
+    assert "4 of 5 entries: CUDA graph" in remarks
+    assert "1 of 5 entries: enqueued one by one (not captured: no)" in remarks
+    rows = sweep.table.rows("SELECT launch, host_share FROM launches WHERE host_share > 0.8")
+    assert rows == [{"launch": "enqueued one by one (not captured: no)", "host_share": 0.95}]
+
+
+def test_a_clock_that_never_settles_is_said(
+    db_path: Path, plan: Plan, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitor = ScriptedMonitor(lambda calls: CALM)
+    clocks = iter(range(300, 10**9, 300))
+    monkeypatch.setattr(monitor, "sm_mhz", lambda: 300 + next(clocks) % 1500)
+    sweep = _sweep(db_path, plan, engine, monitor, settings=SweepSettings(passes=1))
+    sweep.run()
+    assert all("warm-up did not settle" in entry.warnings for entry in sweep.table)
+    assert sweep.summary.seconds["warm-up"] >= 3.0
+
+
+def test_the_step_of_a_clock_that_cannot_average_is_in_the_interval(
+    tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def entries(name: str) -> list[Entry]:
+        sweep = _sweep(tmp_path / name, plan, FakeEngine(noise=1e-3), calm)
+        sweep.run()
+        return list(sweep.table)
+
+    calm = ScriptedMonitor(lambda calls: CALM)
+    plain = entries("plain.db")
+    monkeypatch.setattr(FakeEngine, "resolution", Resolution(5e-7, can_average=False))
+    for entry, without in zip(entries("coarse.db"), plain, strict=True):
+        assert entry.own_error is not None and without.own_error is not None
+        step = 0.0005 / entry.latency_ms
+        assert step <= entry.own_error <= 1.1 * step
+        assert without.own_error < 0.2 * step
+
+
 def test_without_a_gpu_nothing_is_recorded(measured: Path) -> None:
     with LatencyTable.open(measured) as table:
         assert table.rows("SELECT * FROM gpu_states") == []
         assert table.rows("SELECT DISTINCT device FROM passes") == [{"device": ""}]
+        assert table.rows("SELECT * FROM launches") == []
+        assert {(entry.host_share, entry.launch) for entry in table} == {(None, None)}
 
 
 class LibraryMismatch(Exception):

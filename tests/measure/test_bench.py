@@ -6,20 +6,23 @@ import json
 import math
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from fake_engine import FakeEngine, work_ns
+from fake_engine import FakeEngine, FakeSession, work_ns
 from onnx import TensorProto, helper
 from onnx_models import segmenter
 from torch import nn
 
 from latlut.cli import main
+from latlut.cli.bench import print_result
 from latlut.engines import engine_class
 from latlut.errors import EngineError, ImportFileError, ParityError, SpecError
+from latlut.machine.gpu_state import GpuMonitor
 from latlut.machine.lock import device_lock
 from latlut.measure.bench import (
     BenchSettings,
@@ -52,6 +55,44 @@ def network() -> Architecture:
 @pytest.fixture
 def workload(network: Architecture) -> Workload:
     return Workload.from_nodes(network.nodes(SIZE), "a network")
+
+
+class LaunchingSession(FakeSession):
+    """Says how it is launched; the host has most of a run."""
+
+    def _open(self, module, graph) -> None:
+        super()._open(module, graph)
+        self.launch, self._host_shares = "CUDA graph", [0.9]
+
+
+def test_launches_and_the_hosts_share_are_in_the_result(
+    workload: Workload, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    plain = bench_workload(FakeEngine(), workload, QUICK)
+    assert not {"host_share", "launch"} & plain.to_dict().keys()
+    monkeypatch.setattr(FakeEngine, "session_type", LaunchingSession)
+    found = bench_workload(FakeEngine(), workload, QUICK)
+    assert (found.host_share, found.launch) == (0.9, "CUDA graph")
+    assert found.to_dict() | {"host_share": 0.9, "launch": "CUDA graph"} == found.to_dict()
+    assert any("the host takes 90% of a run's time" in text for text in found.warnings)
+    print_result(found)
+    shown = capsys.readouterr().out
+    assert "launched: CUDA graph, host 90% of a run" in shown
+    assert "note: the host takes 90%" in shown
+
+
+def test_a_gpu_is_warmed_up_before_a_network_is_timed(
+    workload: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, clocks = FakeEngine(), iter(range(10_000))
+    monkeypatch.setattr(GpuMonitor, "sm_mhz", lambda self: 300 + 500 * (next(clocks) % 2))
+    settings = replace(QUICK, passes=1)
+    bench_workload(engine, workload, settings)
+    few = engine.runs
+    engine.device = replace(engine.device, uuid="GPU-1")
+    found = bench_workload(engine, workload, settings)
+    assert (engine.runs - few) * work_ns(workload) / 1e9 >= 3.0
+    assert "warm-up did not settle" in found.warnings
 
 
 def test_the_latency_is_the_scripted_one_inside_its_interval(workload: Workload) -> None:

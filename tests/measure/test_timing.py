@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from latlut.engines.resolution import EVENT_TICK_S, EXACT, Resolution
 from latlut.errors import SpecError
 from latlut.measure.timing import TimingSettings, measure, measure_side_by_side, warm_up
 
@@ -38,11 +39,62 @@ def test_warm_up_goes_on_until_two_windows_agree() -> None:
         state["runs"] += count
         return (1e5 * 1.02 ** (100 - numbers)).astype(np.int64)
 
-    runs, spent_s, is_steady, run_s = warm_up(settling, TimingSettings(warmup_cap_s=1.0))
+    runs, spent_s, is_steady, run_s, _ = warm_up(settling, TimingSettings(warmup_cap_s=1.0))
     assert is_steady
     assert runs == state["runs"] > 100
     assert spent_s > 100 * 1e-4
     assert run_s == pytest.approx(1e-4, rel=0.01)
+
+
+def test_short_runs_share_readings_where_the_clock_has_steps() -> None:
+    """The median of the first window decides; the first run alone is much slower."""
+    asked: list[tuple[int, int]] = []
+
+    def sample_ns(count: int, runs: int = 1) -> np.ndarray:
+        asked.append((count, runs))
+        return np.full(count, 1e6 if len(asked) == 1 else 4_000).astype(np.int64)
+
+    resolution = Resolution(EVENT_TICK_S)
+    warm = warm_up(sample_ns, TimingSettings(), resolution)
+    assert warm.runs_per_reading == 13
+    assert [runs for _, runs in asked] == [1, 1, 13]
+    assert warm.runs == sum(count * runs for count, runs in asked)
+    asked.clear()
+    found = measure(sample_ns, TimingSettings(), resolution)
+    bursts = [(count, runs) for count, runs in asked[3:] if count > 1]
+    assert {runs for _, runs in bursts} == {13}
+    # A turn is 12 ms of run time, and every run of a reading counts as time.
+    assert all(count * 13 * 4e-6 <= 0.0121 for count, _ in bursts)
+    assert found.timing_s == pytest.approx(1000 * 13 * 4e-6)
+    assert len(found.samples_ns) == sum(count for count, _ in bursts)
+
+
+def test_long_runs_and_exact_clocks_are_read_alone() -> None:
+    for run_ns, resolution in ((60_000, Resolution(EVENT_TICK_S)), (4_000, EXACT)):
+        script = Script(run_ns)
+        assert warm_up(script, TimingSettings(), resolution).runs_per_reading == 1
+
+
+def test_companions_share_readings_too() -> None:
+    asked: list[tuple[int, int]] = []
+
+    def companion(count: int, runs: int = 1) -> np.ndarray:
+        asked.append((count, runs))
+        return np.full(count, 5_000).astype(np.int64)
+
+    resolution = Resolution(EVENT_TICK_S)
+    measure_side_by_side([Script(1e5)], TimingSettings(), [companion], resolution=resolution)
+    assert {runs for count, runs in asked if count > 3} == {10}
+
+
+def test_a_step_that_cannot_be_averaged_widens_the_interval() -> None:
+    coarse = Resolution(EVENT_TICK_S, can_average=False)
+    exact, widened = (
+        measure(Script(1e4, noise=0.0), TimingSettings(), resolution).interval_ms
+        for resolution in (EXACT, coarse)
+    )
+    assert widened.value == exact.value
+    assert widened.margin == pytest.approx(exact.margin + 1e3 * EVENT_TICK_S)
 
 
 def test_warm_up_that_never_settles_ends_at_its_cap() -> None:
@@ -53,7 +105,7 @@ def test_warm_up_that_never_settles_ends_at_its_cap() -> None:
         return np.full(count, state["level"]).astype(np.int64)
 
     settings = TimingSettings(warmup_cap_s=0.05)
-    _, spent_s, is_steady, _ = warm_up(climbing, settings)
+    _, spent_s, is_steady, *_ = warm_up(climbing, settings)
     assert not is_steady
     assert spent_s >= 0.05
 

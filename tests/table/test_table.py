@@ -31,6 +31,7 @@ from latlut.table.schema import migrations
 from latlut.table.storage import find_table
 from latlut.table.summary import summarise
 from latlut.table.table import LatencyTable
+from latlut.table.writing import insert
 
 
 def test_lookup_gives_the_entry_with_its_interval(measured: Path, plan: Plan) -> None:
@@ -191,6 +192,30 @@ def test_an_older_schema_is_brought_up_to_date_when_written(
     with LatencyTable.open(measured, is_writable=True) as table:
         assert table.rows("SELECT * FROM added_later") == []
     LatencyTable.open(measured).close()
+
+
+def test_a_table_without_launches_is_read_as_before(
+    identity: Identity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of the schema before them: no new key in what is printed of it."""
+    path = tmp_path / "old.db"
+    older = [step for step in migrations._migrations if step.name != "m007_launches"]
+    with monkeypatch.context() as patch:
+        patch.setattr(migrations, "_migrations", older)
+        with LatencyTable.create(path, identity) as table:
+            ids = recording.add_op_specs(table, [OpSpec.parse("conv 8->8 at 16x16")])
+            with table.writing() as db:
+                insert(
+                    db, "entries", op_spec_id=next(iter(ids.values())), latency_ms=0.5,
+                    passes=1, n=12, updated_at="2026-01-01",
+                )  # fmt: skip
+    with LatencyTable.open(path) as table:
+        (entry,) = table
+        assert (entry.latency_ms, entry.host_share, entry.launch) == (0.5, None, None)
+        assert table.rows("SELECT * FROM launches") == []
+        assert not {"host_share", "launch"} & set(table.frame().columns)
+    with LatencyTable.open(path, is_writable=True) as table:
+        assert table.rows("SELECT launch FROM entries") == [{"launch": None}]
 
 
 # ---- names ---------------------------------------------------------------------------------

@@ -34,12 +34,15 @@ class BuildSettings:
     ``precision`` fp32, fp16 or int8: where networks are strongly typed the graph itself has it,
     elsewhere it sets the builder's flags. ``workspace_mib`` limits the scratch memory of a layer,
     None for all of the GPU's. ``optimization_level`` 0 (fast to build) to 5 (tries most).
+    ``is_captured``: runs are to be captured as a CUDA graph, so that TensorRT-RTX must not leave
+    memory to be allocated while they run.
     """
 
     precision: str = "fp32"
     is_tf32_allowed: bool = False
     workspace_mib: int | None = None
     optimization_level: int = 3
+    is_captured: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,11 @@ def release_of(module: ModuleType) -> Release:
 def is_strongly_typed(module: ModuleType) -> bool:
     """Whether precision is the graph's alone: true of TensorRT-RTX and of TensorRT from 10."""
     return hasattr(module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+
+def has_user_allocation(module: ModuleType) -> bool:
+    """Whether an engine may be built to need no memory beyond what it is given: TensorRT-RTX."""
+    return hasattr(module.BuilderFlag, "REQUIRE_USER_ALLOCATION")
 
 
 def compute_capabilities(module: ModuleType) -> dict[tuple[int, int], Any]:
@@ -221,6 +229,8 @@ def builder_config(
     config.builder_optimization_level = settings.optimization_level
     # Names of layers and their source nodes are in the plan; what runs is the same.
     config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
+    if settings.is_captured and has_user_allocation(module):
+        config.set_flag(module.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if settings.workspace_mib is not None:
         config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, settings.workspace_mib << 20)
     return config

@@ -9,6 +9,7 @@ from typing import ClassVar
 from latlut.engines.base import Availability, Device, EngineOption, Session
 from latlut.engines.cuda.devices import cuda_devices, cuda_index, device_names, find_device
 from latlut.engines.cuda.driver import compute_capability, driver_cuda_version
+from latlut.engines.cuda.graphs import CUDA_GRAPH
 from latlut.engines.cuda.memory import NO_MEMORY, memory_type
 from latlut.engines.tensorrt.build import check_capability, release_of
 from latlut.engines.tensorrt.library import TensorRtLibrary
@@ -19,7 +20,7 @@ from latlut.machine.gpus import gpu_absence_reason
 from latlut.operators.workloads import Workload
 
 _OPTIONS = {
-    "cuda_graph": EngineOption(("off", "on"), "replay a captured CUDA graph, without launch gaps"),
+    "cuda_graph": CUDA_GRAPH,
     "cold_l2": EngineOption(("off", "on"), "flush the GPU's cache before each run, untimed"),
     "tf32": EngineOption(("off", "on"), "TF32 arithmetic for fp32"),
     "workspace_mib": EngineOption(

@@ -8,31 +8,36 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from latlut.engines import precision as converting
 from latlut.engines.base import Engine
-from latlut.engines.cuda.clock import GpuClock
+from latlut.engines.cuda.clock import CacheFlush, GpuClock, launch_floor_ms
 from latlut.engines.cuda.devices import cuda_index
 from latlut.engines.cuda.driver import compute_capability, l2_cache_bytes
-from latlut.engines.cuda.memory import open_memory
+from latlut.engines.cuda.graphs import ENQUEUED, REPLAYED
+from latlut.engines.cuda.memory import DeviceBuffer, open_memory
 from latlut.engines.device_errors import engine_error
 from latlut.engines.precision import half_precision, quantized
+from latlut.engines.resolution import Resolution
 from latlut.engines.tensorrt import build as building
 from latlut.engines.tensorrt import int8
 from latlut.engines.tensorrt.build import (
     Build,
     BuildSettings,
     build_engine,
+    has_user_allocation,
     is_strongly_typed,
     log_recorder,
     made,
 )
 from latlut.engines.tensorrt.cache import CacheFile, EngineCache, digest_of
 from latlut.engines.tensorrt.int8 import calibrator_of
+from latlut.errors import DeviceLostError, EngineError
 from latlut.files import cache_folder
 from latlut.operators.workloads import Workload
 
@@ -44,6 +49,13 @@ def _own_source_digest() -> str:
     """Hash of latlut's own files that shape a built engine."""
     sources = [inspect.getsource(module) for module in (converting, building, int8)]
     return digest_of("".join(sources).encode())[:16]
+
+
+class Context(NamedTuple):
+    """An execution context, and the memory that it works in where that is not its own."""
+
+    context: trt.IExecutionContext
+    memory: DeviceBuffer | None
 
 
 class TensorRtLibrary(Engine):
@@ -78,13 +90,15 @@ class TensorRtLibrary(Engine):
             self.options["tf32"] == "on",
             None if workspace == "all" else int(workspace),
             int(self.options["optimization_level"]),
+            is_captured=self.options["cuda_graph"] != "off",
         )
         self.logger = log_recorder(self.module)
         index = cuda_index(self.device)
         self.capability = compute_capability(index)
         self.memory = open_memory(index)
         is_cold = self.options["cold_l2"] == "on"
-        self.clock = GpuClock(self.memory, 2 * l2_cache_bytes(index) if is_cold else 0)
+        flush = CacheFlush(self.memory, 2 * l2_cache_bytes(index)) if is_cold else None
+        self.clock = GpuClock(self.memory, flush)
         folder = cache_folder("tensorrt")
         self._made_by = {
             "library": f"{self.module_name} {self.version}",
@@ -159,14 +173,26 @@ class TensorRtLibrary(Engine):
         elif self.precision == "int8":
             calibrator = calibrator_of(self.module, self.memory, [workload.random_inputs(seed=2)])
         is_cached = self.has_timing_cache and build == 0
-        built = build_engine(
-            self.module,
-            graph,
-            self.settings,
-            compute_capability=self.capability,
-            timing_cache=self._timing_content() if is_cached else None,
-            calibrator=calibrator,
-        )
+
+        def build_with(settings: BuildSettings) -> Build:
+            return build_engine(
+                self.module,
+                graph,
+                settings,
+                compute_capability=self.capability,
+                timing_cache=self._timing_content() if is_cached else None,
+                calibrator=calibrator,
+            )
+
+        try:
+            built = build_with(self.settings)
+        except DeviceLostError:
+            raise
+        except EngineError:
+            if self.options["cuda_graph"] != "auto" or not has_user_allocation(self.module):
+                raise
+            # Sizes that depend on data need memory while they run: built so, it is not captured.
+            built = build_with(replace(self.settings, is_captured=False))
         if built.timing_cache is not None and built.timing_cache != self._timing:
             self._timing = built.timing_cache
             self._timing_file.write(built.timing_cache)
@@ -184,49 +210,66 @@ class TensorRtLibrary(Engine):
             self._timing = self._timing_file.read() or b""
         return self._timing
 
-    def context_of(self, engine: trt.ICudaEngine, build: int = 0) -> trt.IExecutionContext:
+    def context_of(self, engine: trt.ICudaEngine, build: int = 0) -> Context:
         """An execution context, with the memory that the engine needs while it runs.
 
         Raises:
             EngineError: the GPU has no memory for it.
         """
-        if hasattr(self.module, "IRuntimeCache") and build == 0:
-            context = self._context_with_kernels(engine)
+        if hasattr(self.module, "IRuntimeCache"):
+            found = self._configured_context(engine, has_kernels=build == 0)
         else:
-            context = engine.create_execution_context()
-        if context is None:
+            found = Context(engine.create_execution_context(), None)
+        if found.context is None:
             raise engine_error(f"no execution context: {self.logger.said()}")
         # Detailed as the engine is for its inspector, its marks for a tracer would cost time.
-        context.nvtx_verbosity = self.module.ProfilingVerbosity.NONE
-        return context
+        found.context.nvtx_verbosity = self.module.ProfilingVerbosity.NONE
+        return found
 
-    def _context_with_kernels(self, engine: Any) -> Any:
-        """TensorRT-RTX compiles kernels here; those of earlier sessions are taken again.
+    def _configured_context(self, engine: Any, *, has_kernels: bool) -> Context:
+        """TensorRT-RTX: kernels of earlier sessions, and memory that a CUDA graph may keep using.
 
-        Every pass over a plan opens fresh sessions, which would compile the same anew.
-        Source: TensorRT-RTX documentation, "Working with Runtime Cache".
+        Kernels are compiled here, and every pass over a plan opens fresh sessions, which would
+        compile the same anew. A context that allocates while it runs cannot be captured.
+        Source: TensorRT-RTX documentation, "Working with Runtime Cache", IRuntimeConfig and
+        IExecutionContext.set_device_memory.
         """
         config = engine.create_runtime_config()
-        if self._kernels is None:
-            self._kernels = config.create_runtime_cache()
-        config.set_runtime_cache(self._kernels)
-        return engine.create_execution_context(config)
+        if has_kernels:
+            if self._kernels is None:
+                self._kernels = config.create_runtime_cache()
+            config.set_runtime_cache(self._kernels)
+        if not self.settings.is_captured:
+            return Context(engine.create_execution_context(config), None)
+        strategy = self.module.ExecutionContextAllocationStrategy.USER_MANAGED
+        config.set_execution_context_allocation_strategy(strategy)
+        context = engine.create_execution_context(config)
+        memory = self.memory.allocate(engine.device_memory_size_v2)
+        if context is not None:
+            context.set_device_memory(memory.address, memory.nbytes)
+        return Context(context, memory)
+
+    @property
+    def resolution(self) -> Resolution:
+        """That of the GPU's events."""
+        return self.clock.resolution
 
     def launch_floor_ms(self) -> float | None:
         """The median time of an empty kernel, launched and timed as everything else is."""
         if self._floor_ms is None:
             with self.memory.current():
-                self._floor_ms = self.clock.floor_ms(is_replayed=self.options["cuda_graph"] == "on")
+                self._floor_ms = launch_floor_ms(self.memory, is_replayed=self.settings.is_captured)
         return self._floor_ms
 
     def facts(self) -> dict[str, str]:
         """What provides device memory, the clock, the launch floor and the timing cache's hash."""
-        replayed = self.options["cuda_graph"] == "on"
+        launch = {"on": REPLAYED, "off": ENQUEUED}.get(
+            self.options["cuda_graph"], f"{REPLAYED} where one can be captured, else {ENQUEUED}"
+        )
         floor_ms = self.launch_floor_ms()
         timing = self._timing_content() if self.has_timing_cache else b""
         return {
-            "clock": "CUDA events around "
-            + ("the replay of a CUDA graph" if replayed else "execute_async_v3"),
+            "clock": f"CUDA events; runs by execute_async_v3: {launch}",
             "memory_backend": self.memory.title,
             "tf32": self.options["tf32"],
             "network": "strongly typed" if is_strongly_typed(self.module) else "builder flags",

@@ -1,19 +1,21 @@
 """Running a TensorRT engine: buffers that stay on the GPU, CUDA events around each run.
 
-What is timed is one ``execute_async_v3``, or the replay of a CUDA graph that holds one. Copies,
-and flushing the cache where that is asked for, happen outside the two events of a run. Without a
-CUDA graph an operator that is shorter than the host's enqueuing reads as long as the enqueuing.
+What is timed is the replay of a CUDA graph that holds one ``execute_async_v3``, or that call itself
+where nothing can be captured. Copies, and flushing the cache where that is asked for, happen
+outside the two events of a reading. Without a CUDA graph an operator that is shorter than the
+host's enqueuing reads as long as the enqueuing.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
 
 from latlut.engines.base import LayerTime, Session
 from latlut.engines.cuda.driver import CapturedGraph
+from latlut.engines.cuda.graphs import captured
 from latlut.engines.cuda.memory import DeviceBuffer
 from latlut.engines.device_errors import engine_error
 from latlut.engines.tensorrt.layers import layer_times, recorder_of
@@ -35,11 +37,11 @@ class TensorRtSession(Session):
         if graph is None:
             raise EngineError(f"{self.workload.name}: TensorRT reads ONNX and was given none")
         self._memory = self.engine.memory
-        self._replay: CapturedGraph | None = None
+        self._replay: Any = None
         try:
             with self._memory.current():
                 self._cuda_engine = self._engine_of(graph)
-                self._context = self.engine.context_of(self._cuda_engine, self.build)
+                self._context, self._scratch = self.engine.context_of(self._cuda_engine, self.build)
                 self._allocate()
                 self._bind(self._context)
                 self._prepare()
@@ -81,10 +83,27 @@ class TensorRtSession(Session):
         for _ in range(_WARMUP_RUNS):
             self._enqueue()
         self._memory.synchronize()
-        if self.engine.options["cuda_graph"] == "on":
-            self._replay = CapturedGraph(self._memory.stream, self._enqueue)
-            self._replay.launch()
+        choice = self.engine.options["cuda_graph"]
+        self._replay, self.launch = captured(choice, self._capture, self._run_once)
+
+    def _capture(self) -> CapturedGraph:
+        """One inference as a CUDA graph that was replayed once."""
+        context: Any = self._context
+        is_capturable = getattr(context, "is_stream_capturable", None)  # TensorRT-RTX from 1.2
+        if is_capturable is not None and not is_capturable(self._memory.stream):
+            raise EngineError(f"{self.engine.title} says that it allocates memory while it runs")
+        graph = CapturedGraph(self._memory.stream, self._enqueue)
+        try:
+            graph.launch()
             self._memory.synchronize()
+        except BaseException:
+            graph.close()
+            raise
+        return graph
+
+    def _run_once(self) -> None:
+        self._enqueue()
+        self._memory.synchronize()
 
     def _enqueue(self) -> None:
         """One inference on the stream, through the context."""
@@ -120,15 +139,17 @@ class TensorRtSession(Session):
         hosts = [self._hosts[name] for name in self._output_names]
         return [host.astype(np.float32 if host.dtype.kind == "f" else host.dtype) for host in hosts]
 
-    def _sample_ns(self, count: int) -> np.ndarray:
+    def _sample_ns(self, count: int, runs: int) -> np.ndarray:
         with self._memory.current():
-            return self.engine.clock.durations_ns(self._launch, count)
+            timed = self.engine.clock.time(self._launch, count, runs)
+        self._host_shares.append(timed.host_share)
+        return timed.durations_ns
 
     def _layers(self, runs: int) -> tuple[LayerTime, ...]:
         """From a context of its own, so that this one keeps running without a profiler."""
         recorder = recorder_of(self.engine.module)
         with self._memory.current():
-            context = self.engine.context_of(self._cuda_engine, self.build)
+            context, scratch = self.engine.context_of(self._cuda_engine, self.build)
             self._bind(context)
             context.profiler = recorder
             for _ in range(_WARMUP_RUNS + runs):
@@ -140,7 +161,7 @@ class TensorRtSession(Session):
             described = inspector.get_engine_information(
                 self.engine.module.LayerInformationFormat.JSON
             )
-            del inspector, context  # frees memory of the GPU that is current here
+            del inspector, context, scratch  # frees memory of the GPU that is current here
         return layer_times(described, recorder.runs[_WARMUP_RUNS:])
 
     def _close(self) -> None:
@@ -150,7 +171,7 @@ class TensorRtSession(Session):
                 self._memory.synchronize()
                 if self._replay is not None:
                     self._replay.close()
-                del self._context, self._cuda_engine
+                del self._context, self._scratch, self._cuda_engine
                 self._buffers.clear()
         except Exception as error:
             # What is lost with the GPU needs no freeing, and closing must not hide the first error.
