@@ -169,6 +169,9 @@ def test_the_gpu_is_watched_beside_both_graphs(db_path: Path) -> None:
             self.calls += 1
             return GpuState(sm_mhz=1900, throttle_reasons=(), other_processes=(), uuid="GPU-0")
 
+        def sm_mhz(self) -> int:
+            return 1900
+
     sweep = sweep_of(db_path, group=3, passes=2)
     watcher = sweep.monitor = Watcher()
     sweep.run()
