@@ -2,18 +2,31 @@
 
 Files are made in a folder beside their place, then moved there. Until they are moved nothing is
 where they belong, and what was there before stays; so whatever makes them can also look at them
-again, and refuse.
+again, and refuse. Such a folder is locked as long as its process lives; what a killed one left
+behind is removed by the next that makes a file, or opens a table, in the same place.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from latlut.errors import LatlutError
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
+
+#: How the names of folders end in which files are made.
+_PART = ".latlut-part"
+#: What file systems without hard links answer.
+_NO_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
 
 
 class WriteError(LatlutError):
@@ -43,10 +56,10 @@ def written_whole(
     try:
         if makes_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            temporary = Path(folder) / path.name
+        with folder_beside(path) as folder:
+            temporary = folder / path.name
             yield temporary
-            files = sorted(Path(folder).iterdir(), key=lambda file: file == temporary)
+            files = sorted(folder.iterdir(), key=lambda file: file == temporary)
             for file in files:
                 with file.open("rb+") as opened:
                     os.fsync(opened.fileno())
@@ -56,6 +69,83 @@ def written_whole(
         if refusal is not None:
             raise refusal(error) from error
         raise WriteError(f"cannot write {path}: {error}; what was there before stays") from error
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A folder beside ``path`` to make files in; it and what is in it then are gone afterwards.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    remove_abandoned(path.parent)
+    prefix = f".{path.name[:100]}."
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix, suffix=_PART))
+        lock = _lock(folder, waits=True)
+        if folder.exists():
+            break
+        _unlock(lock)  # another process saw it unlocked, and took it for abandoned
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _unlock(lock)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed processes left of files that they were making in ``folder``."""
+    with suppress(OSError):  # a folder that cannot be listed, or is not there
+        for path in sorted(folder.glob(f".*{_PART}")):
+            with suppress(OSError):  # another process removes it as well
+                lock = _lock(path, waits=False)
+                if lock is not None:
+                    shutil.rmtree(path, ignore_errors=True)
+                    _unlock(lock)
+
+
+def _lock(folder: Path, *, waits: bool) -> int | None:
+    """A descriptor that locks a folder; None where another holds it, or locks are unknown."""
+    if fcntl is None:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _unlock(descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.close(descriptor)
+
+
+def place_new(file: Path, path: Path) -> None:
+    """Give a finished file, on the same disk, the place ``path``, where nothing is yet.
+
+    Raises:
+        FileExistsError: something is there; it stays, and so does ``file``.
+        OSError: the place cannot be taken.
+    """
+    try:
+        os.link(file, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        try:
+            os.replace(file, path)
+        except OSError:
+            path.unlink()
+            raise
+    with suppress(OSError):  # some file systems do not flush folders
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def cache_folder(name: str) -> Path:

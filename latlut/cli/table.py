@@ -200,13 +200,14 @@ def diff(before: str, after: str, limit: int, as_json: bool) -> None:
 def merge(into: str, sources: tuple[str, ...], as_json: bool) -> None:
     """Add the measurements of SOURCES to the table INTO; all must have one identity.
 
-    Runs that INTO holds already are skipped, so a merge can be repeated.
+    What INTO holds already is skipped, so a merge can be repeated, also while a sweep still writes
+    to a source: later the rest is added. All SOURCES are added or none.
     """
     from latlut.table.merging import merge as join
     from latlut.table.table import LatencyTable
 
     reports = []
-    with LatencyTable.open(into, is_writable=True) as target:
+    with LatencyTable.open(into, is_writable=True) as target, target.writing():
         for name in sources:
             with LatencyTable.open(name) as source:
                 reports.append({"source": str(source.path), **vars(join(target, source))})
@@ -217,7 +218,7 @@ def merge(into: str, sources: tuple[str, ...], as_json: bool) -> None:
         click.echo(
             f"{report['source']}: {report['runs']} runs with {report['measurements']} measurements "
             f"and {report['entries']} imported entries added, {report['skipped_runs']} runs were "
-            "there already"
+            "there already" + (f", {report['grown_runs']} grew" if report["grown_runs"] else "")
         )
 
 
