@@ -2,7 +2,8 @@
 
 Files are made in a folder beside their place, then moved there. Until they are moved nothing is
 where they belong, and what was there before stays; so whatever makes them can also look at them
-again, and refuse.
+again, and refuse. Such a folder is locked as long as its process lives; what a killed one left
+behind is removed by the next that makes a file, or opens a table, in the same place.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from glob import escape
 from pathlib import Path
 
 from latlut.errors import LatlutError
@@ -28,6 +28,10 @@ _ADVICE = {
     errno.EDQUOT: "your share of the disk is used up, make room and give the same command again",
     errno.EROFS: "the disk is read-only, name a place that can be written",
 }
+#: How the names of folders end in which files are made.
+_PART = ".latlut-part"
+#: What file systems without hard links answer.
+_NO_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
 
 
 class WriteError(LatlutError):
@@ -63,7 +67,7 @@ def written_whole(
     try:
         if makes_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
-        with _folder_beside(path) as folder:
+        with folder_beside(path) as folder:
             temporary = folder / path.name
             yield temporary
             files = sorted(folder.iterdir(), key=lambda file: file == temporary)
@@ -81,57 +85,6 @@ def written_whole(
         ) from error
 
 
-@contextmanager
-def _folder_beside(path: Path) -> Iterator[Path]:
-    """A new folder beside ``path``, locked while it is in use and removed then."""
-    prefix = f".{path.name}.latlut-"
-    for found in path.parent.glob(f"{escape(prefix)}*"):
-        _remove_unlocked(found)
-    while True:
-        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix))
-        try:
-            lock = _lock(folder)
-        except OSError:  # another process took it for one that was left, and removes it
-            continue
-        if lock is None or folder.exists():
-            break
-        os.close(lock)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
-
-
-def _remove_unlocked(folder: Path) -> None:
-    """Remove the folder of a process that is gone: the lock went with it."""
-    with suppress(OSError):
-        lock = _lock(folder)
-        if lock is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(lock)
-
-
-def _lock(folder: Path) -> int | None:
-    """A descriptor that holds the folder's lock; None where there are no locks.
-
-    Raises:
-        OSError: another process holds it, or the folder is gone.
-    """
-    if fcntl is None:
-        return None
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        if isinstance(error, BlockingIOError):
-            raise
-        return None
-    return descriptor
-
-
 def _flush_folder(folder: Path) -> None:
     """Make the names in a folder outlast a power failure, where the file system can."""
     with suppress(OSError):
@@ -140,6 +93,78 @@ def _flush_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A folder beside ``path`` to make files in; it and what is in it then are gone afterwards.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    remove_abandoned(path.parent)
+    prefix = f".{path.name[:100]}."
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix, suffix=_PART))
+        lock = _lock(folder, waits=True)
+        if folder.exists():
+            break
+        _unlock(lock)  # another process saw it unlocked, and took it for abandoned
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _unlock(lock)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed processes left of files that they were making in ``folder``."""
+    with suppress(OSError):  # a folder that cannot be listed, or is not there
+        for path in sorted(folder.glob(f".*{_PART}")):
+            with suppress(OSError):  # another process removes it as well
+                lock = _lock(path, waits=False)
+                if lock is not None:
+                    shutil.rmtree(path, ignore_errors=True)
+                    _unlock(lock)
+
+
+def _lock(folder: Path, *, waits: bool) -> int | None:
+    """A descriptor that locks a folder; None where another holds it, or locks are unknown."""
+    if fcntl is None:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _unlock(descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.close(descriptor)
+
+
+def place_new(file: Path, path: Path) -> None:
+    """Give a finished file, on the same disk, the place ``path``, where nothing is yet.
+
+    Raises:
+        FileExistsError: something is there; it stays, and so does ``file``.
+        OSError: the place cannot be taken.
+    """
+    try:
+        os.link(file, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        try:
+            os.replace(file, path)
+        except OSError:
+            path.unlink()
+            raise
+    _flush_folder(path.parent)
 
 
 def cache_folder(name: str) -> Path:

@@ -203,7 +203,8 @@ def diff(before: str, after: str, limit: int, as_json: bool) -> None:
 def merge(into: str, sources: tuple[str, ...], as_json: bool) -> None:
     """Add the measurements of SOURCES to the table INTO; all must have one identity.
 
-    Runs that INTO holds already are skipped, so a merge can be repeated. A file INTO that does not
+    What INTO holds already is skipped, so a merge can be repeated, also while a sweep still writes
+    to a source: later the rest is added. All SOURCES are added or none. A file INTO that does not
     exist is made.
 
     \b
@@ -214,7 +215,7 @@ def merge(into: str, sources: tuple[str, ...], as_json: bool) -> None:
     from latlut.table.table import LatencyTable
 
     reports = []
-    with open_or_make(into, sources[0]) as target:
+    with open_or_make(into, sources[0]) as target, target.writing():
         for name in sources:
             with LatencyTable.open(name) as source:
                 reports.append({"source": str(source.path), **vars(join(target, source))})
@@ -225,7 +226,7 @@ def merge(into: str, sources: tuple[str, ...], as_json: bool) -> None:
         click.echo(
             f"{report['source']}: {report['runs']} runs with {report['measurements']} measurements "
             f"and {report['entries']} imported entries added, {report['skipped_runs']} runs were "
-            "there already"
+            "there already" + (f", {report['grown_runs']} grew" if report["grown_runs"] else "")
         )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from latlut.errors import ImportFileError
 from latlut.opspec import OpSpec
+from latlut.table.content import LEAST_MS, MOST_COUNT, MOST_MS
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,9 @@ class Cells:
         latency_ms = self.number("latency_ms", f"a {kind} number of milliseconds")
         if latency_ms is None or (latency_ms <= 0 and not self.may_be_negative):
             raise self.error("latency_ms", f"a {kind} number of milliseconds")
+        if abs(latency_ms) > MOST_MS or (latency_ms < LEAST_MS and not self.may_be_negative):
+            least = "" if self.may_be_negative else f" of at least {LEAST_MS:g}"
+            raise self.error("latency_ms", f"milliseconds{least} and at most {MOST_MS:g}")
         low_ms = self.number("ci_low_ms", "a finite number of milliseconds, or nothing")
         high_ms = self.number("ci_high_ms", "a finite number of milliseconds, or nothing")
         if (low_ms is None) != (high_ms is None):
@@ -75,6 +79,10 @@ class Cells:
             raise self.error("ci_low_ms", "a positive number of milliseconds, or nothing")
         if low_ms is not None and low_ms > latency_ms:
             raise self.error("ci_low_ms", f"at most the latency, {latency_ms} ms")
+        if high_ms is not None and high_ms > MOST_MS:
+            raise self.error("ci_high_ms", f"at most {MOST_MS:g} ms")
+        if low_ms is not None and low_ms < -MOST_MS:
+            raise self.error("ci_low_ms", f"at least {-MOST_MS:g} ms")
         if high_ms is not None and high_ms < latency_ms:
             raise self.error("ci_high_ms", f"at least the latency, {latency_ms} ms")
         warnings = self.values.get("warnings")
@@ -119,6 +127,6 @@ class Cells:
         number = self.number(column, "a positive whole number, or nothing")
         if number is None:
             return None
-        if number < 1 or number != int(number):
+        if not 1 <= number <= MOST_COUNT or number != int(number):
             raise self.error(column, "a positive whole number, or nothing")
         return int(number)

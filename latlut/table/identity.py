@@ -5,6 +5,7 @@ Everything else (clocks, temperature, dates, host, plan) is provenance of a run.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
@@ -12,6 +13,9 @@ from latlut.errors import IdentityError
 
 #: Raised whenever the way of measuring changes so much that old and new entries do not compare.
 PROTOCOL_VERSION = "1"
+
+#: Of each text of an identity.
+MOST_CHARACTERS = 500
 
 STANDALONE, IN_CONTEXT = "standalone", "in-context"
 #: How an operator is isolated: alone, or inside a network, by the difference of two graphs.
@@ -51,7 +55,8 @@ class Identity:
         """The identity of a mapping as ``to_dict`` gives it.
 
         Raises:
-            IdentityError: a field is missing or unknown, or a mode that there is not.
+            IdentityError: a field is missing, unknown or of another type, or a mode that there is
+                not.
         """
         known = {field.name for field in fields(cls)}
         required = {"target", "device_model", "engine", "engine_version"}
@@ -59,11 +64,7 @@ class Identity:
             raise IdentityError(f"an identity needs {', '.join(missing)}")
         if unknown := sorted(set(values) - known):
             raise IdentityError(f"an identity has no field {', '.join(unknown)}")
-        types = {field.name: int if field.name == "threads" else str for field in fields(cls)}
-        try:
-            found = cls(**{name: types[name](value) for name, value in values.items()})  # type: ignore[arg-type,call-overload]
-        except (TypeError, ValueError) as error:
-            raise IdentityError(f"not an identity: {error}") from error
+        found = cls(**{name: _checked(name, value) for name, value in values.items()})  # type: ignore[arg-type]
         if found.mode not in MODES:
             raise IdentityError(f"mode is one of {', '.join(MODES)}, received {found.mode!r}")
         return found
@@ -100,3 +101,22 @@ class Identity:
             parts.append(self.mode)
         parts += [option.replace("=", "_") for option in self.engine_options.split(",") if option]
         return "-".join(parts)
+
+
+def _checked(name: str, value: object) -> str | int:
+    """The value of a field: text on one line, or of ``threads`` a count, also as text."""
+    if name == "threads":
+        text = str(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else ""
+        if text.isascii() and text.isdigit() and len(text) < 6 and int(text):
+            return int(text)
+        raise IdentityError(
+            f"threads is a whole number from 1 to 99999, received {str(value)[:80]!r}"
+        )
+    if not isinstance(value, str):
+        raise IdentityError(f"{name} is text, received {json.dumps(value, default=str)[:80]}")
+    if len(value) > MOST_CHARACTERS or not value.isprintable():
+        raise IdentityError(
+            f"{name} is text on one line of at most {MOST_CHARACTERS} characters, "
+            f"received {value[:80]!r}"
+        )
+    return value

@@ -1,6 +1,7 @@
 """Tables from files and to files: CSV and Parquet both ways, the FasterSeg authors' .npy in.
 
-An import is one transaction: a file that is refused at its last row leaves the table as it was.
+An import is one transaction: a file that is refused at its last row leaves the table as it was,
+and makes none where there was none.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from latlut.errors import IdentityError, ImportFileError, TableError
 from latlut.opspec import OpSpec
 from latlut.table import recording
 from latlut.table.authors_npy import read_fasterseg_npy
+from latlut.table.content import MOST_SHARED_ERROR
 from latlut.table.entries_file import read_entries, write_entries
 from latlut.table.entry_rows import EntryRow
 from latlut.table.history import measured_keys
@@ -41,9 +43,6 @@ FASTERSEG_IDENTITY = Identity(
 )
 #: (height, width) of the images and the number of classes of the published table.
 _PUBLISHED_SIZE, _PUBLISHED_CLASSES = (1024, 2048), 19
-#: Of the half-width that all entries share, which is one of logarithms: two passes that differ by a
-#: sixth give over 1.
-_MAX_SHARED_ERROR = 100.0
 #: What a file of that form does not say of any other device.
 _ASKED = ("target", "device_model", "engine", "engine_version")
 
@@ -75,7 +74,6 @@ def import_file(
         IdentityError: the table holds another identity, or the file has none and none is given.
     """
     overrides = identity_overrides or {}
-    is_new = not table_path.exists()
     if path.suffix.lower() == ".npy":
         if overrides.get("mode", STANDALONE) != STANDALONE:
             raise IdentityError(
@@ -104,15 +102,12 @@ def import_file(
         remarks = [f"column {name} is not part of an entry" for name in entries.ignored_columns]
         write = partial(_write_entries, rows=entries.rows, shared=shared, path=path)
     identity = Identity.from_dict(values | overrides)
-    try:
-        with LatencyTable.create(table_path, identity) as table:
-            _refuse_measured(table, specs, path)
-            write(table)
-    except BaseException:
-        if is_new:
-            for ending in ("", "-wal", "-shm"):
-                Path(f"{table_path}{ending}").unlink(missing_ok=True)
-        raise
+
+    def fill(table: LatencyTable) -> None:
+        _refuse_measured(table, specs, path)
+        write(table)
+
+    LatencyTable.create(table_path, identity, fill).close()
     return ImportReport(path, table_path, count, len(specs), count - len(specs), tuple(remarks))
 
 
@@ -187,10 +182,10 @@ def _shared_error(value: object, path: Path) -> float:
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, float))
-        or not 0 <= value <= _MAX_SHARED_ERROR
+        or not 0 <= value <= MOST_SHARED_ERROR
     ):
         raise ImportFileError(
-            f"{path}: shared_error is a relative half-width from 0 to {_MAX_SHARED_ERROR:g}, "
+            f"{path}: shared_error is a relative half-width from 0 to {MOST_SHARED_ERROR:g}, "
             f"received {value!r}"
         )
     return float(value)

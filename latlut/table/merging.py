@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sqlite_utils import Database
 
@@ -12,24 +14,38 @@ from latlut.errors import IdentityError, TableError
 from latlut.opspec import OpSpec
 from latlut.shell import command
 from latlut.table import recording
+from latlut.table.examination import refuse_faults
 from latlut.table.history import measured_keys
 from latlut.table.recording import SpecFacts
 from latlut.table.storage import find_table
 from latlut.table.summary import summarise
 from latlut.table.table import LatencyTable
-from latlut.table.writing import insert, set_fact
+from latlut.table.writing import insert, set_fact, update
 from latlut.timestamps import now_text
 
 
 @dataclass
 class MergeReport:
-    """What a merge added; ``skipped_runs`` were in the table already."""
+    """What a merge added.
+
+    Attributes:
+        runs: that were not there; ``grown_runs`` were, and had gone on since; ``skipped_runs``
+            were there with all they have.
+        measurements, entries: how many; entries are those without measurements.
+        conflicts: keys of op specs whose entries contradict each other.
+    """
 
     runs: int = 0
     measurements: int = 0
     entries: int = 0
     skipped_runs: int = 0
+    grown_runs: int = 0
     conflicts: list[str] = field(default_factory=list)
+
+    @property
+    def has_added(self) -> bool:
+        """Whether anything is new."""
+        return bool(self.runs or self.grown_runs or self.entries)
 
 
 def open_or_make(path: str | Path, source: str | Path) -> LatencyTable:
@@ -45,7 +61,10 @@ def open_or_make(path: str | Path, source: str | Path) -> LatencyTable:
 
 
 def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
-    """Add another table's runs and entries, all or nothing; a run that is there is skipped.
+    """Add what another table has and this one lacks, all or nothing.
+
+    The source is read as it is at one instant, so that its sweep may go on meanwhile; merged
+    again later, the rest of the same runs is added.
 
     Args:
         into: writable.
@@ -53,7 +72,8 @@ def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
 
     Raises:
         IdentityError: names the fields that differ.
-        TableError: an imported entry of the source contradicts one that is there.
+        TableError: the source is damaged, or an imported entry of it contradicts one that is
+            there; nothing was written.
     """
     if into.path.resolve() == source.path.resolve():
         raise TableError(f"{into.path} cannot be merged into itself")
@@ -63,7 +83,23 @@ def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
             + "\n  ".join(differences)
         )
     report = MergeReport()
-    measured = measured_keys(source)
+    with source.snapshot():
+        refuse_faults(source)
+        measured = measured_keys(source)
+        with into.writing() as db:
+            _refuse_conflicts(into, source, measured, report)
+            ids = _copy_op_specs(into, source)
+            _copy_runs(source, ids, report, db)
+            _copy_entries(into, source, ids, measured, report, db)
+            _copy_facts(into, source, db)
+            if report.has_added:
+                summarise(into)
+    return report
+
+
+def _refuse_conflicts(
+    into: LatencyTable, source: LatencyTable, measured: set[str], report: MergeReport
+) -> None:
     for entry in source:
         known = into.lookup(entry.spec) if entry.spec in into else None
         if entry.key not in measured and known and known.latency_ms != entry.latency_ms:
@@ -74,50 +110,159 @@ def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
             f"{len(report.conflicts)} op specs, such as {report.conflicts[0]}: compare them with "
             + command("table", "diff", into.path, source.path)
         )
+
+
+def _copy_op_specs(into: LatencyTable, source: LatencyTable) -> dict[int, int]:
+    """Make sure that the op specs have rows; row id in the source -> row id here."""
+    rows = source.rows("SELECT id, key, macs, params, moved_bytes FROM op_specs")
     facts = {
         OpSpec.parse(row["key"]): SpecFacts(row["macs"], row["params"], row["moved_bytes"])
-        for row in source.rows("SELECT key, macs, params, moved_bytes FROM op_specs")
+        for row in rows
     }
     ids = recording.add_op_specs(into, facts, facts)
-    with into.writing() as db:
-        _copy_runs(source, ids, report, db)
-        for entry in source:
-            if entry.key not in measured and entry.spec not in into:
-                columns = {name: value for name, value in vars(entry).items() if name != "key"}
-                insert(db, "entries", op_spec_id=ids[entry.key], updated_at=now_text(), **columns)
-                report.entries += 1
-        for row in source.rows("SELECT name, value FROM facts"):
-            if into.fact(row["name"]) is None:  # the target's peak figures, the launch floor, ...
-                set_fact(db, row["name"], row["value"])
-    summarise(into)
-    return report
+    return {row["id"]: ids[row["key"]] for row in rows}
+
+
+def _copy_entries(
+    into: LatencyTable,
+    source: LatencyTable,
+    ids: Mapping[int, int],
+    measured: set[str],
+    report: MergeReport,
+    db: Database,
+) -> None:
+    """Copy the entries without measurements."""
+    own = {row["key"]: ids[row["id"]] for row in source.rows("SELECT id, key FROM op_specs")}
+    for entry in source:
+        if entry.key not in measured and entry.spec not in into:
+            columns = {name: value for name, value in vars(entry).items() if name != "key"}
+            insert(db, "entries", op_spec_id=own[entry.key], updated_at=now_text(), **columns)
+            report.entries += 1
+
+
+def _copy_facts(into: LatencyTable, source: LatencyTable, db: Database) -> None:
+    """Copy what is not known here: the target's peak figures, the launch floor, ..."""
+    for row in source.rows("SELECT name, value FROM facts"):
+        if into.fact(row["name"]) is None:
+            set_fact(db, row["name"], row["value"])
 
 
 def _copy_runs(
-    source: LatencyTable, ids: Mapping[str, int], report: MergeReport, db: Database
+    source: LatencyTable, ids: Mapping[int, int], report: MergeReport, db: Database
 ) -> None:
-    """Copy runs with their passes, readings and measurements under new row ids."""
-    spec_of = {row["id"]: ids[row["key"]] for row in source.rows("SELECT id, key FROM op_specs")}
+    """Copy runs, and what is new of known ones, with all that belongs to them."""
     for run in source.rows("SELECT * FROM runs ORDER BY id"):
-        same = db.execute(
-            "SELECT 1 FROM runs WHERE started_at = ? AND environment = ? AND settings = ?",
+        known = db.execute(
+            "SELECT id, status, ended_at FROM runs"
+            " WHERE started_at = ? AND environment = ? AND settings = ?",
             [run["started_at"], run["environment"], run["settings"]],
         ).fetchone()
-        if same:
+        if known is None:
+            run_id, has_changed = insert(db, "runs", **run | {"id": None}), False
+        else:
+            run_id, has_changed = known[0], _has_ended_since(run, *known[1:])
+        if has_changed:
+            names = ("status", "ended_at", "seconds", "environment_end")
+            update(db, "runs", run_id, **{name: run[name] for name in names})
+        added = _copy_run(source, run["id"], run_id, ids, report, db)
+        if known is None:
+            report.runs += 1
+        elif added or has_changed:
+            report.grown_runs += 1
+        else:
             report.skipped_runs += 1
-            continue
-        run_id = insert(db, "runs", **run | {"id": None})
-        report.runs += 1
-        passes: dict[int | None, int | None] = {None: None}
-        for row in source.rows("SELECT * FROM passes WHERE run_id = ?", [run["id"]]):
+
+
+def _has_ended_since(run: Mapping[str, Any], status: str, ended_at: str | None) -> bool:
+    """Whether the source knows how a run ended, and this table does not."""
+    if ended_at is not None:
+        return False
+    return run["ended_at"] is not None or (status == "running" and run["status"] != "running")
+
+
+def _copy_run(
+    source: LatencyTable,
+    number: int,
+    run_id: int,
+    ids: Mapping[int, int],
+    report: MergeReport,
+    db: Database,
+) -> int:
+    """Copy what run ``number`` of the source has and run ``run_id`` here lacks; how many rows."""
+    rows = source.rows("SELECT * FROM passes WHERE run_id = ?", [number])
+    there = {
+        tuple(row[1:]): row[0]
+        for row in db.execute(
+            "SELECT id, pass_index, started_at, device FROM passes WHERE run_id = ?", [run_id]
+        ).fetchall()
+    }
+    passes: dict[int | None, int | None] = {None: None}
+    added = 0
+    for row in rows:
+        pass_id = there.get((row["pass_index"], row["started_at"], row["device"]))
+        if pass_id is None:
             pass_id = insert(db, "passes", **row | {"id": None, "run_id": run_id})
-            passes[row["id"]] = pass_id
-            for name in ("sentinel_readings", "measurements"):
-                for item in source.rows(f"SELECT * FROM {name} WHERE pass_id = ?", [row["id"]]):
-                    spec_id = spec_of[item["op_spec_id"]]
-                    own = {"id": None, "pass_id": pass_id, "op_spec_id": spec_id}
-                    insert(db, name, **item | own)
-                    report.measurements += name == "measurements"
-        for state in source.rows("SELECT * FROM gpu_states WHERE run_id = ?", [run["id"]]):
-            own = {"id": None, "run_id": run_id, "pass_id": passes[state["pass_id"]]}
-            insert(db, "gpu_states", **state | own)
+            added += 1
+        passes[row["id"]] = pass_id
+
+    def own_spec(item: Mapping[str, Any]) -> dict[str, object]:
+        return {"op_spec_id": ids[item["op_spec_id"]]}
+
+    def own_pass(item: Mapping[str, Any]) -> dict[str, object]:
+        return {"pass_id": passes[item["pass_id"]]}
+
+    for row in rows:
+        ends = (row["id"], passes[row["id"]])
+        measured = _copy_new(source, db, _MEASUREMENTS, ends, own_spec)
+        report.measurements += measured
+        added += measured + _copy_new(source, db, _SENTINELS, ends, own_spec)
+    return added + _copy_new(source, db, _GPU_STATES, (number, run_id), own_pass)
+
+
+@dataclass(frozen=True)
+class _Belonging:
+    """An SQL table of rows that belong to a row of another, and what tells them apart there."""
+
+    name: str
+    owner: str
+    key: tuple[str, ...]
+
+
+_MEASUREMENTS = _Belonging("measurements", "pass_id", ("op_spec_id",))
+_SENTINELS = _Belonging(
+    "sentinel_readings", "pass_id", ("op_spec_id", "group_index", "at", "reading_ms")
+)
+_GPU_STATES = _Belonging(
+    "gpu_states", "run_id", ("pass_id", "group_index", "phase", "at", "device")
+)
+
+
+def _copy_new(
+    source: LatencyTable,
+    db: Database,
+    kind: _Belonging,
+    owners: tuple[int, int | None],
+    translated: Callable[[Mapping[str, Any]], dict[str, object]],
+) -> int:
+    """Copy the rows of one owner that the same owner here lacks; how many.
+
+    Args:
+        source: where they come from.
+        db: where they go.
+        kind: of the rows.
+        owners: the owner's row id there and here.
+        translated: the columns of a row that hold other row ids here.
+    """
+    columns = f"SELECT id, {', '.join(kind.key)} FROM {kind.name} WHERE {kind.owner} = ?"
+    there = Counter(tuple(row[1:]) for row in db.execute(columns, [owners[1]]).fetchall())
+    added = 0
+    for row in source.rows(f"{columns} ORDER BY id", [owners[0]]):
+        key = tuple((row | translated(row))[name] for name in kind.key)
+        if there[key]:
+            there[key] -= 1
+            continue
+        (item,) = source.rows(f"SELECT * FROM {kind.name} WHERE id = ?", [row["id"]])
+        own = {"id": None, kind.owner: owners[1]} | translated(item)
+        insert(db, kind.name, **item | own)
+        added += 1
+    return added

@@ -6,16 +6,16 @@ Measurements are facts and are only ever added; ``table.summary`` makes entries 
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from latlut.machine.gpu_state import GpuState
-from latlut.machine.provenance import is_process_gone
 from latlut.opspec import OpSpec
 from latlut.stats.sampling import PairedSampling, Sampling
+from latlut.table.killed import record_killed
+from latlut.table.samples import pack_samples
 from latlut.table.table import LatencyTable
 from latlut.table.writing import insert, replace, set_fact, update
 from latlut.timestamps import now_text
@@ -49,16 +49,6 @@ class Measurement:
     cpu_share: float | None = None
     host_share: float | None = None
     launch: str | None = None
-
-
-def pack_samples(samples_ns: np.ndarray) -> bytes:
-    """(n,) nanoseconds as compressed little-endian int64."""
-    return zlib.compress(np.ascontiguousarray(samples_ns, dtype="<i8").tobytes(), 6)
-
-
-def unpack_samples(blob: bytes) -> np.ndarray:
-    """(n,) int64 nanoseconds of what ``pack_samples`` made."""
-    return np.frombuffer(zlib.decompress(blob), dtype="<i8")
 
 
 #: Columns that are attributes of the same name.
@@ -110,10 +100,7 @@ def start_run(
 ) -> int:
     """Record that a run began; its id. Runs whose process is gone are recorded as ``killed``."""
     with table.writing() as db:
-        running = "SELECT id, environment FROM runs WHERE status = 'running'"
-        for row in list(db.query(running)):
-            if is_process_gone(json.loads(row["environment"])):
-                update(db, "runs", row["id"], status="killed")
+        record_killed(db)
         return insert(
             db,
             "runs",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
 import sqlite3
 import struct
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from latlut.errors import TableError, UnknownNameError
@@ -14,6 +18,16 @@ from latlut.resources import profiles_dir
 from latlut.shell import command
 
 BUSY_TIMEOUT_S = 120.0
+
+#: What reading a file may take, in steps of SQLite's machine: a sound table needs less. A damaged
+#: one can send a query round in circles.
+_STEPS, _STEPS_PER_BYTE = 300_000_000, 30
+_STEPS_PER_TICK = 1_000_000
+#: Files beside a database that hold what is not in it yet, or no longer.
+_LOGS = ("-wal", "-journal")
+
+#: What to do with a damaged table.
+RESTORE = "restore a copy, or profile into a new file with --table"
 
 
 def find_table(name: str | Path) -> Path:
@@ -50,16 +64,25 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into messages that name the file and what to do."""
     try:
         yield
-    except sqlite3.DatabaseError as error:
+    except UnicodeDecodeError as error:  # of names in the file's schema
+        raise TableError(f"{path}: text that is not UTF-8: the file is damaged: {RESTORE}") from (
+            error
+        )
+    except (sqlite3.Error, sqlite3.Warning) as error:
         text = str(error)
         if "full" in text or "disk I/O" in text:
             advice = "the disk is full or failing: nothing of this step was written"
         elif "readonly" in text or "read-only" in text:
             advice = "the file or its folder is read-only: choose another place with --table"
-        elif "malformed" in text or "not a database" in text:
-            advice = "the file is damaged: restore a copy, or profile into a new file with --table"
+        elif any(sign in text for sign in ("malformed", "not a database", "UTF-8", "corrupt")):
+            advice = f"the file is damaged: {RESTORE}"
         elif "unable to open" in text:
             advice = "the file or its folder does not exist or may not be written"
+        elif "interrupted" in text:
+            advice = (
+                "this takes more steps than a sound file of its size needs: the file is damaged, "
+                "or --where asks for too much"
+            )
         else:
             raise TableError(f"{path}: {error}") from error
         raise TableError(f"{path}: {text}: {advice}") from error
@@ -83,6 +106,8 @@ def check_file(path: Path) -> None:
         ) from error
     except OSError as error:
         raise TableError(f"{path} cannot be read: {error.strerror}") from error
+    if not header:
+        raise unfinished(path, "is empty")
     if not header.startswith(b"SQLite format 3\x00") or len(header) < 100:
         known = but_it_is(path) or ": it does not start as an SQLite file does"
         raise TableError(f"{path} is not a table{known}")
@@ -93,28 +118,56 @@ def check_file(path: Path) -> None:
     if header[92:96] == counter and pages * page_size > size and not has_log:
         raise TableError(
             f"{path} is truncated: {size} bytes where its header says {pages * page_size}; "
-            "restore a copy, or profile into a new file with --table"
+            f"{RESTORE}"
         )
 
 
-def connect_writable(path: Path) -> sqlite3.Connection:
-    """A connection that writes through a log, so that readers never wait."""
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
+def unfinished(path: Path, what: str) -> TableError:
+    """The refusal of a file that a killed creation of an earlier version left behind."""
+    return TableError(
+        f"{path} {what}, not a table: its creation was cut short, and nothing was stored in it\n"
+        f"remove it and repeat the command: {shlex.join(['rm', '--', str(path)])}"
+    )
+
+
+def connect_new(path: Path) -> sqlite3.Connection:
+    """A connection to a file that it makes, and that no other process sees yet."""
+    path.touch()
+    connection = _connected(path, "mode=rw")
     connection.execute("PRAGMA foreign_keys = ON")
+    return connection
+
+
+def connect_writable(path: Path, timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
+    """A connection that writes through a log, so that readers never wait.
+
+    What is committed is flushed to the disk before anything goes on: it outlives a power failure.
+    """
+    connection = _connected(path, "mode=rw", timeout_s)
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
-    except sqlite3.OperationalError as error:
-        if "locked" not in str(error):
-            connection.close()
-            raise
-    connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+        connection.execute("PRAGMA synchronous = FULL")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
 def connect_readonly(path: Path) -> sqlite3.Connection:
-    """Read-only; where the folder cannot hold the log's index, as an immutable file."""
-    uri = path.absolute().as_uri()
-    connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
+    """Read-only, with what a log beside the file holds.
+
+    Where the folder cannot hold the log's index, a file without a log is read as it is, one with
+    a log through a copy.
+
+    Raises:
+        TableError: a log that another process goes on writing.
+    """
+    connection = _connected(path, "mode=ro")
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         return connection
@@ -122,4 +175,78 @@ def connect_readonly(path: Path) -> sqlite3.Connection:
         connection.close()
         if not ("unable to open" in str(error) or "readonly" in str(error)):
             raise
-    return sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True)
+    except BaseException:
+        connection.close()
+        raise
+    if _sizes(path)[1:] == (None,) * len(_LOGS):
+        return _connected(path, "mode=ro&immutable=1")
+    return _copy_with_log(path)
+
+
+def _connected(path: Path, mode: str, timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
+    """A connection to a file by its whole path, so that no name is taken for a URI.
+
+    No function that could do harm is called from the file's own views, triggers and constraints.
+    """
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=timeout_s)
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
+    return connection
+
+
+def in_memory(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """A copy of a whole file in memory; the connection to the file is closed."""
+    with closing(connection):
+        copy = sqlite3.connect(":memory:")
+        connection.backup(copy)
+    copy.execute("PRAGMA trusted_schema = OFF")
+    return copy
+
+
+def _sizes(path: Path) -> tuple[tuple[int, int] | None, ...]:
+    """(bytes, time of the last change) of the file and of its logs, None of what is not there."""
+    found: list[tuple[int, int] | None] = []
+    for ending in ("", *_LOGS):
+        try:
+            status = os.stat(f"{path}{ending}")
+        except FileNotFoundError:
+            found.append(None)
+        else:
+            found.append((status.st_size, status.st_mtime_ns) if status.st_size else None)
+    return tuple(found)
+
+
+def _copy_with_log(path: Path) -> sqlite3.Connection:
+    """The file with its log folded in, in memory."""
+    with tempfile.TemporaryDirectory(prefix="latlut-") as folder:
+        copy, before = Path(folder) / path.name, _sizes(path)
+        try:
+            for ending, size in zip(("", *_LOGS), before, strict=True):
+                if size is not None:
+                    shutil.copyfile(f"{path}{ending}", f"{copy}{ending}")
+        except OSError as error:
+            raise TableError(f"{path} cannot be copied to read its log: {error}") from error
+        if _sizes(path) != before:
+            raise TableError(
+                f"{path} lies in a folder that is read-only here, and another process is writing "
+                "it: read it where it is written, or when the other process has ended"
+            )
+        return in_memory(_connected(copy, "mode=rw"))
+
+
+@contextmanager
+def bounded_reading(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
+    """Ends, with ``interrupted``, what takes more steps than reading such a file can need."""
+    size_bytes = sum(size[0] for size in _sizes(path) if size is not None)
+    left = (_STEPS + _STEPS_PER_BYTE * size_bytes) // _STEPS_PER_TICK
+
+    def tick() -> bool:
+        nonlocal left
+        left -= 1
+        return left < 0
+
+    connection.set_progress_handler(tick, _STEPS_PER_TICK)
+    try:
+        yield
+    finally:
+        connection.set_progress_handler(None, 0)

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+from sqlite_utils import Database
 
 from latlut.stats.builds import CombinedBuilds, combine_readings
 from latlut.stats.differences import combine_differences
@@ -23,9 +24,10 @@ from latlut.stats.machine_speed import (
 )
 from latlut.stats.passes import shared_half_width
 from latlut.stats.quantiles import statistic_interval
+from latlut.table.content import READ_BY_SUMMARY, refuse_wrong
 from latlut.table.history import sentinel_readings
-from latlut.table.recording import unpack_samples
 from latlut.table.roofline import Roofline, bounds, clock_error_ms
+from latlut.table.samples import unpack_samples
 from latlut.table.table import LatencyTable
 from latlut.table.writing import replace, set_fact, update
 from latlut.timestamps import now_text
@@ -59,16 +61,15 @@ def group_speeds(table: LatencyTable) -> _Speeds:
     return {group: relative_speed(pairs) for group, pairs in beside.items()}
 
 
-def _store_pass_speeds(table: LatencyTable, speeds: _Speeds) -> float:
+def _store_pass_speeds(db: Database, speeds: _Speeds) -> float:
     """Write each pass's mean speed; the relative error that all entries share, 0 if unknown."""
     by_pass: dict[int, list[float]] = {}
     for (pass_id, _), speed in speeds.items():
         by_pass.setdefault(pass_id, []).append(float(np.log(speed)))
-    with table.writing() as db:
-        for pass_id, logs in by_pass.items():
-            error = float(np.std(logs, ddof=1)) / len(logs) ** 0.5 if len(logs) > 1 else None
-            mean = float(np.exp(np.mean(logs)))
-            update(db, "passes", pass_id, speed_factor=mean, speed_error=error)
+    for pass_id, logs in by_pass.items():
+        error = float(np.std(logs, ddof=1)) / len(logs) ** 0.5 if len(logs) > 1 else None
+        mean = float(np.exp(np.mean(logs)))
+        update(db, "passes", pass_id, speed_factor=mean, speed_error=error)
     longest = max((len(logs) for logs in by_pass.values()), default=0)
     # A pass that was cut short says little about the level.
     whole = [np.exp(np.mean(logs)) for logs in by_pass.values() if len(logs) > 0.2 * longest]
@@ -126,10 +127,20 @@ def summarise(table: LatencyTable) -> None:
     and contains the error that all entries share.
 
     Differences are combined as such (``stats.differences``); their intervals are in milliseconds.
+    All of it is one transaction.
+
+    Raises:
+        TableError: a row that cannot be, or samples that cannot be read; names it.
     """
+    with table.writing() as db:
+        refuse_wrong(db.conn, table.path, READ_BY_SUMMARY)
+        _summarise(table, db)
+
+
+def _summarise(table: LatencyTable, db: Database) -> None:
     statistic = table.identity.statistic
     speeds = group_speeds(table)
-    shared = _store_pass_speeds(table, speeds)
+    shared = _store_pass_speeds(db, speeds)
     rows = table.rows(
         "SELECT op_spec_id, pass_id, group_index, n, reading_ms, is_steady, requeues, samples,"
         " build_index, macs, moved_bytes, with_ms, without_ms, ci_low_ms, ci_high_ms, cpu_share,"
@@ -145,50 +156,48 @@ def summarise(table: LatencyTable) -> None:
     roofline, floor_ms = bounds(table)
     clock_ms = clock_error_ms(table)
     troubles = _group_troubles(table)
-    with table.writing() as db:
-        for line, (spec_id, mine) in enumerate(groups.items()):
-            macs, moved = mine[0]["macs"], mine[0]["moved_bytes"]
-            value, spread = float(combined.value[line]), float(combined.half_width[line])
-            build = float(combined.build_half_width[line])
-            if table.identity.is_in_context:
-                within = _within_half_width_ms(mine)
-                error = error_of_difference(value, spread, within, build, shared)
-                warnings = _warnings(mine, error, _is_impossible_at_most(roofline, error, macs))
-            else:
-                within = _within_half_width(mine, statistic) + clock_ms / value
-                error = error_of_latency(value, spread, within, build, shared)
-                warnings = _warnings(mine, error, roofline.is_impossible(value, macs, moved))
-                if value < LAUNCH_FLOOR_SLACK * floor_ms:
-                    warnings.append(NEAR_LAUNCH_FLOOR)
-            host_share = _median_or_none([row["host_share"] for row in mine])
-            if is_host_bound(host_share):
-                warnings.append(HOST_BOUND)
-            seen = [troubles.get((row["pass_id"], row["group_index"]), []) for row in mine]
-            warnings += dict.fromkeys(chain(*seen))
-            replace(
-                db,
-                "entries",
-                op_spec_id=spec_id,
-                latency_ms=value,
-                ci_low_ms=error.low_ms,
-                ci_high_ms=error.high_ms,
-                own_error=error.own,
-                own_error_ms=error.own_ms,
-                passes=len(mine),
-                n=sum(row["n"] for row in mine),
-                builds=int(combined.builds[line]),
-                build_error=error.build,
-                build_sd=float(combined.build_sd[line]),
-                pass_sd=float(combined.pass_sd[line]),
-                roofline_ms=roofline.least_ms(macs, moved),
-                host_share=host_share,
-                launch="; ".join(dict.fromkeys(row["launch"] for row in mine if row["launch"]))
-                or None,
-                warnings="; ".join(warnings),
-                updated_at=now_text(),
-            )
-        set_fact(db, "shared_error", repr(shared))
-        set_fact(db, "elasticity", repr(combined.elasticity))
+    for line, (spec_id, mine) in enumerate(groups.items()):
+        macs, moved = mine[0]["macs"], mine[0]["moved_bytes"]
+        value, spread = float(combined.value[line]), float(combined.half_width[line])
+        build = float(combined.build_half_width[line])
+        if table.identity.is_in_context:
+            within = _within_half_width_ms(mine)
+            error = error_of_difference(value, spread, within, build, shared)
+            warnings = _warnings(mine, error, _is_impossible_at_most(roofline, error, macs))
+        else:
+            within = _within_half_width(mine, statistic) + clock_ms / value
+            error = error_of_latency(value, spread, within, build, shared)
+            warnings = _warnings(mine, error, roofline.is_impossible(value, macs, moved))
+            if value < LAUNCH_FLOOR_SLACK * floor_ms:
+                warnings.append(NEAR_LAUNCH_FLOOR)
+        host_share = _median_or_none([row["host_share"] for row in mine])
+        if is_host_bound(host_share):
+            warnings.append(HOST_BOUND)
+        seen = [troubles.get((row["pass_id"], row["group_index"]), []) for row in mine]
+        warnings += dict.fromkeys(chain(*seen))
+        replace(
+            db,
+            "entries",
+            op_spec_id=spec_id,
+            latency_ms=value,
+            ci_low_ms=error.low_ms,
+            ci_high_ms=error.high_ms,
+            own_error=error.own,
+            own_error_ms=error.own_ms,
+            passes=len(mine),
+            n=sum(row["n"] for row in mine),
+            builds=int(combined.builds[line]),
+            build_error=error.build,
+            build_sd=float(combined.build_sd[line]),
+            pass_sd=float(combined.pass_sd[line]),
+            roofline_ms=roofline.least_ms(macs, moved),
+            host_share=host_share,
+            launch="; ".join(dict.fromkeys(row["launch"] for row in mine if row["launch"])) or None,
+            warnings="; ".join(warnings),
+            updated_at=now_text(),
+        )
+    set_fact(db, "shared_error", repr(shared))
+    set_fact(db, "elasticity", repr(combined.elasticity))
 
 
 def _median_or_none(values: Sequence[float | None]) -> float | None:

@@ -9,9 +9,10 @@ checked when it is opened.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,16 +22,27 @@ import numpy as np
 from sqlite_utils import Database
 
 from latlut.errors import IdentityError, MissingEntryError, TableError
+from latlut.files import folder_beside, place_new, remove_abandoned
 from latlut.opspec import OpSpec
 from latlut.shell import command
+from latlut.table.content import READ_WHEN_OPENED, READ_WITH_ENTRIES, refuse_wrong
+from latlut.table.file_schema import refuse_foreign, refuse_incomplete
 from latlut.table.identity import Identity
+from latlut.table.killed import killed_runs, record_killed
+from latlut.table.nearest import nearest_key
 from latlut.table.schema import APPLICATION_ID, migrations
 from latlut.table.storage import (
+    BUSY_TIMEOUT_S,
+    RESTORE,
+    bounded_reading,
     check_file,
+    connect_new,
     connect_readonly,
     connect_writable,
     find_table,
+    in_memory,
     storage_errors,
+    unfinished,
 )
 from latlut.table.writing import insert
 from latlut.timestamps import now_text
@@ -44,8 +56,12 @@ _ENTRY_COLUMNS = (
     " host_share, launch"
 )
 _ENTRIES = f"SELECT {_ENTRY_COLUMNS} FROM entries JOIN op_specs ON op_specs.id = op_spec_id"
-#: Columns of an op spec that ``LatencyTable.nearest`` compares as numbers.
-_SHAPE = ("in_channels", "out_channels", "height", "width", "batch", "stride")
+
+#: How long a reader waits for others before it leaves a killed run recorded as running.
+_BRIEFLY_S = 1.0
+#: How a transaction begins, ends and is undone, and a part of one.
+_WHOLE = ("BEGIN IMMEDIATE", "COMMIT", ("ROLLBACK",))
+_PART = ("SAVEPOINT part", "RELEASE part", ("ROLLBACK TO part", "RELEASE part"))
 
 
 @dataclass(frozen=True)
@@ -116,65 +132,158 @@ class LatencyTable:
     one or continue one of the same identity.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, *, is_writable: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        *,
+        is_writable: bool,
+        file: Path | None = None,
+    ) -> None:
         self.path = path
         self.is_writable = is_writable
         self.db = Database(connection, execute_plugins=False)
+        self._file = file or path
 
     @classmethod
     def open(cls, path: str | Path, *, is_writable: bool = False) -> LatencyTable:
         """The table in ``path`` (or of that bare name, see ``find_table``).
 
+        Runs whose process was killed are recorded as such, and what killed processes left of
+        unfinished files beside the table is removed, as far as the folder may be written.
+
         Raises:
-            TableError: no such file, not a latlut table, truncated, or of a newer version.
+            TableError: no such file, not a latlut table, truncated, damaged, of a newer version,
+                or with views and triggers that latlut did not make.
+            IdentityError: its identity is none.
         """
         found = find_table(path)
         check_file(found)
+        remove_abandoned(found.parent)
+        table = cls._opened(found, is_writable)
         with storage_errors(found):
+            killed = killed_runs(table.db)
+        if killed and not is_writable:
+            table.close()
+            with suppress(TableError), closing(cls._opened(found, True, _BRIEFLY_S)):
+                pass
+            table = cls._opened(found, False)
+        return table
+
+    @classmethod
+    def _opened(
+        cls, path: Path, is_writable: bool, timeout_s: float = BUSY_TIMEOUT_S
+    ) -> LatencyTable:
+        with storage_errors(path):
             if is_writable:
-                connection = connect_writable(found)
+                connection = connect_writable(path, timeout_s)
             else:
-                connection = connect_readonly(found)
-            table = cls(found, connection, is_writable=is_writable)
+                connection = connect_readonly(path)
+            table = cls(path, connection, is_writable=is_writable)
             try:
                 table._check_content()
+                if is_writable and killed_runs(table.db):
+                    with table.writing() as db:
+                        record_killed(db)
             except BaseException:
                 table.close()
                 raise
         return table
 
     @classmethod
-    def create(cls, path: str | Path, identity: Identity) -> LatencyTable:
+    def create(
+        cls,
+        path: str | Path,
+        identity: Identity,
+        fill: Callable[[LatencyTable], None] | None = None,
+    ) -> LatencyTable:
         """A writable table of that identity: made if the file is absent, continued if it fits.
+
+        A new one is made beside its place and put there complete, never in place of another: of
+        two processes that begin together one makes it, and the other continues it.
+
+        Args:
+            path: of the file.
+            identity: of all its entries.
+            fill: writes into the table, all of it or nothing; where it raises, a new table is
+                not made.
 
         Raises:
             IdentityError: the file holds another identity; names the fields that differ.
             TableError: the file is something else, or cannot be written.
         """
         path = Path(path)
-        if path.exists() and path.stat().st_size:
-            table = cls.open(path, is_writable=True)
-            try:
-                table.check_identity(identity)
-            except BaseException:
-                table.close()
-                raise
-            return table
+        is_made = False
+        if not path.exists():
+            with suppress(FileExistsError):  # another process has just made it
+                cls._make(path, identity, fill)
+                is_made = True
+        table = cls.open(path, is_writable=True)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TableError(f"{path}: cannot make its folder: {error.strerror}") from error
-        with storage_errors(path):
-            table = cls(path, connect_writable(path), is_writable=True)
-            with table.db.atomic():
-                migrations.apply(table.db)
-                insert(table.db, "identity", id=1, **identity.to_dict(), created_at=now_text())
+            table.check_identity(identity)
+            if fill is not None and not is_made:
+                with table.writing():
+                    fill(table)
+        except BaseException:
+            table.close()
+            raise
         return table
 
+    @classmethod
+    def _make(
+        cls, path: Path, identity: Identity, fill: Callable[[LatencyTable], None] | None
+    ) -> None:
+        """Make a new table, whole or not at all.
+
+        Raises:
+            FileExistsError: another is there by now.
+        """
+        place = Path(os.path.realpath(path))  # a link to a file that is not there yet
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TableError(f"{path}: cannot make its folder: {error.strerror}") from error
+        try:
+            with folder_beside(place) as folder, storage_errors(path):
+                file = folder / place.name
+                with (
+                    closing(cls(path, connect_new(file), is_writable=True, file=file)) as table,
+                    table.writing() as db,
+                ):
+                    migrations.apply(db)
+                    insert(db, "identity", id=1, **identity.to_dict(), created_at=now_text())
+                    if fill is not None:
+                        fill(table)
+                place_new(file, place)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise TableError(
+                f"{path} cannot be made: {error.strerror}: nothing was written; free space, or "
+                "choose another place with --table"
+            ) from error
+
     def _check_content(self) -> None:
-        application_id = self.db.execute("PRAGMA application_id").fetchone()[0]
+        """Refuse what is no table of this version, or of one before it."""
+        with self.reading() as db:
+            is_older = self._is_of_older_schema(db.conn)
+        if is_older:
+            if not self.is_writable:  # the copy is brought up to date instead
+                self.db = Database(in_memory(self.db.conn), execute_plugins=False)
+            migrations.apply(self.db)
+        with self.reading() as db:
+            refuse_foreign(db.conn, self.path)
+            refuse_incomplete(db.conn, self.path)
+            refuse_wrong(db.conn, self.path, READ_WHEN_OPENED)
+            _ = self.identity
+
+    def _is_of_older_schema(self, connection: sqlite3.Connection) -> bool:
+        application_id = connection.execute("PRAGMA application_id").fetchone()[0]
         if application_id != APPLICATION_ID:
+            if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                raise unfinished(self.path, "holds no tables")
             raise TableError(f"{self.path}: an SQLite file, but not a latlut table")
+        refuse_foreign(connection, self.path)
         applied = {migration.name for migration in migrations.applied(self.db)}
         known = {migration.name for migration in migrations._migrations}
         if newer := sorted(applied - known):
@@ -182,17 +291,7 @@ class LatencyTable:
                 f"{self.path}: made by a newer latlut (schema steps {', '.join(newer)} are unknown "
                 "here): update latlut, or export the table there to CSV and import it here"
             )
-        if applied != known:
-            if not self.is_writable:
-                self._read_from_a_copy()
-            migrations.apply(self.db)
-
-    def _read_from_a_copy(self) -> None:
-        """Read an older file through a copy in memory, which is brought up to date instead."""
-        copy = sqlite3.connect(":memory:")
-        self.db.conn.backup(copy)
-        self.db.close()
-        self.db = Database(copy, execute_plugins=False)
+        return applied != known
 
     def __enter__(self) -> LatencyTable:
         return self
@@ -214,21 +313,40 @@ class LatencyTable:
     def writing(self) -> Iterator[Database]:
         """One immediate transaction; all of it is written or nothing.
 
+        Inside another one it is a part of that, which may fail alone.
+
         Raises:
             TableError: the table is read-only, the disk is full, ...
         """
         if not self.is_writable:
             raise TableError(f"{self.path} was opened for reading")
+        connection = self.db.conn
+        is_part = connection.in_transaction
+        begin, end, undo = _PART if is_part else _WHOLE
         with storage_errors(self.path):
             try:  # around BEGIN as well: Ctrl-C while it waits for another writer comes after it
-                self.db.conn.execute("BEGIN IMMEDIATE")
+                connection.execute(begin)
                 yield self.db
-                self.db.conn.execute("COMMIT")
+                connection.execute(end)
             except BaseException:
-                if self.db.conn.in_transaction:
-                    self.db.conn.execute("ROLLBACK")
+                if connection.in_transaction:  # SQLite itself ends some, of a full disk
+                    for statement in undo:
+                        connection.execute(statement)
                 raise
+            finally:
+                self.__dict__.pop("_entries", None)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Reading sees the table as it is now, whatever other processes write meanwhile."""
+        with storage_errors(self.path):
+            self.db.conn.execute("BEGIN")
+            self.db.conn.execute("SELECT count(*) FROM identity").fetchone()
         self.__dict__.pop("_entries", None)
+        try:
+            yield
+        finally:
+            self.db.conn.execute("ROLLBACK")
 
     def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
         """The rows of a query, as dictionaries."""
@@ -236,20 +354,35 @@ class LatencyTable:
 
     def each_row(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[dict[str, Any]]:
         """The same one by one, for queries of many rows."""
-        with storage_errors(self.path):
-            yield from self.db.query(sql, list(parameters))
+        with self.reading() as db:
+            yield from db.query(sql, list(parameters))
 
-    def damage(self) -> str:
-        """What SQLite finds wrong with the file, empty if nothing."""
-        found = str(self.rows("PRAGMA integrity_check")[0]["integrity_check"])
-        return "" if found == "ok" else found
+    @contextmanager
+    def reading(self) -> Iterator[Database]:
+        """The database, for what is read while the context lasts.
+
+        Raises:
+            TableError: the file is damaged, or what is asked of it takes too much.
+        """
+        with storage_errors(self.path), bounded_reading(self.db.conn, self._file):
+            yield self.db
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the file on disk."""
+        return self._file.stat().st_size
 
     @cached_property
     def identity(self) -> Identity:
         """What all entries of this table have in common."""
-        (row,) = self.rows("SELECT * FROM identity") or [{}]
-        values = {key: row[key] for key in row if key not in ("id", "created_at")}
-        return Identity.from_dict(values)
+        rows = self.rows("SELECT * FROM identity")
+        if len(rows) != 1:
+            raise TableError(f"{self.path}: has {len(rows)} identities, expected one; {RESTORE}")
+        values = {key: value for key, value in rows[0].items() if key not in ("id", "created_at")}
+        try:
+            return Identity.from_dict(values)
+        except IdentityError as error:
+            raise IdentityError(f"{self.path}: {error}") from error
 
     def check_identity(self, other: Identity) -> None:
         """Refuse rows of another identity.
@@ -268,14 +401,16 @@ class LatencyTable:
     @cached_property
     def _entries(self) -> dict[str, tuple[Any, ...] | None]:
         """Key -> the fields of its ``Entry``, of those that were asked for; None has none."""
+        with self.reading() as db:
+            refuse_wrong(db.conn, self.path, READ_WITH_ENTRIES)
         return {}
 
     def _fields(self, spec: OpSpec) -> tuple[Any, ...] | None:
         """The fields of an op spec's entry, read from the file once."""
         entries, key = self._entries, spec.key
         if key not in entries:
-            with storage_errors(self.path):
-                entries[key] = self.db.execute(f"{_ENTRIES} WHERE key = ?", [key]).fetchone()
+            with self.reading() as db:
+                entries[key] = db.execute(f"{_ENTRIES} WHERE key = ?", [key]).fetchone()
         return entries[key]
 
     def __len__(self) -> int:
@@ -285,8 +420,9 @@ class LatencyTable:
         return self._fields(spec) is not None
 
     def __iter__(self) -> Iterator[Entry]:
-        with storage_errors(self.path):
-            for fields in self.db.execute(f"{_ENTRIES} ORDER BY op_spec_id"):
+        with self.reading() as db:
+            refuse_wrong(db.conn, self.path, READ_WITH_ENTRIES)
+            for fields in db.execute(f"{_ENTRIES} ORDER BY op_spec_id"):
                 yield Entry(*fields)
 
     def lookup(self, spec: OpSpec) -> Entry:
@@ -334,35 +470,21 @@ class LatencyTable:
         )
 
     def nearest(self, spec: OpSpec) -> OpSpec | None:
-        """The measured op spec of the same kind whose shapes and options are closest in value.
-
-        Numbers are compared in log scale; an option that is no number, or that one of the two does
-        not name, counts as much as a factor of two.
-        """
-        with storage_errors(self.path):
-            rows = self.db.execute(
-                f"SELECT op_spec_id, options, {', '.join(_SHAPE)} FROM entries"
-                " JOIN op_specs ON op_specs.id = op_spec_id WHERE kind = ? ORDER BY op_spec_id",
-                [spec.kind],
-            ).fetchall()
-        if not rows:
-            return None
-        _, height, width = spec.inputs[-1]
-        wanted = (spec.in_channels, spec.out_channels, height, width, spec.batch, spec.stride)
-        shapes = np.array([row[2:] for row in rows], np.float64)
-        away = np.abs(np.log2(shapes / wanted)).sum(axis=1)
-        asked = dict(spec.options)
-        by_options = {text: _options_apart(asked, text) for text in {row[1] for row in rows}}
-        away += [by_options[row[1]] for row in rows]
-        (row,) = self.rows("SELECT key FROM op_specs WHERE id = ?", [rows[away.argmin()][0]])
-        return OpSpec.parse(row["key"])
+        """The closest measured op spec of the same kind (``table.nearest``)."""
+        with self.reading() as db:
+            key = nearest_key(db.conn, spec)
+        return None if key is None else OpSpec.parse(key)
 
     def frame(self) -> pandas.DataFrame:
         """All entries with their op specs' columns, one row each, as the view ``latencies``."""
         import pandas
 
-        with storage_errors(self.path):
-            return pandas.read_sql_query("SELECT * FROM latencies ORDER BY op_spec", self.db.conn)
+        with self.reading() as db:
+            found = db.execute("SELECT * FROM latencies ORDER BY op_spec")
+            columns = [column[0] for column in found.description]
+            return pandas.DataFrame.from_records(
+                found.fetchall(), columns=columns, coerce_float=True
+            )
 
     def fact(self, name: str) -> str | None:
         """A named fact of the table (such as ``shared_error``), None where it is not set."""
@@ -374,25 +496,3 @@ class LatencyTable:
         """Relative 95% half-width of the error that all entries have in common; 0 if unknown."""
         value = self.fact("shared_error")
         return float(value) if value is not None else 0.0
-
-
-def _options_apart(asked: Mapping[str, object], text: str) -> float:
-    """How far an op spec's options are from those asked for; ``text`` is the column."""
-    found = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in json.loads(text).items()
-    }
-    return sum(_apart(asked.get(name), found.get(name)) for name in asked.keys() | found.keys())
-
-
-def _apart(first: object, second: object) -> float:
-    """How far two values of an option are apart, in factors of two."""
-    if first == second:
-        return 0.0
-    numbers = [
-        float(value) for value in (first, second)
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
-    ]  # fmt: skip
-    if len(numbers) == 2 and min(numbers) > 0:
-        return abs(float(np.log2(numbers[0] / numbers[1])))
-    return 1.0

@@ -16,6 +16,7 @@ from latlut.pricing.estimator import calibrated
 from latlut.shell import command
 from latlut.table import history
 from latlut.table.calibrations import fitted_networks
+from latlut.table.examination import faults
 from latlut.table.summary import HOST_BOUND, NEAR_LAUNCH_FLOOR, NEAR_ZERO, OTHER_PROCESSES
 from latlut.table.table import Entry, LatencyTable
 from latlut.table.validations import validation_ids
@@ -68,9 +69,8 @@ def check(table: LatencyTable, environment: Environment | None = None) -> Verdic
     """
     problems: list[str] = []
     remarks: list[str] = []
-    damage = table.damage()
-    if damage:
-        problems.append(f"the file is damaged ({damage})")
+    if wrong := faults(table):  # nothing that is computed from it would mean anything
+        return Verdict(False, None, None, tuple(wrong), (), (), ())
     entries = list(table)
     if not entries:
         problems.append("it has no entries")

@@ -36,7 +36,7 @@ from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 from latlut.stats.passes import combine_passes
 from latlut.stats.quantiles import STATISTICS, statistic_interval
-from latlut.table.recording import unpack_samples
+from latlut.table.samples import unpack_samples
 from latlut.table.space import space_of
 from latlut.table.summary import group_speeds
 from latlut.table.table import LatencyTable

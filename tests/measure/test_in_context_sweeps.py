@@ -23,8 +23,8 @@ from latlut.errors import EngineError, IdentityError, SpecError
 from latlut.measure.sweep import identity_of
 from latlut.opspec import OpSpec
 from latlut.table.identity import MODES, Identity
-from latlut.table.recording import unpack_samples
 from latlut.table.roofline import Roofline
+from latlut.table.samples import unpack_samples
 from latlut.table.summary import NEAR_ZERO, summarise
 from latlut.table.table import LatencyTable
 

@@ -22,8 +22,9 @@ from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 from latlut.progress import Progress
 from latlut.table.identity import Identity
-from latlut.table.recording import start_run, unpack_samples
+from latlut.table.recording import start_run
 from latlut.table.roofline import Roofline
+from latlut.table.samples import unpack_samples
 from latlut.table.table import LatencyTable
 
 

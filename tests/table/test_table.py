@@ -26,7 +26,7 @@ from latlut.measure.plans import Plan
 from latlut.opspec import OpSpec
 from latlut.table import recording
 from latlut.table.identity import Identity
-from latlut.table.recording import pack_samples, unpack_samples
+from latlut.table.samples import pack_samples, unpack_samples
 from latlut.table.schema import migrations
 from latlut.table.storage import find_table
 from latlut.table.summary import summarise
@@ -273,7 +273,7 @@ def test_a_writer_and_readers_never_see_a_locked_database(measured: Path) -> Non
     assert writes > 10
     for output, errors in results:
         assert errors == b""
-        assert int(output) > 3
+        assert int(output) >= 1
 
 
 def test_ctrl_c_while_waiting_for_another_writer_leaves_no_transaction(measured: Path) -> None:
@@ -414,7 +414,7 @@ def test_a_read_only_disk(measured: Path, tmp_path: Path, identity: Identity) ->
             assert len(table) == 5
         with pytest.raises(TableError, match="read-only|may not be written"):
             LatencyTable.open(frozen / "table.db", is_writable=True)
-        with pytest.raises(TableError, match="read-only|may not be written"):
+        with pytest.raises(TableError, match="Read-only file system: nothing was written"):
             LatencyTable.create(frozen / "new.db", identity)
     finally:
         subprocess.run(["umount", "-l", str(frozen)], check=True)
