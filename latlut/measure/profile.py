@@ -19,6 +19,7 @@ from latlut.engines.base import Engine
 from latlut.machine.targets import Target
 from latlut.measure.held_device import measuring_on
 from latlut.measure.plans import Plan
+from latlut.measure.supervising import Supervision
 from latlut.measure.sweep import Sweep, SweepSettings, identity_of
 from latlut.measure.sweep_report import SweepSummary
 from latlut.measure.waiting import Say
@@ -46,6 +47,7 @@ def profile(
     mode: str | None = None,
     listener: Callable[[Progress], None] | None = None,
     waiting: Say | None = None,
+    supervision: Supervision | None = None,
 ) -> SweepSummary:
     """Measure what a table lacks of a plan, holding the engine's device meanwhile.
 
@@ -59,6 +61,7 @@ def profile(
             not given.
         listener: told of each measurement.
         waiting: see ``measuring_on``.
+        supervision: of this process, where it is a child that is watched.
 
     Returns:
         How the sweep ended.
@@ -86,4 +89,5 @@ def profile(
             roofline=roofline_of(target, engine),
             listener=listener,
             environment=environment,
+            supervision=supervision,
         ).run()
