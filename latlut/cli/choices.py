@@ -35,16 +35,23 @@ class SizeType(click.ParamType[tuple[int, int]]):
 
 
 class DurationType(click.ParamType[float]):
-    """Seconds, or a number with s, m or h."""
+    """Seconds, or a number with s, m or h.
+
+    Args:
+        can_be_zero: take 0 as well.
+    """
 
     name = "DURATION"
+
+    def __init__(self, *, can_be_zero: bool = False) -> None:
+        self._can_be_zero = can_be_zero
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         """Seconds."""
         if isinstance(value, float):
             return value
         match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|h|)", value)
-        if match is None or float(match[1]) <= 0:
+        if match is None or (float(match[1]) == 0 and not self._can_be_zero):
             self.fail(f"{value!r} is no duration: 90s, 10m, 1.5h", param, ctx)
         return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 

@@ -102,6 +102,14 @@ if TYPE_CHECKING:
 @click.option(
     "--budget", type=DurationType(), help="Stop after this time, e.g. 10m; goes on later."
 )
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=DurationType(can_be_zero=True),
+    default="5m",
+    show_default=True,
+    help="What takes longer than this for one op spec in one pass has failed; 0 for no limit.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random order.")
 @click.option(
     "--dry-run",
@@ -119,13 +127,15 @@ def profile(
     plan: str | None, ops: tuple[str, ...], input_size: tuple[int, int] | None, batch: int | None,
     table_path: Path | None, passes: int, rebuilds: int, devices: tuple[int, ...] | None,
     shard: tuple[int, int] | None, ci: float, statistic: str, budget: float | None,
-    seed: int, dry_run: bool, mode: str | None, wait: bool, operator_modules: tuple[str, ...],
+    timeout_s: float, seed: int, dry_run: bool, mode: str | None, wait: bool,
+    operator_modules: tuple[str, ...],
     quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure every operator of a plan into a latency table.
 
     Runs several short passes in random order. Ctrl-C stops it; the same command goes on where it
-    was. With no choice of device made, the best engine that works on this machine is used.
+    was. An operator that crashes or hangs counts as failed, and the sweep goes on without it. With
+    no choice of device made, the best engine that works on this machine is used.
 
     \b
     latlut profile --cpu --input 256x512             the whole FasterSeg space on this CPU
@@ -135,6 +145,11 @@ def profile(
     latlut profile --cpu --mode in-context           operators between neighbours, not alone
     latlut profile --cpu --op "conv 64->96 stride 1 at 128x256"
     """
+    from latlut.measure.supervising import supervise
+
+    supervision = supervise(timeout_s or None, lambda text: remark(text, quiet))
+    if isinstance(supervision, int):
+        click.get_current_context().exit(supervision)
     from latlut.engines.choosing import DeviceChoice
 
     choice = DeviceChoice(gpu, cpu, engine, precision, threads, engine_options)
@@ -182,7 +197,7 @@ def profile(
     settings = SweepSettings(
         timing=TimingSettings(statistic=check_statistic(statistic), ci=ci),
         passes=passes,
-        budget_s=budget,
+        budget_s=supervision.left_of(budget),
         seed=seed,
         rebuilds=rebuilds,
     )
@@ -193,7 +208,7 @@ def profile(
         f"{len(mine.specs)} op specs, {passes} passes"
         f"{f' over {rebuilds} builds' if rebuilds > 1 else ''}"
         f"{'' if mode == STANDALONE else f', {mode}'} -> {path}",
-        quiet,
+        quiet or bool(supervision.failed),  # said by the process before
     )
     for spec in wanted.specs:
         check(spec)
@@ -219,7 +234,7 @@ def profile(
             else:
                 summary = sweep(
                     wanted, chosen, target, path, settings, mode=mode, listener=listener,
-                    waiting=waiting(wait, quiet), part=part,
+                    waiting=waiting(wait, quiet), part=part, supervision=supervision,
                 )  # fmt: skip
     except KeyboardInterrupt:
         remark(

@@ -211,7 +211,7 @@ class Session(ABC):
             yield
         except LatlutError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             title = self.engine.title
             raise engine_error(
                 f"{title} failed on {self.workload.name}: {_reason(error)}"
@@ -434,7 +434,7 @@ class Engine(ABC):
             yield
         except EngineError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise engine_error(f"{self.title} rejects {workload.name}: {_reason(error)}") from error
 
     def check_parity(self, session: Session, module: nn.Module | None = None) -> float:
@@ -474,7 +474,7 @@ class Engine(ABC):
         return difference
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return f"the memory does not suffice ({error or 'MemoryError'})"
     return str(error)

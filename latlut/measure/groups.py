@@ -19,6 +19,7 @@ import numpy as np
 from latlut.engines.base import Engine, Session
 from latlut.errors import DeviceLostError, EngineError
 from latlut.machine.gpu_state import GpuState, Monitor, merge_states
+from latlut.measure.attempts import Attempts
 from latlut.measure.cpu_share import watching_cpu
 from latlut.measure.device_warmup import warm_device
 from latlut.measure.opening import Opening
@@ -84,6 +85,7 @@ class GroupTimer:
         on_failure: told of an op spec that cannot be measured, and why.
         monitor: of the engine's GPU.
         mode: how an operator is isolated, one of ``table.identity.MODES``.
+        attempts: told which op spec is worked on.
     """
 
     def __init__(
@@ -96,9 +98,11 @@ class GroupTimer:
         on_failure: Callable[[OpSpec, Exception], None],
         monitor: Monitor | None = None,
         mode: str = STANDALONE,
+        attempts: Attempts | None = None,
     ) -> None:
         self.engine, self.timing, self.cache = engine, timing, cache
         self.monitor, self.mode = monitor, mode
+        self._attempts = attempts or Attempts()
         self._neighbour_parities: dict[tuple[str, int], float] = {}
         self._watch = watch
         self._parities = dict(parities)
@@ -122,21 +126,26 @@ class GroupTimer:
             DeviceLostError: the device has gone.
         """
         states: list[GpuState] = []
+        attempts = self._attempts
+        attempts.begin_visit()
         with ExitStack() as stack:
+            stack.callback(attempts.turn_to, None)
             opened: list[tuple[OpSpec, SampleNs | Pair]] = []
             sessions: list[Session] = []
             for spec in specs:
                 own = stack.enter_context(ExitStack())
+                attempts.turn_to(spec.key)
                 try:
                     session, sampler = self._open(spec, build, own)
                     opened.append((spec, sampler))
                     sessions.append(session)
+                    own.callback(attempts.turn_to, spec.key)  # closing is work on it, too
                 except (EngineError, MemoryError) as error:
                     own.close()  # of two sessions the first may be open
                     self._fail(spec, error)
             if not opened:
                 return TimedGroup()
-            samplers = [sampler for _, sampler in opened]
+            samplers = [self._told(spec, sampler) for spec, sampler in opened]
             try:
                 is_warm = self._warm_device(samplers)
                 with self._watch.measuring("measuring"), watching_cpu(self.engine) as share:
@@ -196,6 +205,15 @@ class GroupTimer:
             merge_states([part.state for part in timed if part.state is not None]),
             min((part.cpu_share for part in timed if part.cpu_share is not None), default=None),
         )
+
+    def _told(self, spec: OpSpec, sampler: SampleNs | Pair) -> SampleNs | Pair:
+        """The op spec's sampler, whose turns are told of."""
+        if isinstance(sampler, Pair):
+            return Pair(
+                self._attempts.told(spec.key, sampler.with_operator),
+                self._attempts.told(spec.key, sampler.without),
+            )
+        return self._attempts.told(spec.key, sampler)
 
     def _watched(
         self, samplers: Sequence[SampleNs | Pair], states: list[GpuState]

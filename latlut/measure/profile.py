@@ -20,6 +20,7 @@ from latlut.machine.targets import Target
 from latlut.measure.held_device import measuring_on
 from latlut.measure.parts import Part
 from latlut.measure.plans import Plan
+from latlut.measure.supervising import Supervision
 from latlut.measure.sweep import Sweep, SweepSettings, identity_of
 from latlut.measure.sweep_report import SweepSummary
 from latlut.measure.waiting import Say
@@ -48,6 +49,7 @@ def profile(
     listener: Callable[[Progress], None] | None = None,
     waiting: Say | None = None,
     part: Part | None = None,
+    supervision: Supervision | None = None,
 ) -> SweepSummary:
     """Measure what a table lacks of a plan, holding the engine's device meanwhile.
 
@@ -62,6 +64,7 @@ def profile(
         listener: told of each measurement.
         waiting: see ``measuring_on``.
         part: the share of the plan to measure; all of it if not given.
+        supervision: of this process, where it is a child that is watched.
 
     Returns:
         How the sweep ended.
@@ -90,4 +93,5 @@ def profile(
             listener=listener,
             environment=environment,
             part=part,
+            supervision=supervision,
         ).run()

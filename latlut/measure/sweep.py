@@ -22,6 +22,7 @@ from latlut.measure.parts import Part
 from latlut.measure.plans import Plan
 from latlut.measure.sentinels import Sentinels, choose_sentinels
 from latlut.measure.stopwatch import Stopwatch
+from latlut.measure.supervising import Supervision
 from latlut.measure.sweep_report import SweepSummary
 from latlut.measure.timing import TimingSettings, warm_up
 from latlut.measure.worklist import table_sentinels, work_of
@@ -134,6 +135,7 @@ class Sweep:
         monitor: of the engine's GPU; if not given, and the engine's device is a GPU, its driver.
         part: the share of the plan that this process measures; all of it if not given.
         sweep_id: what the runs of all parts have in common.
+        supervision: where to say what is worked on, and which op specs ended earlier processes.
     """
 
     def __init__(
@@ -150,6 +152,7 @@ class Sweep:
         monitor: Monitor | None = None,
         part: Part | None = None,
         sweep_id: str | None = None,
+        supervision: Supervision | None = None,
     ) -> None:
         self.environment = run_environment() if environment is None else environment
         self.table, self.plan, self.engine, self.settings = table, plan, engine, settings
@@ -159,7 +162,9 @@ class Sweep:
         self.monitor = monitor
         self.part = part or Part(0, 1)
         self.sweep_id = sweep_id
-        self.summary = SweepSummary()
+        supervision = supervision or Supervision()
+        self.attempts, self._known_failures = supervision.attempts, supervision.failed
+        self.summary = SweepSummary(measured=self.attempts.measured)
         self._watch = Stopwatch()
         self._uuid = engine.device.uuid
 
@@ -186,6 +191,7 @@ class Sweep:
             self.table, self.plan, part, settings.passes, settings.rebuilds, settings.seed
         )
         self._todo, self._total, self.summary.reused = work.missing, work.total, work.reused
+        self.summary.reused -= self.summary.measured  # what an earlier process of this sweep took
         self._done = 0
         if not self._total:
             summarise(self.table)  # a killed run may have left entries to be computed
@@ -202,6 +208,9 @@ class Sweep:
         self._prepare()
         status = "failed"
         try:
+            for spec in unique([*self.plan.specs, *self.sentinels]):
+                if spec.key in self._known_failures:
+                    self._fail(spec, EngineError(self._known_failures[spec.key]))
             self._note_gpu("before")
             status = self._all_passes()
         except KeyboardInterrupt:
@@ -228,20 +237,12 @@ class Sweep:
     def _prepare(self) -> None:
         with self._watch.measuring("preparing"):
             self.engine.keep_caches_beside(self.table.path)
-            pending = {spec for specs in self._todo.values() for spec in specs}
+            sound = [spec for spec in self.plan.specs if spec.key not in self._known_failures]
             self.sentinels = table_sentinels(self.table) or choose_sentinels(
-                self.plan.specs, self.settings.sentinels
+                sound, self.settings.sentinels
             )
-            facts = {}
-            known = history.keys_of_known_cost(self.table)
-            for spec in pending - {s for s in pending if s.key in known}:
-                try:
-                    found = cost(spec)
-                except OperatorError:  # it fails as an entry, too, and is reported there
-                    continue
-                facts[spec] = SpecFacts(found.macs, found.params, found.moved_bytes)
             specs = unique([*self.plan.specs, *self.sentinels])
-            self._ids = recording.add_op_specs(self.table, specs, facts)
+            self._ids = recording.add_op_specs(self.table, specs, self._costs())
             floor_ms = self.engine.launch_floor_ms()
             clock_error_ms = 1e3 * self.engine.resolution.error_s
             set_bounds(self.table, self.roofline, floor_ms, clock_error_ms)
@@ -254,6 +255,7 @@ class Sweep:
                 self._fail,
                 self.monitor,
                 self.table.identity.mode,
+                self.attempts,
             )
             recording.keep_own_modules(self.table, imported_own_modules())
             own = {"part": [self.part.index, self.part.count], "device": self._uuid}
@@ -271,10 +273,26 @@ class Sweep:
                 space=self.plan.space,
             )
 
+    def _costs(self) -> dict[OpSpec, SpecFacts]:
+        """What is computed of op specs that are to be measured and have none yet."""
+        known = history.keys_of_known_cost(self.table) | set(self._known_failures)
+        facts = {}
+        for spec in {spec for specs in self._todo.values() for spec in specs}:
+            if spec.key in known:
+                continue
+            self.attempts.turn_to(spec.key)
+            try:
+                found = cost(spec)
+            except OperatorError:  # it fails as an entry, too, and is reported there
+                continue
+            facts[spec] = SpecFacts(found.macs, found.params, found.moved_bytes)
+        self.attempts.turn_to(None)
+        return facts
+
     def _all_passes(self) -> str:
         for index, specs in self._todo.items():
             specs = [spec for spec in specs if spec.key not in self.summary.failed]
-            if not self._one_pass(index, specs):
+            if specs and not self._one_pass(index, specs):
                 return "out of budget"
         return "done"
 
@@ -349,7 +367,10 @@ class Sweep:
 
     def _open_sentinels(self, stack: ExitStack) -> Sentinels:
         opened = []
-        for spec in self.sentinels:
+        stack.callback(self.attempts.turn_to, None)
+        sound = [spec for spec in self.sentinels if spec.key not in self._known_failures]
+        for spec in sound:
+            self.attempts.turn_to(spec.key)
             try:
                 # Always the first build: what is compared over the whole sweep must not change.
                 opening = self._timer.opening(Workload.from_spec(spec))
@@ -359,7 +380,9 @@ class Sweep:
                 raise
             except EngineError:  # it fails as an entry, too, and is reported there
                 continue
-            opened.append((spec, session.sample_ns))
+            stack.callback(self.attempts.turn_to, spec.key)  # closing is work on it, too
+            opened.append((spec, self.attempts.told(spec.key, session.sample_ns)))
+        self.attempts.turn_to(None)
         return Sentinels(opened, self.table.identity.statistic)
 
     def _store(
@@ -371,6 +394,7 @@ class Sweep:
     ) -> None:
         with self._watch.measuring("storing"):
             recording.add_measurements(self.table, pass_id, self._ids, kept, readings)
+        self.attempts.add_measured(len(kept))
         self.summary.measured += len(kept)
         for item in kept:
             self._done += 1

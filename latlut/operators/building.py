@@ -43,7 +43,7 @@ def _built(spec: OpSpec) -> nn.Module:
         module = check(spec).builder(spec)
     except LatlutError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise OperatorError(
             f"{spec.key}: its builder raised {type(error).__name__}: {error}"
         ) from error
@@ -67,7 +67,7 @@ def _run_on_meta(spec: OpSpec) -> tuple[nn.Module, list[Tensor], int]:
         try:
             with FlopCounterMode(display=False) as counter:
                 result = module(*maps)
-        except Exception as error:  # whatever somebody's module raises
+        except (Exception, SystemExit) as error:  # whatever somebody's module raises
             reason = f"{type(error).__name__}: {error}"
             raise OperatorError(f"{spec.key}: cannot be run: {reason}") from error
     if not isinstance(result, Tensor):

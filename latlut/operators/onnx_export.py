@@ -54,7 +54,7 @@ def export_onnx(
                 output_names=["out"],
                 dynamic_axes=open_sides,
             )
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise EngineError(f"PyTorch cannot export this to ONNX opset {opset}: {error}") from error
     finally:
         if flattening is not None:

@@ -153,7 +153,7 @@ class Workload(ABC):
         try:
             with torch.inference_mode():
                 found = built(*(torch.from_numpy(array) for array in arrays))
-        except Exception as error:  # whatever somebody's module raises
+        except (Exception, SystemExit) as error:  # whatever somebody's module raises
             raise OperatorError(
                 f"{self.name}: the module raised {type(error).__name__}: {error}"
             ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,13 +33,15 @@ class Odd(nn.Module):
     def forward(self, x: torch.Tensor) -> object:
         if self.kind == "odd_forward":
             raise KeyError("no such weight")
+        if self.kind == "odd_exit":
+            sys.exit(0)
         return {"x": x} if self.kind == "odd_dict" else x[:, :1]
 
 
 @pytest.fixture
 def odd_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY), raising=False)
-    for kind in ("odd_builder", "odd_forward", "odd_dict", "odd_shape", "odd_type"):
+    for kind in ("odd_builder", "odd_forward", "odd_exit", "odd_dict", "odd_shape", "odd_type"):
 
         @register(kind)
         def made(spec: OpSpec, kind: str = kind) -> nn.Module:
@@ -50,6 +53,7 @@ def odd_operators(monkeypatch: pytest.MonkeyPatch) -> None:
 REASONS = {
     "odd_builder": "its builder raised ZeroDivisionError: by zero",
     "odd_forward": "cannot be run: KeyError: 'no such weight'",
+    "odd_exit": "cannot be run: SystemExit: 0",
     "odd_dict": "gives dict, expected one tensor",
     "odd_shape": "gives",
     "odd_type": "the builder returned int, not a Module",
