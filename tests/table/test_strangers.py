@@ -7,7 +7,6 @@ import random
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +22,6 @@ from latlut.table.merging import merge
 from latlut.table.samples import MOST_SAMPLES, pack_samples
 from latlut.table.table import LatencyTable
 from latlut.validation.verdict import check
-
-Spoil = Callable[[sqlite3.Connection], object]
 
 
 def _spoilt(path: Path, *statements: str, values: tuple[object, ...] = ()) -> Path:
@@ -62,7 +59,7 @@ def _spoilt(path: Path, *statements: str, values: tuple[object, ...] = ()) -> Pa
         ("op_specs SET kind = 'skip'", "columns are not those of"),
         ("op_specs SET key = CAST(x'ff41' AS TEXT) WHERE id = 1", "UTF-8"),
         ("measurements SET reading_ms = 9e999", "measurements row 1 .*reading_ms"),
-        ("measurements SET build_index = 9223372036854775807", "build_index is 9223372036854775807"),
+        ("measurements SET build_index = 9223372036854775807", "build_index is 92233"),
         ("measurements SET samples = x'00'", "measurements row 1: samples"),
         ("measurements SET n = n + 1", "samples, where n says"),
         ("measurements SET pass_id = 99999", "missing row of passes"),
