@@ -54,7 +54,7 @@ def written_whole(
     """Gives the path to write ``path`` to for now; files beside it there become its neighbours.
 
     When the block ends the file and its neighbours are flushed and moved into place, ``path``
-    last. When it raises, they are gone. What a killed process left of the same file is removed.
+    last. When it raises, they are gone. What killed processes left in the same folder is removed.
 
     Args:
         path: where the file belongs.

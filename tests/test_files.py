@@ -33,10 +33,10 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> No
     assert done.returncode == -signal.SIGKILL
     (left,) = os.listdir(tmp_path)
     assert left.startswith(".a[1].json.")
-    (tmp_path / ".b.json.latlut-x").mkdir()
+    (tmp_path / ".b.json.x.latlut-part").mkdir()
     with written_whole(path) as part:
         part.write_text("whole")
-    assert sorted(os.listdir(tmp_path)) == [".b.json.latlut-x", "a[1].json"]
+    assert sorted(os.listdir(tmp_path)) == ["a[1].json"]
 
 
 def test_what_another_is_writing_is_left_alone(tmp_path: Path) -> None:

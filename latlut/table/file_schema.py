@@ -17,8 +17,11 @@ from sqlite_utils import Database
 from latlut.errors import TableError
 from latlut.table.schema import migrations
 
-#: Views that the step ``m004_differences`` makes anew; files without it may hold earlier ones.
-_REMADE = ("m004_differences", {"latencies", "suspects", "readings", "run_log"})
+#: Steps that make views anew; files without them may hold earlier ones.
+_REMADE = {
+    "m004_differences": {"run_log"},
+    "m008_devices": {"latencies", "suspects", "readings"},
+}
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,7 @@ def refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:
     applied = {
         step.name for step in migrations.applied(Database(connection, execute_plugins=False))
     }
-    step, remade = _REMADE
-    exempt = set() if step in applied else remade
+    exempt = {name for step, views in _REMADE.items() if step not in applied for name in views}
     for (kind, name), text in _texts(connection).items():
         if kind == "view" and name in exempt:
             continue

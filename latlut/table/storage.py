@@ -249,4 +249,5 @@ def bounded_reading(connection: sqlite3.Connection, path: Path) -> Iterator[None
     try:
         yield
     finally:
-        connection.set_progress_handler(None, 0)
+        with suppress(sqlite3.ProgrammingError):  # closed before what it was read for was done
+            connection.set_progress_handler(None, 0)

@@ -106,6 +106,7 @@ static int step(int room) {
 #define FAIL_AT(is_mine, room) \
     if (is_mine) { \
         int error = step(room); \
+        if (error < 0) kill(getpid(), SIGKILL); /* nothing of it can be torn */ \
         if (error > 0) { errno = error; return -1; } \
     }
 

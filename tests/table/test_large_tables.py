@@ -90,7 +90,7 @@ def test_entries_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
         read: list[str] = []
         table.db.conn.set_trace_callback(read.append)
         assert table.latencies_ms(specs[:3] * 2).tolist() == [1, 2, 3, 1, 2, 3]
-        assert len(read) == 3
+        assert sum("WHERE key" in sql for sql in read) == 3
         assert specs[-1] not in table and len(table) == 49
         with pytest.raises(MissingEntryError):
             table.latencies_ms([specs[0], specs[-1]])

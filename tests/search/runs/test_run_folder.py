@@ -27,8 +27,8 @@ def killed_before_settings(path: Path) -> None:
 
 def killed_while_settings_were_written(path: Path) -> None:
     (path / SETTINGS).unlink()
-    (path / f".{SETTINGS}.latlut-abcd").mkdir()
-    (path / f".{SETTINGS}.latlut-abcd" / SETTINGS).write_text('{"se')
+    (path / f".{SETTINGS}.abcd.latlut-part").mkdir()
+    (path / f".{SETTINGS}.abcd.latlut-part" / SETTINGS).write_text('{"se')
 
 
 def power_failed_after_settings(path: Path) -> None:
