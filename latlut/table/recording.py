@@ -104,11 +104,18 @@ def start_run(
     plan_hash: str | None = None,
     space: Mapping[str, object] | None = None,
 ) -> int:
-    """Record that a run began; its id. Runs whose process is gone are recorded as ``killed``."""
+    """Record that a run began; its id. Runs whose process is gone are recorded as ``killed``.
+
+    A run's process is the one of its environment, or that of ``settings["driver"]`` where
+    another one than the measuring process writes the table.
+    """
     with table.writing() as db:
-        running = "SELECT id, environment FROM runs WHERE status = 'running'"
+        running = (
+            "SELECT id, coalesce(json_extract(settings, '$.driver'), environment) AS process"
+            " FROM runs WHERE status = 'running'"
+        )
         for row in list(db.query(running)):
-            if is_process_gone(json.loads(row["environment"])):
+            if is_process_gone(json.loads(row["process"])):
                 update(db, "runs", row["id"], status="killed")
         return insert(
             db,
@@ -155,6 +162,13 @@ def start_pass(table: LatencyTable, run_id: int, pass_index: int, device: str = 
         return insert(
             db, "passes", run_id=run_id, pass_index=pass_index, started_at=now_text(), device=device
         )
+
+
+def quarantine(table: LatencyTable, pass_ids: Iterable[int], reason: str) -> None:
+    """Keep what passes measured out of the entries; ``summarise`` and later sweeps leave it out."""
+    with table.writing() as db:
+        for pass_id in pass_ids:
+            update(db, "passes", pass_id, quarantine=reason)
 
 
 def add_measurements(

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 _ENTRY_COLUMNS = (
     "key, latency_ms, ci_low_ms, ci_high_ms, own_error, passes, n, roofline_ms, warnings,"
-    " builds, build_error, build_sd, pass_sd, coalesce(own_error_ms, own_error * latency_ms)"
+    " builds, build_error, build_sd, pass_sd, coalesce(own_error_ms, own_error * latency_ms),"
+    " devices, device_error, device_sd"
 )
 
 
@@ -62,6 +63,7 @@ class Entry:
             on one build; None where one build was measured. Of a difference they are relative to
             what it is a difference of (``stats.differences``).
         own_error_ms: ``own_error`` in milliseconds, which also an entry of zero has.
+        devices, device_error, device_sd: as of builds, of the devices that it was measured on.
     """
 
     key: str
@@ -78,6 +80,9 @@ class Entry:
     build_sd: float | None = None
     pass_sd: float | None = None
     own_error_ms: float | None = None
+    devices: int = 1
+    device_error: float | None = None
+    device_sd: float | None = None
 
     @property
     def is_distinguishable(self) -> bool:
