@@ -29,7 +29,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("pricing",),
         ("penalty",),
         ("measure",),
-        ("validation", "search"),
+        ("validation", "search", "cluster"),
         ("reports",),
         ("cli",),
     ),
@@ -44,7 +44,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
 
 #: Beyond the floors: what a room may not import.
 NEVER = {
-    "search": {"machine", "engines", "measure", "validation"},
+    "search": {"machine", "engines", "measure", "cluster", "validation"},
     "table": {"engines"},
     "reports": {"engines"},
 }

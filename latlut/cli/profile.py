@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -30,6 +31,7 @@ from latlut.cli.output import (
     remark,
     waiting,
 )
+from latlut.cli.profile_ray import profile_on_ray
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from latlut.machine.targets import Target
     from latlut.measure.plans import Plan
     from latlut.measure.preview import Preview
+    from latlut.measure.sweep import SweepSettings
     from latlut.measure.sweep_report import SweepSummary
     from latlut.table.table import LatencyTable
 
@@ -87,6 +90,16 @@ if TYPE_CHECKING:
     help="Measure one of N equal shares of the plan, for job arrays; see `latlut table merge`.",
 )
 @click.option(
+    "--ray",
+    "address",
+    metavar="auto|local|ADDRESS",
+    help="Measure on all devices of the model in a Ray cluster; `local` is this machine alone.",
+)
+@click.option(
+    "--workers", type=click.IntRange(1, 1024),
+    help="With --ray: workers per machine [one per GPU; one on a CPU].",
+)  # fmt: skip
+@click.option(
     "--ci",
     type=FractionType(),
     default=0.01,
@@ -126,9 +139,9 @@ def profile(
     engine_options: tuple[tuple[str, str], ...],
     plan: str | None, ops: tuple[str, ...], input_size: tuple[int, int] | None, batch: int | None,
     table_path: Path | None, passes: int, rebuilds: int, devices: tuple[int, ...] | None,
-    shard: tuple[int, int] | None, ci: float, statistic: str, budget: float | None,
-    timeout_s: float, seed: int, dry_run: bool, mode: str | None, wait: bool,
-    operator_modules: tuple[str, ...],
+    shard: tuple[int, int] | None, address: str | None, workers: int | None, ci: float,
+    statistic: str, budget: float | None, timeout_s: float, seed: int, dry_run: bool,
+    mode: str | None, wait: bool, operator_modules: tuple[str, ...],
     quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure every operator of a plan into a latency table.
@@ -142,6 +155,7 @@ def profile(
     latlut profile --gpu 1080ti                      on a GPU, through TensorRT
     latlut profile --gpu h200 --devices 0,1,2,3      on four of them at once
     latlut profile --gpu h200 --shard 2/8            the second job of eight
+    latlut profile --gpu h200 --ray auto             on all of them in a Ray cluster
     latlut profile --cpu --mode in-context           operators between neighbours, not alone
     latlut profile --cpu --op "conv 64->96 stride 1 at 128x256"
     """
@@ -163,6 +177,17 @@ def profile(
         mode = mode or own.mode
     from latlut.operators.own_modules import import_own_modules
 
+    if workers is not None and address is None:
+        raise LatlutError("--workers is for --ray: name the cluster, or leave it out")
+    if address is not None:
+        import_own_modules(operator_modules)
+        profile_on_ray(
+            address, choice, _plan(plan, ops, input_size, batch),
+            _settings(statistic, ci, passes, budget, seed, rebuilds, table_path),
+            lambda own: table_path or _default_path(own.file_stem, batch), _report,
+            mode=mode, workers=workers, own_modules=operator_modules, quiet=quiet, as_json=as_json,
+        )  # fmt: skip
+        return
     target, chosen, gpus = _choose(choice, devices)
     import_own_modules(operator_modules)
     if wait and len(gpus) > 1:
@@ -175,10 +200,8 @@ def profile(
     from latlut.measure.preview import preview
     from latlut.measure.profile import profile as sweep
     from latlut.measure.profile import roofline_of
-    from latlut.measure.sweep import SweepSettings, check_mode, check_rebuilds, identity_of
-    from latlut.measure.timing import TimingSettings
+    from latlut.measure.sweep import check_mode, check_rebuilds, identity_of
     from latlut.operators.registry import check
-    from latlut.stats.quantiles import check_statistic
     from latlut.table.identity import STANDALONE
     from latlut.table.table import LatencyTable
 
@@ -189,18 +212,10 @@ def profile(
     check_mode(chosen, mode)
     identity = identity_of(chosen, target.name, statistic=statistic, mode=mode)
     path = table_path or _default_path(identity.file_stem, batch, shard)
-    if is_left_open("rebuilds"):
-        rebuilds = _builds_in(path)
+    left_s = supervision.left_of(budget)
+    settings = _settings(statistic, ci, passes, left_s, seed, rebuilds, path)
+    passes, rebuilds = settings.passes, settings.rebuilds
     check_rebuilds(chosen, rebuilds)
-    if is_left_open("passes"):
-        passes = max(passes, 2 * rebuilds)  # two per build, to tell builds and passes apart
-    settings = SweepSettings(
-        timing=TimingSettings(statistic=check_statistic(statistic), ci=ci),
-        passes=passes,
-        budget_s=supervision.left_of(budget),
-        seed=seed,
-        rebuilds=rebuilds,
-    )
     where = chosen.device.model if len(gpus) < 2 else f"{len(gpus)} x {chosen.device.model}"
     remark(
         f"{chosen.title} {chosen.version} on {where}, {chosen.precision}, "
@@ -266,6 +281,23 @@ def _preview(found: Preview, path: Path, as_json: bool) -> None:
         click.echo(
             f"about {duration_text(found.seconds)}, from {found.tried} op specs that were tried"
         )
+
+
+def _settings(
+    statistic: str, ci: float, passes: int, budget: float | None, seed: int, rebuilds: int,
+    path: Path | None,
+) -> SweepSettings:  # fmt: skip
+    """What the options mean; builds as in the table where they are left open."""
+    from latlut.measure.sweep import SweepSettings
+    from latlut.measure.timing import TimingSettings
+    from latlut.stats.quantiles import check_statistic
+
+    if is_left_open("rebuilds") and path is not None:
+        rebuilds = _builds_in(path)
+    if is_left_open("passes"):
+        passes = max(passes, 2 * rebuilds)  # two per build, to tell builds and passes apart
+    timing = TimingSettings(statistic=check_statistic(statistic), ci=ci)
+    return SweepSettings(timing, passes, budget, seed=seed, rebuilds=rebuilds)
 
 
 def _next_command(table: LatencyTable) -> str:
@@ -340,16 +372,21 @@ def _plan(
     return load_plan(plan or "fasterseg", input_size, batch)
 
 
-def _default_path(stem: str, batch: int | None, shard: tuple[int, int] | None) -> Path:
+def _default_path(stem: str, batch: int | None, shard: tuple[int, int] | None = None) -> Path:
     suffix = f"-batch{batch}" if batch not in (None, 1) else ""
     suffix += f"-shard{shard[0]}of{shard[1]}" if shard else ""
     return Path("profiles") / f"{stem}{suffix}.db"
 
 
-def _report(table: LatencyTable, plan: Plan, summary: SweepSummary, as_json: bool) -> None:
+def _report(
+    table: LatencyTable, plan: Plan, summary: SweepSummary, as_json: bool,
+    workers: Sequence[Mapping[str, object]] = (),
+) -> None:  # fmt: skip
     from latlut.measure.coverage import plan_coverage
+    from latlut.table.history import quarantines
     from latlut.table.summary import HOST_BOUND
 
+    quarantined = [str(item) for item in quarantines(table)]
     coverage = plan_coverage(table, plan)
     facts: dict[str, Any] = {
         "table": str(table.path),
@@ -359,6 +396,7 @@ def _report(table: LatencyTable, plan: Plan, summary: SweepSummary, as_json: boo
         "median_ci_percent": coverage.median_ci_percent,
         "p95_ci_percent": coverage.p95_ci_percent,
         "median_build_percent": coverage.median_build_percent,
+        "median_device_percent": coverage.median_device_percent,
         "near_zero": coverage.near_zero,
         "negative": coverage.negative,
         "shared_error_percent": 100 * table.shared_error,
@@ -368,6 +406,8 @@ def _report(table: LatencyTable, plan: Plan, summary: SweepSummary, as_json: boo
         "disturbed": summary.disturbed,
         "failed": summary.failed,
         "seconds": {name: round(value, 2) for name, value in summary.seconds.items()},
+        "workers": list(workers),
+        "quarantine": quarantined,
         "overhead_percent": round(100 * summary.overhead_fraction, 1),
     }
     host_bound = sum(HOST_BOUND in entry.warnings for entry in table)
@@ -388,14 +428,17 @@ def _report(table: LatencyTable, plan: Plan, summary: SweepSummary, as_json: boo
         f"{summary.measured} new measurements, {summary.requeued} repeated)"
     )
     if coverage.median_ci_percent is not None:
+        sources = {
+            "builds": coverage.median_build_percent,
+            "devices": coverage.median_device_percent,
+        }
+        known = {name: share for name, share in sources.items() if share is not None}
         click.echo(
             f"95% interval of an entry: ±{coverage.median_ci_percent:.1f}% (median), "
             f"±{coverage.p95_ci_percent:.1f}% (95% of them); of that ±"
             f"{100 * table.shared_error:.1f}% is shared by all"
-            + (
-                ""
-                if coverage.median_build_percent is None
-                else f", ±{coverage.median_build_percent:.1f}% comes from builds (median)"
+            + "".join(
+                f", ±{share:.1f}% comes from {name} (median)" for name, share in known.items()
             )
         )
     if coverage.near_zero or coverage.negative:
@@ -408,6 +451,8 @@ def _report(table: LatencyTable, plan: Plan, summary: SweepSummary, as_json: boo
             f"the host takes more than 80% of the time of {host_bound} entries to launch them: "
             "they may show the host's speed, not the GPU's; they are marked"
         )
+    for text in quarantined:
+        click.echo(f"quarantine: {text}")
     for key, message in summary.failed.items():
         click.echo(f"failed: {key}: {message}")
     if summary.status == "out of budget":

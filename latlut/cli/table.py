@@ -50,6 +50,8 @@ def info(name: str, as_json: bool) -> None:
         ("runs", found["runs"]),
         ("GPUs while measuring", found["gpus"]),
         ("builds", found["builds"] if has_builds else []),
+        ("devices", found["devices"]),
+        ("in quarantine", found["quarantine"]),
         ("validations", found["validations"]),
         ("calibrations", found["calibrations"]),
         ("failed", found["failed"]),

@@ -21,8 +21,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -48,7 +48,28 @@ def lock_dir() -> Path:
 
 
 @contextmanager
-def device_lock(device: str) -> Iterator[Path | None]:
+def shared_device_lock(device: str, cpus: Iterable[int]) -> Iterator[None]:
+    """Hold some CPUs of a device, beside others of its users that hold other ones.
+
+    One that holds the device alone (``device_lock``) is refused meanwhile, and refuses this.
+
+    Args:
+        device: "cpu".
+        cpus: their numbers.
+
+    Raises:
+        DeviceBusyError: another process has the device alone, or one of the CPUs.
+        LatlutError: a lock file cannot be made.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(device_lock(device, is_shared=True))
+        for cpu in cpus:
+            stack.enter_context(device_lock(f"{device}-{cpu}"))
+        yield
+
+
+@contextmanager
+def device_lock(device: str, *, is_shared: bool = False) -> Iterator[Path | None]:
     """Hold the right to measure on ``device`` while the context lasts; refuse at once otherwise.
 
     Not re-entrant: a second lock on the same device by the same process is refused too, since two
@@ -57,6 +78,7 @@ def device_lock(device: str) -> Iterator[Path | None]:
 
     Args:
         device: "cpu", or the GPU's UUID ("cuda:0" names different GPUs to different processes).
+        is_shared: beside others that share it too (``shared_device_lock``).
 
     Yields:
         Path of the lock file; None, after a RuntimeWarning, on systems without ``flock``.
@@ -77,12 +99,13 @@ def device_lock(device: str) -> Iterator[Path | None]:
     path = lock_dir() / (re.sub(r"[^A-Za-z0-9_.-]+", "_", device) + ".lock")
     descriptor = _open(path)
     try:
-        _acquire(descriptor, device)
+        _acquire(descriptor, device, fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX)
         _write_holder(descriptor)
         try:
             yield path
         finally:
-            os.ftruncate(descriptor, 0)
+            if not is_shared:  # the holder that it names may be another one
+                os.ftruncate(descriptor, 0)
             fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
@@ -120,13 +143,13 @@ def _make_shared_folder(folder: Path) -> None:
             raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder)) from None
 
 
-def _acquire(descriptor: int, device: str) -> None:
+def _acquire(descriptor: int, device: str, kind: int) -> None:
     holder: dict[str, object] = {}
     for attempt in range(_READ_ATTEMPTS):
         if attempt:
             time.sleep(_READ_PAUSE_S)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             return
         except BlockingIOError:
             # The holder may have locked a moment ago and not yet written; the file then still

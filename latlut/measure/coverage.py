@@ -16,7 +16,8 @@ class Coverage:
 
     ``near_zero`` entries of differences have zero in their interval and are not in the percentages;
     ``negative`` ones, near zero or not, are below it. ``median_build_percent`` is the part that
-    builds have in an interval, None where the table knows one build only.
+    builds have in an interval, None where the table knows one build only; ``median_device_percent``
+    likewise of devices.
     """
 
     entries: int
@@ -25,6 +26,7 @@ class Coverage:
     median_build_percent: float | None = None
     near_zero: int = 0
     negative: int = 0
+    median_device_percent: float | None = None
 
 
 def plan_coverage(table: LatencyTable, plan: Plan) -> Coverage:
@@ -34,6 +36,8 @@ def plan_coverage(table: LatencyTable, plan: Plan) -> Coverage:
     known = [entry for entry in found if entry.is_distinguishable]
     builds = [100 * entry.build_error for entry in known if entry.build_error is not None]
     build = float(np.median(builds)) if builds else None
+    devices = [100 * entry.device_error for entry in known if entry.device_error is not None]
+    device = float(np.median(devices)) if devices else None
     median, p95 = np.quantile(widths, [0.5, 0.95]).tolist() if widths else (None, None)
     near_zero, negative = len(found) - len(known), sum(entry.latency_ms < 0 for entry in found)
-    return Coverage(len(found), median, p95, build, near_zero, negative)
+    return Coverage(len(found), median, p95, build, near_zero, negative, device)

@@ -102,7 +102,7 @@ class GroupTimer:
     ) -> None:
         self.engine, self.timing, self.cache = engine, timing, cache
         self.monitor, self.mode = monitor, mode
-        self._attempts = attempts or Attempts()
+        self.attempts = attempts or Attempts()
         self._neighbour_parities: dict[tuple[str, int], float] = {}
         self._watch = watch
         self._parities = dict(parities)
@@ -126,7 +126,7 @@ class GroupTimer:
             DeviceLostError: the device has gone.
         """
         states: list[GpuState] = []
-        attempts = self._attempts
+        attempts = self.attempts
         attempts.begin_visit()
         with ExitStack() as stack:
             stack.callback(attempts.turn_to, None)
@@ -210,10 +210,10 @@ class GroupTimer:
         """The op spec's sampler, whose turns are told of."""
         if isinstance(sampler, Pair):
             return Pair(
-                self._attempts.told(spec.key, sampler.with_operator),
-                self._attempts.told(spec.key, sampler.without),
+                self.attempts.told(spec.key, sampler.with_operator),
+                self.attempts.told(spec.key, sampler.without),
             )
-        return self._attempts.told(spec.key, sampler)
+        return self.attempts.told(spec.key, sampler)
 
     def _watched(
         self, samplers: Sequence[SampleNs | Pair], states: list[GpuState]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from latlut.engines.base import Engine
-from latlut.machine.lock import device_lock
+from latlut.machine.lock import device_lock, shared_device_lock
 from latlut.machine.pinning import choose_cpus, pinned
 from latlut.measure.parts import Part
 from latlut.measure.waiting import Say, lock_when_free, wait_until_quiet
@@ -19,8 +19,8 @@ def measuring_on(
     """Hold the engine's device for the block; yields the CPUs that the process is pinned to.
 
     The process is pinned to as many CPUs as the engine has threads; those of the parts of one
-    sweep, which run at the same time on devices of their own, are disjoint. PyTorch's own pool is
-    as large, so that parity checks and exports do not fight for them.
+    sweep, which run at the same time, are disjoint, and parts that share the CPU lock only theirs.
+    PyTorch's own pool is as large, so that parity checks and exports do not fight for them.
 
     Args:
         engine: whose device it is.
@@ -39,7 +39,12 @@ def measuring_on(
     chosen = choose_cpus(engine.threads * share.count)
     mine = chosen[share.index * engine.threads : (share.index + 1) * engine.threads]
     device = engine.device.uuid or engine.device.name
-    held = device_lock(device) if waiting is None else lock_when_free(device, waiting)
+    if waiting is not None:
+        held: AbstractContextManager[object] = lock_when_free(device, waiting)
+    elif share.count > 1 and not engine.device.uuid:  # the parts have the CPUs in common
+        held = shared_device_lock(device, mine)
+    else:
+        held = device_lock(device)
     with held, pinned(mine) as cpus:
         if waiting is not None and engine.device.name == "cpu":
             wait_until_quiet(cpus, waiting)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 
 import numpy as np
 
-from latlut.measure.timing import SampleNs
+from latlut.errors import DeviceLostError, EngineError
+from latlut.measure.groups import GroupTimer
+from latlut.measure.timing import SampleNs, TimingSettings, warm_up
+from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 from latlut.stats.quantiles import statistic_interval
 
@@ -30,6 +34,34 @@ def choose_sentinels(specs: Sequence[OpSpec], count: int) -> tuple[OpSpec, ...]:
     ordered = sorted(specs, key=work)
     shares = np.linspace(0.3, 0.8, count) if count > 1 else np.array([0.5])
     return tuple(dict.fromkeys(ordered[int(share * (len(ordered) - 1))] for share in shares))
+
+
+def open_sentinels(
+    timer: GroupTimer, specs: Iterable[OpSpec], timing: TimingSettings, stack: ExitStack
+) -> list[tuple[OpSpec, SampleNs]]:
+    """Each op spec that the engine takes with what times it, warmed up; sessions go to ``stack``.
+
+    Raises:
+        DeviceLostError: the device has gone.
+    """
+    opened: list[tuple[OpSpec, SampleNs]] = []
+    attempts = timer.attempts
+    stack.callback(attempts.turn_to, None)
+    for spec in specs:
+        attempts.turn_to(spec.key)
+        try:
+            # Always the first build: what is compared over the whole sweep must not change.
+            opening = timer.opening(Workload.from_spec(spec))
+            session = stack.enter_context(opening.open(is_checked=False))
+            warm_up(session.sample_ns, timing, timer.engine.resolution)
+        except DeviceLostError:
+            raise
+        except EngineError:  # it fails as an entry, too, and is reported there
+            continue
+        stack.callback(attempts.turn_to, spec.key)  # closing is work on it, too
+        opened.append((spec, attempts.told(spec.key, session.sample_ns)))
+    attempts.turn_to(None)
+    return opened
 
 
 class Sentinels:

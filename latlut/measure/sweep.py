@@ -20,17 +20,16 @@ from latlut.machine.gpu_state import GpuMonitor, Monitor, power_mode
 from latlut.measure.groups import GroupTimer
 from latlut.measure.parts import Part
 from latlut.measure.plans import Plan
-from latlut.measure.sentinels import Sentinels, choose_sentinels
+from latlut.measure.sentinels import Sentinels, choose_sentinels, open_sentinels
 from latlut.measure.stopwatch import Stopwatch
 from latlut.measure.supervising import Supervision
 from latlut.measure.sweep_report import SweepSummary
-from latlut.measure.timing import TimingSettings, warm_up
+from latlut.measure.timing import TimingSettings
 from latlut.measure.worklist import table_sentinels, work_of
 from latlut.operators.building import cost
 from latlut.operators.graph_cache import GraphCache
 from latlut.operators.own_modules import imported_own_modules
 from latlut.operators.registry import check
-from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec, unique
 from latlut.progress import Progress
 from latlut.stats.machine_speed import is_disturbed
@@ -319,7 +318,9 @@ class Sweep:
         queue, requeues = list(specs), dict.fromkeys(specs, 0)
         was_busy = False
         with ExitStack() as stack:
-            sentinels = self._open_sentinels(stack)
+            sound = [spec for spec in self.sentinels if spec.key not in self._known_failures]
+            opened = open_sentinels(self._timer, sound, self.settings.timing, stack)
+            sentinels = Sentinels(opened, self.table.identity.statistic)
             while queue:
                 if self._is_over_budget():
                     return False
@@ -364,26 +365,6 @@ class Sweep:
         with self._watch.measuring("storing"):
             summarise(self.table)
         return True
-
-    def _open_sentinels(self, stack: ExitStack) -> Sentinels:
-        opened = []
-        stack.callback(self.attempts.turn_to, None)
-        sound = [spec for spec in self.sentinels if spec.key not in self._known_failures]
-        for spec in sound:
-            self.attempts.turn_to(spec.key)
-            try:
-                # Always the first build: what is compared over the whole sweep must not change.
-                opening = self._timer.opening(Workload.from_spec(spec))
-                session = stack.enter_context(opening.open(is_checked=False))
-                warm_up(session.sample_ns, self.settings.timing, self.engine.resolution)
-            except DeviceLostError:
-                raise
-            except EngineError:  # it fails as an entry, too, and is reported there
-                continue
-            stack.callback(self.attempts.turn_to, spec.key)  # closing is work on it, too
-            opened.append((spec, self.attempts.told(spec.key, session.sample_ns)))
-        self.attempts.turn_to(None)
-        return Sentinels(opened, self.table.identity.statistic)
 
     def _store(
         self,

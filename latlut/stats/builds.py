@@ -16,17 +16,12 @@ Symbols: E entries, P passes, k builds of an entry, n their passes.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from latlut.errors import SpecError
-from latlut.stats.passes import (
-    MEDIAN_LOSS,
-    centres,
-    log_readings_at_usual_speed,
-    posterior_variances,
-)
+from latlut.stats.passes import MEDIAN_LOSS, posterior_variances
 from latlut.stats.quantiles import student_95
 
 
@@ -51,40 +46,6 @@ class CombinedBuilds:
     pass_sd: np.ndarray
     builds: np.ndarray
     elasticity: float
-
-
-def combine_readings(
-    readings: np.ndarray, builds: np.ndarray, speeds: np.ndarray | None = None
-) -> CombinedBuilds:
-    """One value per entry from its readings in several passes, on one build or several.
-
-    ``builds_or_centres`` of log readings at the machine's usual speed; the value is exp of its.
-
-    Args:
-        readings: (E, P) positive, NaN where an entry was not measured in a pass.
-        builds: (E, P) int, number of the build that was measured; ignored where there is none.
-        speeds: (E, P) how slow the machine was beside each reading, 1 is usual; NaN if unknown.
-
-    Raises:
-        SpecError: a reading is not positive, or shapes differ.
-    """
-    logs, elasticity = log_readings_at_usual_speed(readings, speeds)
-    found = builds_or_centres(logs, builds)
-    return replace(found, value=np.exp(found.value), elasticity=elasticity)
-
-
-def builds_or_centres(values: np.ndarray, builds: np.ndarray) -> CombinedBuilds:
-    """``separate_builds`` where any entry has several, else ``stats.passes.centres`` of all.
-
-    Nothing is known of the spreads of builds in the second case.
-    """
-    if (builds[np.isfinite(values)] > 0).any():
-        found = separate_builds(values, builds)
-        if np.isfinite(found.half_width).any():
-            return found
-    plain = centres(values)
-    unknown, ones = np.full(len(values), math.nan), np.ones(len(values), dtype=int)
-    return CombinedBuilds(plain.value, plain.half_width, unknown, unknown, unknown, ones, 0.0)
 
 
 def separate_builds(values: np.ndarray, builds: np.ndarray) -> CombinedBuilds:

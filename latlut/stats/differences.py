@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from latlut.stats.builds import CombinedBuilds, builds_or_centres
+from latlut.stats.combining import CombinedReadings, combine_values
 from latlut.stats.passes import log_readings_at_usual_speed, row_medians
 from latlut.stats.quantiles import (
     Interval,
@@ -79,7 +79,8 @@ def combine_differences(
     without_ms: np.ndarray,
     builds: np.ndarray,
     speeds: np.ndarray | None = None,
-) -> CombinedBuilds:
+    devices: np.ndarray | None = None,
+) -> CombinedReadings:
     """One difference per entry from its differences in several passes, with their spread.
 
     Both latencies of a pass were taken at the same speed of the machine; they are brought to the
@@ -91,7 +92,7 @@ def combine_differences(
         scale_e = sqrt((median_p f with)^2 + (median_p f without)^2)
         x_ep = f_ep difference_ep / scale_e
 
-    by ``stats.builds.builds_or_centres``: variances of x are shrunk towards what all entries have,
+    by ``stats.combining.combine_values``: variances of x are shrunk towards what all entries have,
     which makes sense for shares as it does for logarithms.
 
     Args:
@@ -100,10 +101,10 @@ def combine_differences(
         without_ms: (E, P) latency without it; 0 where there is no such graph.
         builds: (E, P) int, number of the build that was measured.
         speeds: (E, P) how slow the machine was beside each reading, 1 is usual; NaN if unknown.
+        devices: (E, P) int, number of the device that was measured on; one if not given.
 
     Returns:
-        ``value``, ``half_width`` and ``build_half_width`` in milliseconds; ``build_sd`` and
-        ``pass_sd`` relative to the scale.
+        ``value`` and the half-widths in milliseconds; standard deviations relative to the scale.
 
     Raises:
         SpecError: a latency with the operator is not positive.
@@ -112,11 +113,12 @@ def combine_differences(
     to_usual = np.exp(logs) / with_ms
     scale_ms = np.hypot(row_medians(with_ms * to_usual), row_medians(without_ms * to_usual))
     shares = differences_ms * to_usual / scale_ms[:, None]
-    found = builds_or_centres(shares, builds)
+    found = combine_values(shares, builds, devices)
     return replace(
         found,
         value=found.value * scale_ms,
         half_width=found.half_width * scale_ms,
         build_half_width=found.build_half_width * scale_ms,
+        device_half_width=found.device_half_width * scale_ms,
         elasticity=elasticity,
     )

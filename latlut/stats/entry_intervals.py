@@ -18,7 +18,7 @@ class EntryError:
     Attributes:
         own, own_ms: the half-width that it does not share with others, relative to the entry and
             in milliseconds.
-        build: the part of ``own`` that comes from builds.
+        build, device: the parts of ``own`` that come from builds and from devices.
         low_ms, high_ms: the interval.
         total: its half-width relative to the entry.
     """
@@ -26,6 +26,7 @@ class EntryError:
     own: float | None = None
     own_ms: float | None = None
     build: float | None = None
+    device: float | None = None
     low_ms: float | None = None
     high_ms: float | None = None
     total: float | None = None
@@ -39,7 +40,12 @@ class EntryError:
 
 
 def error_of_latency(
-    value_ms: float, spread: float, within: float, build: float, shared: float
+    value_ms: float,
+    spread: float,
+    within: float,
+    build: float,
+    shared: float,
+    device: float = math.nan,
 ) -> EntryError:
     """The interval of a whole latency.
 
@@ -50,18 +56,25 @@ def error_of_latency(
         within: relative half-width that the samples give; NaN if unknown.
         build: what of ``spread`` comes from builds; NaN if unknown.
         shared: relative half-width of what all entries share.
+        device: what of ``spread`` comes from devices; NaN if unknown.
     """
     known_build = build if math.isfinite(build) else None
+    known_device = device if math.isfinite(device) else None
     if not math.isfinite(spread):
-        return EntryError(build=known_build)
+        return EntryError(build=known_build, device=known_device)
     own = _wider(spread, within)
     total = math.hypot(own, shared)
     low, high = value_ms * math.exp(-total), value_ms * math.exp(total)
-    return EntryError(own, own * value_ms, known_build, low, high, total)
+    return EntryError(own, own * value_ms, known_build, known_device, low, high, total)
 
 
 def error_of_difference(
-    value_ms: float, spread_ms: float, within_ms: float, build_ms: float, shared: float
+    value_ms: float,
+    spread_ms: float,
+    within_ms: float,
+    build_ms: float,
+    shared: float,
+    device_ms: float = math.nan,
 ) -> EntryError:
     """The interval of a difference, which is not cut off at zero.
 
@@ -71,18 +84,20 @@ def error_of_difference(
         within_ms: half-width that the passes give by themselves, milliseconds; NaN if unknown.
         build_ms: what of ``spread_ms`` comes from builds; NaN if unknown.
         shared: half-width of what all entries share, relative to them.
+        device_ms: what of ``spread_ms`` comes from devices; NaN if unknown.
 
     Returns:
         The error; what is relative to an entry of exactly zero is None, its ``total`` infinite.
     """
     size_ms = abs(value_ms)
     build = build_ms / size_ms if size_ms and math.isfinite(build_ms) else None
+    device = device_ms / size_ms if size_ms and math.isfinite(device_ms) else None
     if not math.isfinite(spread_ms):
-        return EntryError(build=build)
+        return EntryError(build=build, device=device)
     own_ms = _wider(spread_ms, within_ms)
     half_ms = math.hypot(own_ms, shared * size_ms)
     own, total = (own_ms / size_ms, half_ms / size_ms) if size_ms else (None, math.inf)
-    return EntryError(own, own_ms, build, value_ms - half_ms, value_ms + half_ms, total)
+    return EntryError(own, own_ms, build, device, value_ms - half_ms, value_ms + half_ms, total)
 
 
 def _wider(spread: float, within: float) -> float:

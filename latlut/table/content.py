@@ -117,6 +117,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         *map(_text, ("started_at", "device")),
         _positive_ms("speed_factor").or_null(),
         _not_negative("speed_error"),
+        _text("quarantine").or_null(),
     ),
     "sentinel_readings": (_count("group_index"), _text("at"), _positive_ms("reading_ms")),
     "measurements": (
@@ -140,7 +141,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
         _latency("latency_ms"),
         *_INTERVAL,
         *map(_not_negative, ("own_error", "own_error_ms", "build_error", "build_sd", "pass_sd")),
-        *map(_not_negative, ("roofline_ms", "host_share")),
+        *map(_not_negative, ("roofline_ms", "host_share", "device_error", "device_sd")),
+        _count("devices", 1, _MOST_BUILDS),
         _text("launch").or_null(),
         *(_count(name, 1) for name in ("passes", "n")),
         _count("builds", 1, _MOST_BUILDS + 1),

@@ -27,11 +27,60 @@ class SentinelReading:
     reading_ms: float
 
 
+@dataclass(frozen=True)
+class Quarantine:
+    """What a slow device measured, which is kept out of the entries.
+
+    Attributes:
+        device: its name: a GPU's UUID, or the host of a CPU.
+        reason: why.
+        readings: how many measurements it has.
+    """
+
+    device: str
+    reason: str
+    readings: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.device} is in quarantine, its {self.readings} readings are in no entry: "
+            f"{self.reason}"
+        )
+
+
+def quarantines(table: LatencyTable) -> list[Quarantine]:
+    """What is kept out of the entries, by device and reason."""
+    rows = table.rows(
+        "SELECT device, quarantine, count(measurements.id) AS readings FROM passes"
+        " LEFT JOIN measurements ON pass_id = passes.id WHERE quarantine IS NOT NULL"
+        " GROUP BY device, quarantine ORDER BY min(passes.id)"
+    )
+    return [Quarantine(*row.values()) for row in rows]
+
+
+def devices_of_passes(table: LatencyTable) -> dict[int, int]:
+    """Id of each pass that is not in quarantine -> a number of its device, in the passes' order.
+
+    Where a sweep was shared out and no device was recorded, as with shards on CPUs, it is the host.
+    """
+    rows = table.rows(
+        "SELECT passes.id, CASE WHEN device <> '' OR json_extract(settings, '$.part[1]') IS NULL"
+        " OR json_extract(settings, '$.part[1]') < 2 THEN device"
+        " ELSE json_extract(environment, '$.host') END AS device"
+        " FROM passes JOIN runs ON runs.id = run_id WHERE quarantine IS NULL ORDER BY passes.id"
+    )
+    numbers: dict[str | None, int] = {}
+    return {row["id"]: numbers.setdefault(row["device"], len(numbers)) for row in rows}
+
+
 def visits(table: LatencyTable) -> list[tuple[str, int, int]]:
-    """Of each measurement the op spec's key, the index of its pass and the number of its build."""
+    """Of each measurement the op spec's key, the index of its pass and the number of its build.
+
+    Those in quarantine are none.
+    """
     rows = table.rows(
         "SELECT key, pass_index, build_index FROM measurements"
-        f" JOIN passes ON passes.id = pass_id {_OF_SPECS}"
+        f" JOIN passes ON passes.id = pass_id {_OF_SPECS} WHERE quarantine IS NULL"
     )
     return [(row["key"], row["pass_index"], row["build_index"]) for row in rows]
 
@@ -72,9 +121,10 @@ def failures(table: LatencyTable) -> dict[str, str]:
 
 
 def sentinel_readings(table: LatencyTable) -> list[SentinelReading]:
-    """All of them, in the order of their taking."""
+    """All that are not in quarantine, in the order of their taking."""
     rows = table.rows(
         f"SELECT key, pass_id, group_index, reading_ms FROM sentinel_readings {_OF_SPECS}"
+        " JOIN passes ON passes.id = pass_id WHERE quarantine IS NULL"
         " ORDER BY sentinel_readings.id"
     )
     return [SentinelReading(*row.values()) for row in rows]

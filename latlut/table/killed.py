@@ -13,10 +13,14 @@ from latlut.table.writing import update
 def killed_runs(db: Database) -> list[int]:
     """Ids of the runs that are recorded as running, and whose process has surely ended.
 
-    An import is one transaction, so nobody sees one running; one that is was left by an earlier
-    version that was killed.
+    A run's process is the one of its environment, or that of ``settings["driver"]`` where another
+    one than the measuring process writes the table. An import is one transaction, so nobody sees
+    one running; one that is was left by an earlier version that was killed.
     """
-    rows = db.execute("SELECT id, kind, environment FROM runs WHERE status = 'running'").fetchall()
+    rows = db.execute(
+        "SELECT id, kind, coalesce(json_extract(settings, '$.driver'), environment) FROM runs"
+        " WHERE status = 'running'"
+    ).fetchall()
     return [
         number
         for number, kind, environment in rows

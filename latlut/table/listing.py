@@ -25,6 +25,11 @@ _OVERVIEW = {
     "builds": "SELECT builds, count(*) AS entries, avg(build_percent) AS build_percent,"
     " avg(build_sd_percent) AS build_sd_percent, avg(pass_sd_percent) AS pass_sd_percent"
     " FROM latencies GROUP BY builds ORDER BY builds",
+    "devices": "SELECT devices, count(*) AS entries, avg(device_percent) AS device_percent,"
+    " avg(device_sd_percent) AS device_sd_percent FROM latencies WHERE devices > 1"
+    " GROUP BY devices ORDER BY devices",
+    "quarantine": "SELECT device, quarantine, count(*) AS readings FROM readings"
+    " WHERE quarantine IS NOT NULL GROUP BY device, quarantine",
     "gpus": "SELECT device, count(DISTINCT run) AS runs, count(*) AS groups,"
     " min(sm_mhz) AS least_sm_mhz, max(sm_mhz) AS most_sm_mhz,"
     " max(temperature_c) AS most_temperature_c, max(power_w) AS most_power_w,"

@@ -98,7 +98,11 @@ def start_run(
     plan_hash: str | None = None,
     space: Mapping[str, object] | None = None,
 ) -> int:
-    """Record that a run began; its id. Runs whose process is gone are recorded as ``killed``."""
+    """Record that a run began; its id. Runs whose process is gone are recorded as ``killed``.
+
+    A run's process is the one of its environment, or that of ``settings["driver"]`` where
+    another one than the measuring process writes the table.
+    """
     with table.writing() as db:
         record_killed(db)
         return insert(
@@ -146,6 +150,13 @@ def start_pass(table: LatencyTable, run_id: int, pass_index: int, device: str = 
         return insert(
             db, "passes", run_id=run_id, pass_index=pass_index, started_at=now_text(), device=device
         )
+
+
+def quarantine(table: LatencyTable, pass_ids: Iterable[int], reason: str) -> None:
+    """Keep what passes measured out of the entries; ``summarise`` and later sweeps leave it out."""
+    with table.writing() as db:
+        for pass_id in pass_ids:
+            update(db, "passes", pass_id, quarantine=reason)
 
 
 def add_measurements(

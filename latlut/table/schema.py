@@ -68,6 +68,12 @@ def m007_launches(db: Database) -> None:
     _run(db, _LAUNCHES)
 
 
+@migrations()
+def m008_devices(db: Database) -> None:
+    """Passes in quarantine, and what devices add to an entry's error."""
+    _run(db, _DEVICES)
+
+
 _INITIAL = """
 CREATE TABLE identity (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -233,6 +239,23 @@ CREATE TRIGGER measurements_stay_positive BEFORE UPDATE OF reading_ms ON measure
 CREATE TRIGGER entries_stay_positive BEFORE UPDATE OF latency_ms ON entries
     WHEN NEW.latency_ms <= 0 AND (SELECT mode FROM identity) IS NOT 'in-context'
     BEGIN SELECT RAISE(ABORT, 'a latency must be above 0 ms: latency_ms > 0'); END;
+CREATE VIEW run_log AS
+    SELECT id, kind, status, started_at, ended_at, plan, latlut_version,
+        json_extract(environment, '$.host') AS host,
+        json_extract(seconds, '$.total') AS seconds,
+        (SELECT count(*) FROM measurements JOIN passes ON passes.id = pass_id
+            WHERE passes.run_id = runs.id) AS measurements
+    FROM runs;
+"""
+
+_DEVICES = """
+DROP VIEW IF EXISTS suspects;
+DROP VIEW IF EXISTS latencies;
+DROP VIEW IF EXISTS readings;
+ALTER TABLE passes ADD COLUMN quarantine TEXT;
+ALTER TABLE entries ADD COLUMN devices INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE entries ADD COLUMN device_error REAL;
+ALTER TABLE entries ADD COLUMN device_sd REAL;
 CREATE VIEW latencies AS
     SELECT op_specs.key AS op_spec, kind, in_channels, out_channels, stride, height, width, batch,
         options, round(latency_ms, 5) AS latency_ms, round(ci_low_ms, 5) AS ci_low_ms,
@@ -240,6 +263,8 @@ CREATE VIEW latencies AS
         round(50.0 * (ci_high_ms - ci_low_ms) / nullif(abs(latency_ms), 0), 2) AS ci_percent,
         passes, n, builds, round(100 * build_error, 2) AS build_percent,
         round(100 * build_sd, 2) AS build_sd_percent, round(100 * pass_sd, 2) AS pass_sd_percent,
+        devices, round(100 * device_error, 2) AS device_percent,
+        round(100 * device_sd, 2) AS device_sd_percent,
         round(roofline_ms, 5) AS roofline_ms,
         CASE WHEN latency_ms > 0 THEN round(macs / latency_ms / 1e6, 2) END AS gmacs_per_s, warnings
     FROM entries JOIN op_specs ON op_specs.id = entries.op_spec_id;
@@ -248,14 +273,8 @@ CREATE VIEW suspects AS
 CREATE VIEW readings AS
     SELECT op_specs.key AS op_spec, runs.id AS run, pass_index, device, build_index, group_index,
         measurements.at, reading_ms, with_ms, without_ms, n, min_ms, p10_ms, median_ms, p90_ms,
-        max_ms, ci_low_ms, ci_high_ms, is_steady, requeues, speed_factor
+        max_ms, ci_low_ms, ci_high_ms, is_steady, requeues, speed_factor,
+        quarantine
     FROM measurements JOIN op_specs ON op_specs.id = op_spec_id
         JOIN passes ON passes.id = pass_id JOIN runs ON runs.id = run_id;
-CREATE VIEW run_log AS
-    SELECT id, kind, status, started_at, ended_at, plan, latlut_version,
-        json_extract(environment, '$.host') AS host,
-        json_extract(seconds, '$.total') AS seconds,
-        (SELECT count(*) FROM measurements JOIN passes ON passes.id = pass_id
-            WHERE passes.run_id = runs.id) AS measurements
-    FROM runs;
 """

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from sqlite_utils import Database
 
-from latlut.stats.builds import CombinedBuilds, combine_readings
+from latlut.stats.combining import CombinedReadings, combine_readings
+from latlut.stats.devices import level_half_width
 from latlut.stats.differences import combine_differences
 from latlut.stats.entry_intervals import EntryError, error_of_difference, error_of_latency
 from latlut.stats.machine_speed import (
@@ -25,7 +26,7 @@ from latlut.stats.machine_speed import (
 from latlut.stats.passes import shared_half_width
 from latlut.stats.quantiles import statistic_interval
 from latlut.table.content import READ_BY_SUMMARY, refuse_wrong
-from latlut.table.history import sentinel_readings
+from latlut.table.history import devices_of_passes, sentinel_readings
 from latlut.table.roofline import Roofline, bounds, clock_error_ms
 from latlut.table.samples import unpack_samples
 from latlut.table.table import LatencyTable
@@ -61,7 +62,7 @@ def group_speeds(table: LatencyTable) -> _Speeds:
     return {group: relative_speed(pairs) for group, pairs in beside.items()}
 
 
-def _store_pass_speeds(db: Database, speeds: _Speeds) -> float:
+def _store_pass_speeds(table: LatencyTable, db: Database, speeds: _Speeds) -> float:
     """Write each pass's mean speed; the relative error that all entries share, 0 if unknown."""
     by_pass: dict[int, list[float]] = {}
     for (pass_id, _), speed in speeds.items():
@@ -72,9 +73,11 @@ def _store_pass_speeds(db: Database, speeds: _Speeds) -> float:
         update(db, "passes", pass_id, speed_factor=mean, speed_error=error)
     longest = max((len(logs) for logs in by_pass.values()), default=0)
     # A pass that was cut short says little about the level.
-    whole = [np.exp(np.mean(logs)) for logs in by_pass.values() if len(logs) > 0.2 * longest]
-    shared = shared_half_width(np.array(whole))
-    return shared if np.isfinite(shared) else 0.0
+    whole = {key: np.mean(logs) for key, logs in by_pass.items() if len(logs) > 0.2 * longest}
+    levels = np.exp(list(whole.values()))
+    place = devices_of_passes(table)
+    devices = np.array([place[pass_id] for pass_id in whole], dtype=int)
+    return float(np.nanmax([0.0, shared_half_width(levels), level_half_width(levels, devices)]))
 
 
 def _group_troubles(table: LatencyTable) -> dict[tuple[int, int], list[str]]:
@@ -92,9 +95,10 @@ def _group_troubles(table: LatencyTable) -> dict[tuple[int, int], list[str]]:
 
 def _combined(
     table: LatencyTable, groups: Mapping[int, Sequence[Row]], speeds: _Speeds
-) -> CombinedBuilds:
+) -> CombinedReadings:
     """The rows' values over passes and builds, one per op spec in the order of ``groups``."""
-    passes = [row["id"] for row in table.rows("SELECT id FROM passes ORDER BY id")]
+    device = devices_of_passes(table)
+    passes = list(device)
     column = {pass_id: number for number, pass_id in enumerate(passes)}
 
     def matrix(value: Callable[[Row], float], empty: float = np.nan) -> np.ndarray:
@@ -110,12 +114,13 @@ def _combined(
     beside = None
     if speeds:
         beside = matrix(lambda row: speeds.get((row["pass_id"], row["group_index"]), np.nan))
+    devices = np.tile(np.array([*device.values()], dtype=int), (len(groups), 1))
     if not table.identity.is_in_context:
-        return combine_readings(reading_ms, builds, beside)
+        return combine_readings(reading_ms, builds, beside, devices)
     # Where nothing comes before an operator the reading is all of the graph with it.
     with_ms = matrix(lambda row: row["reading_ms"] if row["with_ms"] is None else row["with_ms"])
     without_ms = matrix(lambda row: row["without_ms"] or 0.0)
-    return combine_differences(reading_ms, with_ms, without_ms, builds, beside)
+    return combine_differences(reading_ms, with_ms, without_ms, builds, beside, devices)
 
 
 def summarise(table: LatencyTable) -> None:
@@ -123,8 +128,8 @@ def summarise(table: LatencyTable) -> None:
 
     Readings are brought to the machine's usual speed by the sentinels of their group; the entry is
     the median over passes, with several builds the mean of their medians. Its interval comes from
-    the spread between passes and between builds, is never narrower than the pooled samples' own,
-    and contains the error that all entries share.
+    the spread between passes, builds and devices, is never narrower than the pooled samples' own,
+    and contains the error that all entries share. Quarantined passes are left out.
 
     Differences are combined as such (``stats.differences``); their intervals are in milliseconds.
     All of it is one transaction.
@@ -140,12 +145,18 @@ def summarise(table: LatencyTable) -> None:
 def _summarise(table: LatencyTable, db: Database) -> None:
     statistic = table.identity.statistic
     speeds = group_speeds(table)
-    shared = _store_pass_speeds(db, speeds)
+    shared = _store_pass_speeds(table, db, speeds)
     rows = table.rows(
         "SELECT op_spec_id, pass_id, group_index, n, reading_ms, is_steady, requeues, samples,"
         " build_index, macs, moved_bytes, with_ms, without_ms, ci_low_ms, ci_high_ms, cpu_share,"
         " host_share, launch"
         " FROM measurements JOIN op_specs ON op_specs.id = op_spec_id"
+        " JOIN passes ON passes.id = pass_id WHERE quarantine IS NULL"
+    )
+    # Of what only quarantined passes measured nothing is left.
+    db.execute(
+        "DELETE FROM entries WHERE op_spec_id IN (SELECT op_spec_id FROM measurements JOIN passes"
+        " ON passes.id = pass_id GROUP BY op_spec_id HAVING sum(quarantine IS NULL) = 0)"
     )
     if not rows:
         return
@@ -160,13 +171,14 @@ def _summarise(table: LatencyTable, db: Database) -> None:
         macs, moved = mine[0]["macs"], mine[0]["moved_bytes"]
         value, spread = float(combined.value[line]), float(combined.half_width[line])
         build = float(combined.build_half_width[line])
+        device = float(combined.device_half_width[line])
         if table.identity.is_in_context:
             within = _within_half_width_ms(mine)
-            error = error_of_difference(value, spread, within, build, shared)
+            error = error_of_difference(value, spread, within, build, shared, device)
             warnings = _warnings(mine, error, _is_impossible_at_most(roofline, error, macs))
         else:
             within = _within_half_width(mine, statistic) + clock_ms / value
-            error = error_of_latency(value, spread, within, build, shared)
+            error = error_of_latency(value, spread, within, build, shared, device)
             warnings = _warnings(mine, error, roofline.is_impossible(value, macs, moved))
             if value < LAUNCH_FLOOR_SLACK * floor_ms:
                 warnings.append(NEAR_LAUNCH_FLOOR)
@@ -190,6 +202,9 @@ def _summarise(table: LatencyTable, db: Database) -> None:
             build_error=error.build,
             build_sd=float(combined.build_sd[line]),
             pass_sd=float(combined.pass_sd[line]),
+            devices=int(combined.devices[line]),
+            device_error=error.device,
+            device_sd=float(combined.device_sd[line]),
             roofline_ms=roofline.least_ms(macs, moved),
             host_share=host_share,
             launch="; ".join(dict.fromkeys(row["launch"] for row in mine if row["launch"])) or None,

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 _ENTRY_COLUMNS = (
     "key, latency_ms, ci_low_ms, ci_high_ms, own_error, passes, n, roofline_ms, warnings,"
     " builds, build_error, build_sd, pass_sd, coalesce(own_error_ms, own_error * latency_ms),"
-    " host_share, launch"
+    " host_share, launch, devices, device_error, device_sd"
 )
 _ENTRIES = f"SELECT {_ENTRY_COLUMNS} FROM entries JOIN op_specs ON op_specs.id = op_spec_id"
 
@@ -85,6 +85,7 @@ class Entry:
         host_share: what the host takes to enqueue a run over what the run takes on the GPU, median
             over passes; None where it is not known, as on a CPU.
         launch: how runs were launched on the GPU (``engines.cuda.graphs``), all ways if several.
+        devices, device_error, device_sd: as of builds, of the devices that it was measured on.
     """
 
     key: str
@@ -103,6 +104,9 @@ class Entry:
     own_error_ms: float | None = None
     host_share: float | None = None
     launch: str | None = None
+    devices: int = 1
+    device_error: float | None = None
+    device_sd: float | None = None
 
     @property
     def is_distinguishable(self) -> bool:

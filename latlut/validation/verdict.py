@@ -91,6 +91,7 @@ def check(table: LatencyTable, environment: Environment | None = None) -> Verdic
     remarks += _difference_remarks(table, entries)
     remarks += _gpu_remarks(table, entries)
     remarks += _build_remarks(entries)
+    remarks += _device_remarks(table, entries)
     remarks += _calibration_remarks(table)
     # The runs of one sweep on several devices are as late as each other.
     remarks += [
@@ -183,6 +184,17 @@ def _build_remarks(entries: Sequence[Entry]) -> list[str]:
         f"builds of one op spec differ by {100 * np.median(spreads):.1f}% (standard deviation, "
         f"median over entries){beside}; both are in the intervals"
     ]
+
+
+def _device_remarks(table: LatencyTable, entries: Sequence[Entry]) -> list[str]:
+    spreads = [entry.device_sd for entry in entries if entry.device_sd is not None]
+    remarks = [str(item) for item in history.quarantines(table)]
+    if spreads:
+        remarks.append(
+            f"devices differ by {100 * np.median(spreads):.1f}% in one op spec beyond their usual "
+            "speed (standard deviation, median over entries); that is in the intervals"
+        )
+    return remarks
 
 
 def _network_percent(table: LatencyTable) -> float | None:

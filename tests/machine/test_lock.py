@@ -17,7 +17,7 @@ pytest.importorskip("fcntl", reason="device locks need flock")
 
 from latlut.errors import DeviceBusyError, LatlutError
 from latlut.machine import lock as devicelock
-from latlut.machine.lock import device_lock, lock_dir
+from latlut.machine.lock import device_lock, lock_dir, shared_device_lock
 
 HOLD = """
 import sys
@@ -193,3 +193,19 @@ def test_a_system_without_flock_warns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devicelock, "fcntl", None)
     with pytest.warns(RuntimeWarning, match="no flock"), device_lock("cpu") as path:
         assert path is None
+
+
+def test_cpus_are_shared_by_those_that_take_others_of_them() -> None:
+    with shared_device_lock("cpu", [0]), shared_device_lock("cpu", [1, 2]):
+        with pytest.raises(DeviceBusyError, match="cpu-1 is busy"), shared_device_lock("cpu", [1]):
+            pass
+        with pytest.raises(DeviceBusyError, match="cpu is busy"), device_lock("cpu"):
+            pass
+    with (
+        device_lock("cpu"),
+        pytest.raises(DeviceBusyError, match="cpu is busy"),
+        shared_device_lock("cpu", [0]),
+    ):
+        pass
+    with device_lock("cpu"):  # and all of it is free again
+        pass
