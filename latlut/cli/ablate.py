@@ -87,9 +87,11 @@ def ablate(
     from latlut.engines import run_environment
     from latlut.search.cosearch.ablation_run import run_ablation
     from latlut.search.cosearch.settings import load_settings
+    from latlut.search.runs.processes import refuse_several
     from latlut.search.train.settings import load_train_settings
     from latlut.table.table import LatencyTable
 
+    refuse_several("latlut ablate")
     chosen = {
         "data.name": data,
         "latency.target_ms": target_ms,

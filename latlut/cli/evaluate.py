@@ -64,9 +64,10 @@ def evaluate(
     import time
 
     from latlut.search.networks.model_files import check_same_classes, load_model
-    from latlut.search.runs.processes import launched
+    from latlut.search.runs.processes import launched, refuse_several
     from latlut.search.train.evaluating import evaluate as score_of
 
+    refuse_several("latlut evaluate")
     network, facts = load_model(run)
     data = _data(run, data_name)
     check_same_classes(facts, data.classes, f"the network {run}")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from latlut.cli.choices import SizeType
+from latlut.cli.choices import DurationType, SizeType
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -181,7 +181,8 @@ compute_options = together(
 
 
 def run_options(folder: str, example: str) -> Callable[[Command], Command]:
-    """--data, --preset, --run, --seed, --precision, --accelerator, --devices, --threads, --set.
+    """--data, --preset, --run, --seed, --precision, --accelerator, --devices, --timeout,
+    --threads, --set.
 
     Args:
         folder: of the run, where --run is not given.
@@ -203,6 +204,10 @@ def run_options(folder: str, example: str) -> Callable[[Command], Command]:
         click.option(
             "--devices", type=click.IntRange(min=1), default=1, show_default=True,
             help="Processes, one per device; under torchrun its own number.",
+        ),
+        click.option(
+            "--timeout", "timeout_s", type=DurationType(), default="10m", show_default=True,
+            help="How long a process waits for the others.",
         ),
         threads_option("Threads of a process on the CPU."),
         setting_option(example, variable="extra"),

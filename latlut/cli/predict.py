@@ -53,8 +53,9 @@ def predict_image(
     from latlut.search.deploy.predicting import Predictor
     from latlut.search.deploy.prediction_files import predict_files, tasks_of
     from latlut.search.networks.model_files import load_model
-    from latlut.search.runs.processes import launched
+    from latlut.search.runs.processes import launched, refuse_several
 
+    refuse_several("latlut predict-image")
     tasks = tasks_of(source, out, form)
     network, facts = load_model(run)
     set_threads(threads)

@@ -39,12 +39,14 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
     from latlut.measure.timing import TimingSettings
     from latlut.search.cosearch.run import run_search
     from latlut.search.cosearch.settings import load_settings
+    from latlut.search.runs.processes import refuse_several
     from latlut.table.roofline import Roofline
     from latlut.table.space import space_of
     from latlut.table.table import LatencyTable
     from latlut.validation.validate import ValidationSettings, store, validate
     from latlut.validation.verdict import check
 
+    refuse_several("latlut quickstart")
     engine = engine_class("onnxruntime")(threads=threads)
     plan = load_plan("tiny")
     target = cpu_target(threads)

@@ -63,7 +63,7 @@ def search(
     table_name: str, data: str | None, preset: str, folder: Path,
     input_size: tuple[int, int] | None, target_ms: float | None,
     weights: Any, branches: str | None, widths: tuple[int, ...] | None, seed: int | None,
-    precision: str | None, accelerator: str, devices: int, threads: int | None,
+    precision: str | None, accelerator: str, devices: int, timeout_s: float, threads: int | None,
     extra: tuple[tuple[str, Any], ...], quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Search for a teacher and a student network whose latency hits a target.
@@ -75,7 +75,7 @@ def search(
     \b
     latlut search --table cpu-onnxruntime-fp32                    tiny, on generated scenes
     latlut search --table 1080ti --preset paper --data cityscapes:FOLDER --target-ms 8.3
-    torchrun --nproc_per_node 4 -m latlut search --table h200 --preset paper --data FOLDER
+    torchrun --nproc-per-node 4 -m -- latlut search --table h200 --preset paper --data FOLDER
     """
     chosen: dict[str, Any] = {
         "data.name": data,
@@ -96,8 +96,8 @@ def search(
     set_threads(threads)
     with LatencyTable.open(table_name) as table:
         found = run_search(
-            table, settings, folder, listener=run_listener(quiet),
-            environment=run_environment, accelerator=accelerator, devices=devices,
+            table, settings, folder, listener=run_listener(quiet), environment=run_environment,
+            accelerator=accelerator, devices=devices, timeout_s=timeout_s,
         )  # fmt: skip
     if found is None:  # another process tells
         return

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 def train(
     arch_name: str | None, baseline: str | None, teacher: str | None, data: str | None,
     preset: str, folder: Path, seed: int | None, corrupt: str | None, precision: str | None,
-    accelerator: str, devices: int, threads: int | None, extra: tuple[tuple[str, Any], ...],
-    quiet: bool, as_json: bool,
+    accelerator: str, devices: int, timeout_s: float, threads: int | None,
+    extra: tuple[tuple[str, Any], ...], quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a network from scratch; with a teacher, it learns from that one too.
 
@@ -51,6 +51,7 @@ def train(
     latlut train --arch fasterseg-student --teacher none  the published student alone
     latlut train --arch student.json --teacher runs/teacher --preset paper --data cityscapes:FOLDER
     latlut train --network enet --run runs/enet           a hand-designed network
+    torchrun --nproc-per-node 4 -m -- latlut train --arch runs/search --preset paper --data FOLDER
     """
     if bool(arch_name) == bool(baseline):
         raise LatlutError("name either an architecture with --arch or a network with --network")
@@ -72,7 +73,7 @@ def train(
     set_threads(threads)
     result = run_training(
         network, settings, folder, taught_by, listener=run_listener(quiet),
-        environment=run_environment, accelerator=accelerator, devices=devices,
+        environment=run_environment, accelerator=accelerator, devices=devices, timeout_s=timeout_s,
     )  # fmt: skip
     if result is None:  # another process tells
         return

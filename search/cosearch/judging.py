@@ -64,7 +64,7 @@ def supernet_scores(
     """
     supernet, fabric, settings = search.supernet.eval(), search.fabric, search.settings.data
     wanted, widths = search.problem.branch_sets, likeliest_widths(relaxed).values
-    meters = {output: ScoreMeter(search.data.classes.count, fabric.device) for output in wanted}
+    meters = {output: ScoreMeter(search.data.classes.count, fabric) for output in wanted}
     batches = split_batches(
         fabric, search.data.val, image_scale=settings.image_scale, limit=settings.evaluate_images
     )

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lightning_fabric import Fabric
+
 from latlut.pricing.calibration import stored as stored_calibration
 from latlut.search.cosearch.folder import Found, finish_search, search_facts, write_progress
 from latlut.search.cosearch.problem import SearchProblem
@@ -17,9 +19,10 @@ from latlut.search.cosearch.search import Search
 from latlut.search.cosearch.settings import SearchSettings
 from latlut.search.cosearch.state import PHASES, SearchState
 from latlut.search.cosearch.tensorboard import SearchLog
-from latlut.search.runs.folder import Environment, begin_run
+from latlut.search.data.dataset import SegmentationData
+from latlut.search.runs.folder import Environment, begin_run, processes_of
 from latlut.search.runs.listening import RunListener, watched
-from latlut.search.runs.processes import launched
+from latlut.search.runs.processes import TIMEOUT_S, ended_by_signal, launched, on_first
 from latlut.search.train.data import checked_data
 from latlut.table.table import LatencyTable
 
@@ -33,6 +36,7 @@ def run_search(
     environment: Environment = dict,
     accelerator: str = "cpu",
     devices: int = 1,
+    timeout_s: float = TIMEOUT_S,
 ) -> Found | None:
     """Search for a teacher and a student; what was found, and None on all processes but the first.
 
@@ -42,25 +46,40 @@ def run_search(
         folder: takes all that is found; one that holds this very search, stopped, is gone on with.
         listener: told how it goes.
         environment: gives what is kept of the machine in ``run.json``.
-        accelerator, devices: see ``processes.launched``.
+        accelerator, devices, timeout_s: see ``processes.launched``.
 
     Raises:
         LatlutError: settings, table, data or folder that do not fit each other, before anything is
-            written; a loss that is not finite, or no student near the target, afterwards.
+            written; a loss that is not finite, no student near the target, or another process
+            that ended, afterwards.
     """
     problem = SearchProblem(table, settings.space, settings.latency)
     data = checked_data(settings.data).data
-    fabric = launched(accelerator, devices, settings.precision)
+    fabric = launched(accelerator, devices, settings.precision, timeout_s)
+    told = listener if listener is not None and fabric.is_global_zero else RunListener()
+    with ended_by_signal(fabric):
+        return _search(problem, data, settings, folder, fabric, told, environment)
+
+
+def _search(
+    problem: SearchProblem,
+    data: SegmentationData,
+    settings: SearchSettings,
+    folder: Path,
+    fabric: Fabric,
+    told: RunListener,
+    environment: Environment,
+) -> Found | None:
     is_first = fabric.is_global_zero
-    told = listener if listener is not None and is_first else RunListener()
-    search = Search(problem, data, settings, folder, fabric)
+    processes = on_first(fabric, lambda: processes_of(folder, fabric.world_size))
+    search = Search(problem, data, settings, folder, fabric, processes)
     for phase in PHASES:
         search.halves(phase)  # refused before the folder is this run's
     facts = search_facts(problem, data.name)
-    goes_on = is_first and begin_run(
-        folder, settings.to_dict(), facts, environment, seed=settings.seed
+    remarks = {"seed": settings.seed, "processes": processes}
+    goes_on = on_first(
+        fabric, lambda: begin_run(folder, settings.to_dict(), facts, environment, **remarks)
     )
-    fabric.barrier()
     told.remark(_headline(problem, goes_on, folder))
     log = SearchLog(folder / "tensorboard") if is_first else None
 
@@ -83,7 +102,12 @@ def run_search(
         return None
     student = archive.student(problem.target_ms, problem.tolerance)
     found = Found(
-        folder, table.path, problem.target_ms, student, archive.teacher(), tuple(search.records)
+        folder,
+        problem.table.path,
+        problem.target_ms,
+        student,
+        archive.teacher(),
+        tuple(search.records),
     )
     write_progress(search)  # a run that was killed after its last epoch has not
     finish_search(found, problem.tolerance)

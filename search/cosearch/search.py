@@ -39,7 +39,7 @@ from latlut.search.cosearch.state import PHASES, SearchState
 from latlut.search.data.augment import Augmentation
 from latlut.search.data.dataset import SegmentationData
 from latlut.search.data.loading import Batch, TrainBatches, train_halves
-from latlut.search.runs.processes import share_buffers
+from latlut.search.runs.norms import shared_norms
 from latlut.search.runs.settings import PhaseSettings
 from latlut.search.runs.step import (
     LossCheck,
@@ -71,6 +71,7 @@ class Search(SearchState):
     Args:
         problem, data, settings, folder: see ``SearchState``.
         fabric: devices, precision and processes, launched; one CPU process if not given.
+        processes: see ``SearchState``.
         on_step, on_epoch: listeners.
     """
 
@@ -81,11 +82,12 @@ class Search(SearchState):
         settings: SearchSettings,
         folder: Path,
         fabric: Fabric | None = None,
+        processes: int | None = None,
         on_step: StepListener | None = None,
         on_epoch: EpochListener | None = None,
     ) -> None:
         fabric = fabric or Fabric(accelerator="cpu", devices=1)
-        super().__init__(problem, data, settings, folder, fabric)
+        super().__init__(problem, data, settings, folder, fabric, processes)
         self.on_step = on_step or (lambda *_: None)
         self.on_epoch = on_epoch or (lambda *_: None)
 
@@ -118,23 +120,25 @@ class Search(SearchState):
         """The phase's batches for the weights and for the architecture, labels at 1/8.
 
         Raises:
-            DataError: a half of the training images is smaller than one batch of all processes.
+            DataError: a half of the training images is smaller than one batch of all processes,
+                which is smaller than their number.
             SpecError: crops so small that a norm would see a single value.
         """
         group, data = self.phase(phase), self.settings.data
         looks = Augmentation(
             group.crop, scales=data.crop_scales, image_scale=data.image_scale, label_stride=8
         )
-        smallest = group.batch * -(-group.crop[0] // 64) * -(-group.crop[1] // 64)
+        batch = group.batch * self.processes
+        smallest = batch * -(-group.crop[0] // 64) * -(-group.crop[1] // 64)
         if smallest < 2:
             raise SpecError(
-                f"a batch of {group.batch} crops of {group.crop[0]}x{group.crop[1]} leaves one "
+                f"a batch of {batch} crops of {group.crop[0]}x{group.crop[1]} leaves one "
                 "pixel at the coarsest scale, which cannot be normalised: a larger batch or crop"
             )
         halves = train_halves(
             self.data.train,
             looks,
-            group.batch,
+            batch,
             seed=self.settings.seed,
             iterations=None if group.iterations is None else group.iterations * group.accumulate,
             rank=self.fabric.global_rank,
@@ -167,7 +171,6 @@ class Search(SearchState):
                 check = partial(self._check, (phase, epoch, step), halves[1], number)
                 architecture_losses.append(self._architecture_step(second, generator, check))
             self.on_step(phase, epoch, step + 1, steps, weight_losses[-1])
-        share_buffers(self.fabric, self.supernet)
         mean_loss = sum(weight_losses) / steps
         if not is_search:
             return EpochRecord(phase, epoch, time.monotonic() - started, mean_loss)
@@ -253,9 +256,13 @@ class Search(SearchState):
 
     def _loss(self, batch: Batch, mixing: Mixing, widths: Widths, end: int) -> Tensor:
         """The loss of one pass: hard pixels' cross entropy at 1/8, summed over the heads."""
-        with self.fabric.autocast():
-            outputs = self.supernet(batch.image, mixing, widths.values, end, widths.gates)
-            losses = [ohem_loss(logits.float(), batch.label) for logits in outputs.values()]
+        fabric, label = self.fabric, batch.label
+        with fabric.autocast():
+            with shared_norms(fabric):
+                outputs = self.supernet(batch.image, mixing, widths.values, end, widths.gates)
+            losses = [
+                ohem_loss(logits.float(), label, fabric=fabric) for logits in outputs.values()
+            ]
             return torch.stack(losses).sum()
 
     def _batches(self, drawn: Iterator[Batch], group: PhaseSettings) -> Iterator[Batch]:

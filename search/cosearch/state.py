@@ -20,6 +20,7 @@ from latlut.search.runs.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
+from latlut.search.runs.processes import on_first, share_state
 from latlut.search.runs.settings import PhaseSettings
 
 PHASES = ("pretrain", "search")
@@ -34,6 +35,8 @@ class SearchState:
         settings: everything else.
         folder: of the run; holds ``checkpoints/`` and ``archive/``.
         fabric: devices, precision and processes, launched.
+        processes: how many the search began with, whose batches together make one; those of the
+            fabric if None.
 
     Attributes:
         supernet, teacher, student: on the fabric's device.
@@ -48,9 +51,10 @@ class SearchState:
         settings: SearchSettings,
         folder: Path,
         fabric: Fabric,
+        processes: int | None,
     ) -> None:
         self.problem, self.data, self.settings, self.folder = problem, data, settings, folder
-        self.fabric = fabric
+        self.fabric, self.processes = fabric, processes or fabric.world_size
         seed = settings.seed
         self.supernet = problem.supernet(data.classes.count, seed)
         self.teacher, self.student = problem.teacher(seed + 1), problem.student(seed + 2)
@@ -98,27 +102,24 @@ class SearchState:
         Raises:
             CheckpointError: it cannot be written; the one before stays.
         """
-        if self.fabric.is_global_zero:
-            save_checkpoint(
-                self.checkpoints,
-                "search",
-                {
-                    "space": self._space(),
-                    "classes": self.data.classes.count,
-                    "phase": phase,
-                    "epoch": epoch,
-                    **{name: part.state_dict() for name, part in self._parts.items()},
-                    "optimizer": optimizer.state_dict(),
-                    "scaler": self.fabric.strategy.precision.state_dict(),  # empty but in 16-mixed
-                    "controller": self.controller.to_dict(),
-                    "records": json.dumps([record.to_dict() for record in self.records]),
-                    "archive": self.archive.to_json(),
-                },
-            )
-        self.fabric.barrier()
+        state = {
+            "space": self._space(),
+            "classes": self.data.classes.count,
+            "phase": phase,
+            "epoch": epoch,
+            **{name: part.state_dict() for name, part in self._parts.items()},
+            "optimizer": optimizer.state_dict(),
+            "scaler": self.fabric.strategy.precision.state_dict(),  # empty but in 16-mixed
+            "controller": self.controller.to_dict(),
+            "records": json.dumps([record.to_dict() for record in self.records]),
+            "archive": self.archive.to_json(),
+        }
+        on_first(self.fabric, lambda: save_checkpoint(self.checkpoints, "search", state))
 
     def restore(self) -> dict[str, Any]:
         """Go back to the folder's last checkpoint.
+
+        The first process reads it, and all have its state afterwards.
 
         Returns:
             The ``phase`` and ``epoch`` to go on with, and the state of the weights' ``optimizer``,
@@ -127,9 +128,24 @@ class SearchState:
         Raises:
             CheckpointError: it is damaged, or of another space or other classes.
         """
+        share_state(self.fabric, self.supernet, self.teacher, self.student)
+        state = on_first(self.fabric, self._stored)
+        if state is None:
+            return {"phase": PHASES[0], "epoch": 0, "optimizer": None}
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        if scaler := state.get("scaler"):
+            self.fabric.strategy.precision.load_state_dict(scaler)
+        self.controller = self.controller.restored(state["controller"])
+        self.records = [EpochRecord.from_dict(item) for item in json.loads(state["records"])]
+        self.archive.restore(state["archive"])
+        return state
+
+    def _stored(self) -> dict[str, Any] | None:
+        """The last checkpoint of this search, None if there is none."""
         path = last_checkpoint(self.checkpoints)
         if path is None:
-            return {"phase": PHASES[0], "epoch": 0, "optimizer": None}
+            return None
         state = load_checkpoint(path, "search")
         if state["space"] != self._space():
             raise CheckpointError(
@@ -141,13 +157,6 @@ class SearchState:
                 f"{path} is of data with {state['classes']} classes, these have "
                 f"{self.data.classes.count}; search into another folder with --run"
             )
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
-        if scaler := state.get("scaler"):
-            self.fabric.strategy.precision.load_state_dict(scaler)
-        self.controller = self.controller.restored(state["controller"])
-        self.records = [EpochRecord.from_dict(item) for item in json.loads(state["records"])]
-        self.archive.restore(state["archive"])
         return state
 
     def _space(self) -> str:

@@ -2,8 +2,9 @@
 
 The order of the examples follows from (seed, part, epoch) and the look of each from (seed, part,
 epoch, pass, index), never from the state of a generator. So the batches of a run are the same with
-any number of worker processes, and a run that starts again at (epoch, iteration) gets exactly the
-batches that an unbroken one would have got. No number is drawn from PyTorch's global generator.
+any number of worker processes, and of processes that share each batch. A run that starts again at
+(epoch, iteration) gets exactly the batches that an unbroken one would have got. No number is drawn
+from PyTorch's global generator.
 
 Symbols: B batch size; (h, w) crop; d label stride.
 """
@@ -80,12 +81,19 @@ class _Plan:
 
     @property
     def iterations_per_pass(self) -> int:
-        return len(self.indices) // (self.batch_size * self.world_size)
+        return len(self.indices) // self.batch_size
 
     def draws(self, epoch: int, iteration: int) -> list[_Draw]:
+        """This process's share of a batch."""
+        first, end = (
+            place * self.batch_size // self.world_size for place in (self.rank, self.rank + 1)
+        )
+        return self.all_draws(epoch, iteration)[first:end]
+
+    def all_draws(self, epoch: int, iteration: int) -> list[_Draw]:
         number, position = divmod(iteration, self.iterations_per_pass)
         order = np.random.default_rng((self.seed, _ORDER, self.part, epoch, number))
-        first = (position * self.world_size + self.rank) * self.batch_size
+        first = position * self.batch_size
         chosen = order.permutation(self.indices)[first : first + self.batch_size]
         return [
             _Draw((self.seed, _LOOK, self.part, epoch, number, int(index)), int(index))
@@ -117,19 +125,19 @@ class TrainBatches:
     Args:
         split: where the examples come from.
         augmentation: how they are varied, and their size.
-        batch_size: B, of this process. Batches that are not full are left out.
+        batch_size: B, of all processes together. Batches that are not full are left out.
         seed: of halves, order and look; equal on all processes.
         part: one of ``PARTS``.
         iterations: length of an epoch; one pass through the part if left out. A longer epoch goes
             through the part again, in another order and with other looks.
-        rank, world_size: this process and the number of all; each batch of all processes together
-            is a stretch of one order, so their shares are disjoint.
+        rank, world_size: this process and the number of all; each takes its share of every batch,
+            one image more or less than others where it does not divide.
         workers: processes that load; 0 loads in this one.
         pin_memory: for faster copies to a GPU.
 
     Raises:
-        DataError: fewer examples than one batch of all processes takes, an unknown part, numbers
-            out of range.
+        DataError: fewer examples than one batch takes, fewer in a batch than processes, an unknown
+            part, numbers out of range.
     """
 
     def __init__(
@@ -153,13 +161,18 @@ class TrainBatches:
                 f"batch size {batch_size}, seed {seed}, {workers} workers, rank {rank} of "
                 f"{world_size}: expected at least 1, 0, 0, and a rank below the number of processes"
             )
+        if batch_size < world_size:
+            raise DataError(
+                f"a batch of {batch_size} cannot be shared by {world_size} processes: "
+                f"take a larger batch, or at most {batch_size} process(es)"
+            )
         indices = part_indices(len(split), part, seed)
         self._plan = _Plan(indices, PARTS.index(part), batch_size, seed, rank, world_size)
         per_pass = self._plan.iterations_per_pass
         if not per_pass:
             raise DataError(
                 f"split {split.source.split!r} has {len(indices)} images in part {part!r}, "
-                f"fewer than one batch of {batch_size} on {world_size} process(es): "
+                f"fewer than one batch of {batch_size}, of {world_size} process(es) together: "
                 "take a smaller batch or more images"
             )
         if iterations is not None and iterations < 1:
@@ -190,12 +203,12 @@ class TrainBatches:
         return iter(self._loader)
 
     def draws(self, epoch: int, iteration: int) -> list[_Draw]:
-        """What a batch is made of: for each example the seed of its look, and its number."""
+        """This process's share of a batch: of each example the seed of its look, and its number."""
         return self._plan.draws(epoch, iteration)
 
     def names(self, epoch: int, iteration: int) -> list[str]:
-        """What the examples of a batch are called, for messages about it."""
-        return [self.split.name(draw.number) for draw in self.draws(epoch, iteration)]
+        """What the examples of a batch of all processes are called, for messages about it."""
+        return [self.split.name(draw.number) for draw in self._plan.all_draws(epoch, iteration)]
 
 
 def part_indices(count: int, part: str, seed: int) -> NDArray[np.int64]:
@@ -225,7 +238,7 @@ def train_halves(
     """
     if iterations is None:
         smaller = len(part_indices(len(split), "architecture", seed))
-        iterations = smaller // (batch_size * world_size) or None
+        iterations = smaller // batch_size or None
     weights, architecture = (
         TrainBatches(
             split, augmentation, batch_size, seed=seed, part=part, iterations=iterations,

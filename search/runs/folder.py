@@ -97,6 +97,14 @@ def holds_run(path: Path, settings: Mapping[str, Any], facts: Mapping[str, Any])
     return True
 
 
+def processes_of(path: Path, otherwise: int) -> int:
+    """How many processes the folder's run began with; ``otherwise`` where it does not say."""
+    if not _parses(path / SETTINGS, path / RUN):
+        return otherwise
+    found = read_json(path / RUN).get("processes")
+    return found if isinstance(found, int) and found > 0 else otherwise
+
+
 def is_finished(
     path: Path,
     settings: Mapping[str, Any],

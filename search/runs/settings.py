@@ -44,8 +44,9 @@ class PhaseSettings(Group):
     """Epochs, batches and the step on the weights, SGD.
 
     ``iterations`` are steps per epoch, None for one pass over the images. ``batch`` is per process
-    and per backward pass, ``accumulate`` how many such batches make one step. The learning rate
-    falls by ``lr_decay`` after each epoch. ``clip`` bounds the norm of the gradient.
+    and per backward pass, ``accumulate`` how many such batches make one step. A run keeps the batch
+    of all processes together that it began with, whatever their number when it goes on. The
+    learning rate falls by ``lr_decay`` after each epoch. ``clip`` bounds the norm of the gradient.
     """
 
     epochs: Whole

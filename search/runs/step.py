@@ -1,8 +1,8 @@
 """One step on weights, as searches and trainings make it.
 
 Each loss has its own backward pass, so that peak memory is that of one. The loss of the step is
-their sum, averaged over the batches that make one step and over processes. One that is not finite
-ends the run before the step is made, and says where.
+their sum, averaged over the batches that make one step and over processes, which share each batch.
+One that is not finite ends the run before the step is made, and says where.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def evaluate(
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
     was_training = network.training
     network.eval()
-    meter = ScoreMeter(classes.count, fabric.device)
+    meter = ScoreMeter(classes.count, fabric)
     with torch.no_grad():
         for number, batch in split_batches(fabric, split, limit=limit, workers=workers):
             with fabric.autocast():

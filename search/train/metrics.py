@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from latlut.errors import SpecError
 from latlut.search.data.classes import IGNORE
+from latlut.search.runs.processes import sum_of
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,15 @@ class ScoreMeter:
 
     Args:
         class_count: C.
-        device: where the counting is done.
+        fabric: device that counts, and processes; one CPU process if not given.
     """
 
-    def __init__(self, class_count: int, device: torch.device | str = "cpu") -> None:
-        self._class_count = class_count
+    def __init__(self, class_count: int, fabric: Fabric | None = None) -> None:
+        self._class_count, self._fabric = class_count, fabric
         # torchmetrics counts two classes or more; the second of a single one stays empty
         self._matrix = MulticlassConfusionMatrix(
-            max(2, class_count), ignore_index=IGNORE, validate_args=False
-        ).to(device)
+            max(2, class_count), ignore_index=IGNORE, validate_args=False, sync_on_compute=False
+        ).to("cpu" if fabric is None else fabric.device)
 
     def update(self, predictions: Tensor, labels: Tensor) -> None:
         """Count one batch.
@@ -74,8 +75,11 @@ class ScoreMeter:
 
     def score(self) -> SegmentationScore:
         """The score of all batches so far."""
-        count = self._class_count
-        return score_of(self._matrix.compute()[:count, :count])
+        count, matrix = self._class_count, self._matrix.confmat
+        assert isinstance(matrix, Tensor)
+        if self._fabric is not None:
+            matrix = sum_of(self._fabric, matrix)
+        return score_of(matrix[:count, :count])
 
     def reset(self) -> None:
         """Forget all batches."""

@@ -17,9 +17,9 @@ from latlut.search.data.dataset import SegmentationData
 from latlut.search.networks.baselines import build_baseline, published
 from latlut.search.networks.model_files import ModelFacts, check_same_classes, load_model
 from latlut.search.networks.network import trainable
-from latlut.search.runs.folder import Environment, begin_run
+from latlut.search.runs.folder import Environment, begin_run, processes_of
 from latlut.search.runs.listening import RunListener, watched
-from latlut.search.runs.processes import launched
+from latlut.search.runs.processes import TIMEOUT_S, ended_by_signal, launched, on_first
 from latlut.search.train.data import checked_data
 from latlut.search.train.folder import finish_training, training_facts, write_epochs
 from latlut.search.train.records import TrainEpoch, percent
@@ -40,6 +40,7 @@ def run_training(
     environment: Environment = dict,
     accelerator: str = "cpu",
     devices: int = 1,
+    timeout_s: float = TIMEOUT_S,
 ) -> TrainingResult | None:
     """Train a network from scratch; what came out, and None on all processes but the first.
 
@@ -52,23 +53,24 @@ def run_training(
             folder ``teacher`` of this one.
         listener: told how it goes.
         environment: gives what is kept of the machine in ``run.json``.
-        accelerator, devices: see ``processes.launched``.
+        accelerator, devices, timeout_s: see ``processes.launched``.
 
     Raises:
         LatlutError: settings, data, teacher or folder that do not fit each other, before anything
-            is written; a loss that is not finite, afterwards.
+            is written; a loss that is not finite, or another process that ended, afterwards.
     """
     if isinstance(network, str):
         published(network)  # refused, where there is none of that name
     found = checked_data(settings.data, settings.data.corrupt)
     if isinstance(teacher, Path):
         load_teacher(teacher, found.data.classes)  # refused before processes start
-    fabric = launched(accelerator, devices, settings.precision)
+    fabric = launched(accelerator, devices, settings.precision, timeout_s)
     is_first = fabric.is_global_zero
     told = listener if listener is not None and is_first else RunListener()
     if found.left_out:
         told.remark(f"{len(found.left_out)} file(s) left out:\n" + "\n".join(found.left_out))
-    result = _train(network, teacher, found.data, settings, folder, fabric, told, environment)
+    with ended_by_signal(fabric):
+        result = _train(network, teacher, found.data, settings, folder, fabric, told, environment)
     return result if is_first else None
 
 
@@ -101,10 +103,11 @@ def _train(
 ) -> TrainingResult:
     is_first, epochs = fabric.is_global_zero, settings.schedule.epochs
     facts = training_facts(what, teacher, data)
-    goes_on = is_first and begin_run(
-        folder, settings.to_dict(), facts, environment, seed=settings.seed
+    processes = on_first(fabric, lambda: processes_of(folder, fabric.world_size))
+    remarks = {"seed": settings.seed, "processes": processes}
+    goes_on = on_first(
+        fabric, lambda: begin_run(folder, settings.to_dict(), facts, environment, **remarks)
     )
-    fabric.barrier()
     if isinstance(teacher, Architecture):
         _train(teacher, None, data, settings, folder / "teacher", fabric, told, environment)
         teacher = folder / "teacher"
@@ -139,13 +142,15 @@ def _train(
             told.remark(record.describe(epochs))
 
     training = Training(
-        network, data, settings, folder, taught_by,
-        name=name, fabric=fabric, on_step=on_step, on_epoch=on_epoch,
+        network, data, settings, folder, taught_by, name=name, fabric=fabric,
+        processes=processes, on_step=on_step, on_epoch=on_epoch,
     )  # fmt: skip
     with watched(told, folder, log):
         result = training.run()
-    if is_first:
+
+    def finish() -> None:
         write_epochs(folder, result.records)  # a run that was killed after its last epoch has not
         finish_training(folder, result)
-    fabric.barrier()
+
+    on_first(fabric, finish)
     return result

@@ -21,6 +21,7 @@ from latlut.search.runs.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
+from latlut.search.runs.processes import on_first, share_state
 from latlut.search.train.records import TrainEpoch
 from latlut.search.train.settings import TrainSettings
 from latlut.spaces import Architecture
@@ -39,6 +40,8 @@ class TrainingState:
         folder: of the run; holds ``checkpoints/``.
         name: of a baseline; an architecture's network needs none.
         fabric: devices, precision and processes, launched.
+        processes: how many the training began with, whose batches together make one; those of the
+            fabric if None.
 
     Attributes:
         facts: what the stored models say of themselves.
@@ -58,9 +61,10 @@ class TrainingState:
         folder: Path,
         name: str | None,
         fabric: Fabric,
+        processes: int | None,
     ) -> None:
         self.network, self.data, self.settings, self.folder = network, data, settings, folder
-        self.fabric = fabric
+        self.fabric, self.processes = fabric, processes or fabric.world_size
         self._check_classes("network", network)
         self.facts = self._facts(name)
         self._move(network)
@@ -104,17 +108,17 @@ class TrainingState:
     def restore(self, optimizer: Any) -> int:
         """Go back to the folder's last checkpoint, if it has one; the epoch to go on with.
 
+        The first process reads it, and all have its state afterwards.
+
         Raises:
             CheckpointError: it is damaged, or of another network, other classes, a longer
                 training, or one with a moving average where this has none.
         """
-        path = last_checkpoint(self.checkpoints)
-        if path is None:
+        modules = [self.network] if self.average is None else [self.network, self.average.module]
+        share_state(self.fabric, *modules)
+        state = on_first(self.fabric, self._stored)
+        if state is None:
             return 0
-        state = load_checkpoint(path, _KIND)
-        reason = self._difference(state)
-        if reason:
-            raise CheckpointError(f"{path} {reason}; train into another folder with --run")
         self.network.load_state_dict(state["state"])
         if self.average is not None:
             self.average.module.load_state_dict(state["average"])
@@ -125,6 +129,17 @@ class TrainingState:
         self.records = [TrainEpoch.from_dict(item) for item in json.loads(state["records"])]
         epoch: int = state["epoch"]
         return epoch
+
+    def _stored(self) -> dict[str, Any] | None:
+        """The last checkpoint of this training, None if there is none."""
+        path = last_checkpoint(self.checkpoints)
+        if path is None:
+            return None
+        state = load_checkpoint(path, _KIND)
+        reason = self._difference(state)
+        if reason:
+            raise CheckpointError(f"{path} {reason}; train into another folder with --run")
+        return state
 
     def _difference(self, state: dict[str, Any]) -> str | None:
         """Why a checkpoint is not of this training; None if it is."""

@@ -33,7 +33,8 @@ from latlut.search.data.dataset import SegmentationData
 from latlut.search.data.loading import Batch, TrainBatches
 from latlut.search.networks.model_files import save_model
 from latlut.search.networks.network import main_logits
-from latlut.search.runs.processes import mean_of, share_buffers
+from latlut.search.runs.norms import shared_norms
+from latlut.search.runs.processes import mean_of, on_first
 from latlut.search.runs.step import (
     finite_loss,
     make_step,
@@ -79,6 +80,7 @@ class Training(TrainingState):
         folder: of the run; holds ``checkpoints/``, the best model, and the last in ``last/``.
         teacher: image -> logits in evaluation mode; the student learns from it.
         fabric: devices, precision and processes, launched; one CPU process if not given.
+        processes: see ``TrainingState``.
         on_step, on_epoch: listeners.
 
     Raises:
@@ -96,11 +98,12 @@ class Training(TrainingState):
         *,
         name: str | None = None,
         fabric: Fabric | None = None,
+        processes: int | None = None,
         on_step: StepListener | None = None,
         on_epoch: EpochListener | None = None,
     ) -> None:
         fabric = fabric or Fabric(accelerator="cpu", devices=1)
-        super().__init__(network, data, settings, folder, name, fabric)
+        super().__init__(network, data, settings, folder, name, fabric, processes)
         self.teacher = teacher if settings.loss.distillation else None
         if self.teacher is not None:
             self._check_classes("teacher", self.teacher)
@@ -133,10 +136,11 @@ class Training(TrainingState):
         )
 
     def batches(self) -> TrainBatches:
-        """The training batches of this process.
+        """The training batches, of which this process has its share.
 
         Raises:
-            DataError: fewer images than one batch of all processes, or one step of batches.
+            DataError: fewer images than one batch of all processes, or one step of batches; a
+                batch that has fewer images than there are processes.
         """
         schedule, data = self.settings.schedule, self.settings.data
         looks = Augmentation(
@@ -149,7 +153,7 @@ class Training(TrainingState):
         batches = TrainBatches(
             self.data.train,
             looks,
-            schedule.batch,
+            schedule.batch * self.processes,
             seed=self.settings.seed,
             iterations=None if iterations is None else iterations * schedule.accumulate,
             rank=self.fabric.global_rank,
@@ -184,9 +188,6 @@ class Training(TrainingState):
                     self.average.update(self.network)
                 total += loss
                 self.on_step(epoch, step + 1, steps, loss)
-        share_buffers(self.fabric, self.network)
-        if self.average is not None:
-            share_buffers(self.fabric, self.average.module)
         means: dict[str, Any] = {
             name: float(mean_of(self.fabric, value)) / (steps * schedule.accumulate)
             for name, value in sums.items()
@@ -217,12 +218,12 @@ class Training(TrainingState):
 
     def _loss(self, batch: Batch, sums: dict[str, Tensor]) -> Tensor:
         taught = None
-        with self.fabric.autocast():
+        with self.fabric.autocast(), shared_norms(self.fabric):
             outputs = self.network(batch.image)
             if self.teacher is not None:
                 with torch.no_grad():
                     taught = main_logits(self.teacher(batch.image))
-        loss = training_loss(outputs, batch.label, self.settings.loss, taught)
+        loss = training_loss(outputs, batch.label, self.settings.loss, taught, self.fabric)
         for name, value in loss.parts.items():
             sums[name] = value + sums[name] if name in sums else value
         return loss.total
@@ -250,14 +251,16 @@ class Training(TrainingState):
 
     def _store(self, record: TrainEpoch, optimizer: Any) -> None:
         """Write the models of a judged epoch, then where the run stands, on the first process."""
-        if self.fabric.is_global_zero:
+
+        def write() -> None:
             if record.mean_iou is not None:
                 facts = self.facts.at(record.epoch, record.mean_iou)
                 if best_epoch(self.records) is record:
                     save_model(self.folder, self.model, facts)
                 save_model(self.folder / "last", self.model, facts)
             self.save(optimizer)
-        self.fabric.barrier()
+
+        on_first(self.fabric, write)
 
 
 @contextmanager

@@ -104,14 +104,17 @@ def test_batches_of_the_halves_come_from_the_halves() -> None:
         assert drawn <= set(part_indices(11, batches.part, 9).tolist())
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_processes_share_each_batch_of_the_whole(world_size: int) -> None:
+@pytest.mark.parametrize(("world_size", "batch"), [(2, 2), (3, 3), (2, 4), (2, 5), (3, 5)])
+def test_processes_share_each_batch_of_the_whole(world_size: int, batch: int) -> None:
     ranks = [
-        TrainBatches(SCENES.train, VIEW, 1, seed=2, rank=rank, world_size=world_size)
+        TrainBatches(SCENES.train, VIEW, batch, seed=2, rank=rank, world_size=world_size)
         for rank in range(world_size)
     ]
-    whole = TrainBatches(SCENES.train, VIEW, world_size, seed=2)
-    assert {len(batches) for batches in (*ranks, whole)} == {11 // world_size}
+    whole = TrainBatches(SCENES.train, VIEW, batch, seed=2)
+    assert {len(batches) for batches in (*ranks, whole)} == {11 // batch}
+    sizes = {len(batches.draws(0, 0)) for batches in ranks}
+    assert max(sizes) - min(sizes) <= 1
+    assert all(batches.names(1, 0) == whole.names(1, 0) for batches in ranks)
     for iteration in range(len(whole)):
         shares = [draw for batches in ranks for draw in batches.draws(1, iteration)]
         assert shares == whole.draws(1, iteration)
@@ -143,8 +146,10 @@ def test_a_batch_can_be_named() -> None:
 def test_impossible_batches_are_refused() -> None:
     with pytest.raises(DataError, match=r"11 images in part 'all', fewer than one batch of 12"):
         TrainBatches(SCENES.train, VIEW, 12)
-    with pytest.raises(DataError, match="on 3 process"):
-        TrainBatches(SCENES.train, VIEW, 2, part="architecture", world_size=3)
+    with pytest.raises(DataError, match="one batch of 6, of 3 process"):
+        TrainBatches(SCENES.train, VIEW, 6, part="architecture", world_size=3)
+    with pytest.raises(DataError, match="a batch of 2 cannot be shared by 3 processes"):
+        TrainBatches(SCENES.train, VIEW, 2, world_size=3)
     with pytest.raises(DataError, match="expected one of all, weights"):
         TrainBatches(SCENES.train, VIEW, 2, part="half")
     with pytest.raises(DataError, match="rank 2 of 2"):
