@@ -18,6 +18,7 @@ from torch import nn
 
 from latlut.errors import EngineError, ImportFileError, SpecError
 from latlut.operators.input_axes import InputAxes, common_batch, find_axes
+from latlut.operators.onnx_loading import load_onnx, making_sense_of
 from latlut.operators.onnx_nodes import nodes_of, tensors_of
 from latlut.operators.onnx_shapes import Shape, settle_shapes, shown_inputs, sides_of, write_shapes
 from latlut.operators.onnx_weights import model_file, take_in_weights
@@ -89,7 +90,8 @@ class OnnxWorkload(Workload):
         """What the file computes in: fp32, fp16, bf16, fp64, or int8 for a quantised one."""
         if any(_is_quantised(kind) for kind in self.op_types):
             return "int8"
-        return _float_type(self.model)
+        with making_sense_of(self.name):
+            return _float_type(self.model)
 
     def random_inputs(self, seed: int = 0) -> list[np.ndarray]:
         """What the inputs are filled with.
@@ -101,7 +103,8 @@ class OnnxWorkload(Workload):
         if self.given:
             return list(self.given)
         generator = np.random.default_rng(seed)
-        limits = _index_limits(self.model.graph)
+        with making_sense_of(self.name):
+            limits = _index_limits(self.model.graph)
         found = []
         for name, shape, dtype in zip(self.names, self.input_shapes, self.input_types, strict=True):
             made: np.ndarray
@@ -112,7 +115,7 @@ class OnnxWorkload(Workload):
             elif dtype == np.int8:
                 made = generator.integers(-128, 128, shape)
             else:
-                limit = 2 if dtype.kind == "b" else limits.get(name, 2)
+                limit = 2 if dtype.kind == "b" else max(1, limits.get(name, 2))
                 made = generator.integers(0, limit, shape)
             found.append(np.asarray(made).astype(dtype))
         return found
@@ -196,7 +199,20 @@ def read_onnx(
             such input; data of another type.
     """
     called = name or ("an ONNX model" if isinstance(source, bytes) else Path(source).name)
-    model = _load(source)
+    model = load_onnx(source)
+    with making_sense_of(called):
+        return _workload(source, called, model, input_size, batch, shapes or {}, data or {})
+
+
+def _workload(
+    source: str | Path | bytes,
+    called: str,
+    model: Any,
+    input_size: tuple[int, int] | None,
+    batch: int | None,
+    shapes: Mapping[str, Sequence[int]],
+    data: Mapping[str, np.ndarray],
+) -> OnnxWorkload:
     is_whole = isinstance(source, bytes) or take_in_weights(model, Path(source).parent, str(source))
     weights = {item.name for item in model.graph.initializer}
     inputs = [item for item in model.graph.input if item.name not in weights]
@@ -205,14 +221,14 @@ def read_onnx(
     types = tuple(_type_of(called, "input", item) for item in inputs)
     for item in model.graph.output:
         _type_of(called, "output", item)
-    arrays = _by_name(called, inputs, data or {})
+    arrays = _by_name(called, inputs, data)
     missing = [item for item in inputs if arrays and item.name not in arrays]
     if missing:
         raise SpecError(
             f"{called}: nothing is given for {shown_inputs(missing)}: give all inputs or none"
         )
     asked = {item: tuple(array.shape) for item, array in arrays.items()}
-    asked |= _by_name(called, inputs, shapes or {})
+    asked |= _by_name(called, inputs, shapes)
     axes = [find_axes(item.name, sides_of(item), model.graph.node) for item in inputs]
     found, axes = settle_shapes(called, inputs, axes, asked, input_size, batch)
     given = _filled(called, inputs, found, types, arrays)
@@ -262,39 +278,6 @@ def _index_limits(graph: Any) -> dict[str, int]:
             length, name = lengths[node.input[0]][axis], same[node.input[1]]
             found[name] = min(length, found.get(name, length))
     return found
-
-
-def _load(source: str | Path | bytes) -> Any:
-    import onnx
-
-    if isinstance(source, bytes):
-        shown, load = "the given bytes", lambda: onnx.load_model_from_string(source)
-    else:
-        path = Path(source)
-        shown, load = str(path), lambda: onnx.load_model(path, load_external_data=False)
-        if not path.is_file():
-            raise ImportFileError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
-    try:
-        model = load()
-    except Exception as error:  # protobuf's and onnx's own; a damaged file fails anywhere
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ImportFileError(f"{shown}: cannot be read as an ONNX model: {reason}") from error
-    if not model.graph.node or not model.opset_import:
-        raise ImportFileError(f"{shown}: is no ONNX model: it has no nodes or no operator set")
-    _check_tensors(model, shown)
-    return model
-
-
-def _check_tensors(model: Any, shown: str) -> None:
-    import onnx
-
-    known = set(onnx.TensorProto.DataType.values())
-    for item in tensors_of(model):
-        if item.data_type not in known:
-            raise ImportFileError(
-                f"{shown}: the tensor {item.name!r} has the type {item.data_type}, which this onnx "
-                f"({onnx.__version__}) does not know"
-            )
 
 
 def _type_of(called: str, what: str, item: Any) -> str:

@@ -14,6 +14,13 @@ from pathlib import Path
 from latlut.errors import ImportFileError
 from latlut.opspec import OpSpec
 
+#: What an operator can take: from a picosecond, less than any clock tells, to eleven days.
+LEAST_LATENCY_MS, MOST_LATENCY_MS = 1e-9, 1e9
+#: Samples or passes: more than anything was ever timed.
+MOST_COUNT = 10**12
+#: Characters of the text beside an entry.
+MAX_WARNINGS = 10_000
+
 
 @dataclass(frozen=True)
 class EntryRow:
@@ -31,6 +38,21 @@ class EntryRow:
     passes: int | None = None
     warnings: str = ""
     row: int = 0
+
+
+_RANGE = f" between {LEAST_LATENCY_MS:g} and {MOST_LATENCY_MS:g}"
+
+
+def is_possible_ms(latency_ms: float) -> bool:
+    """Whether an operator can take so many milliseconds; False for NaN."""
+    return LEAST_LATENCY_MS <= latency_ms <= MOST_LATENCY_MS
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is a text that can be stored: no lone surrogate, which UTF-8 does not know."""
+    if not isinstance(value, str) or len(value) > MAX_WARNINGS or "\0" in value:
+        return False
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 class Cells:
@@ -64,22 +86,23 @@ class Cells:
     def entry(self) -> EntryRow:
         kind = "finite" if self.may_be_negative else "positive, finite"
         latency_ms = self.number("latency_ms", f"a {kind} number of milliseconds")
-        if latency_ms is None or (latency_ms <= 0 and not self.may_be_negative):
-            raise self.error("latency_ms", f"a {kind} number of milliseconds")
+        if latency_ms is None or not self._is_possible(latency_ms):
+            raise self.error("latency_ms", f"a {kind} number of milliseconds{_RANGE}")
         low_ms = self.number("ci_low_ms", "a finite number of milliseconds, or nothing")
         high_ms = self.number("ci_high_ms", "a finite number of milliseconds, or nothing")
         if (low_ms is None) != (high_ms is None):
             missing = "ci_low_ms" if low_ms is None else "ci_high_ms"
             raise self.error(missing, "both ends of the interval or neither")
-        if low_ms is not None and low_ms <= 0 and not self.may_be_negative:
-            raise self.error("ci_low_ms", "a positive number of milliseconds, or nothing")
+        for column, end_ms in (("ci_low_ms", low_ms), ("ci_high_ms", high_ms)):
+            if end_ms is not None and not self._is_possible(end_ms):
+                raise self.error(column, f"a {kind} number of milliseconds{_RANGE}, or nothing")
         if low_ms is not None and low_ms > latency_ms:
             raise self.error("ci_low_ms", f"at most the latency, {latency_ms} ms")
         if high_ms is not None and high_ms < latency_ms:
             raise self.error("ci_high_ms", f"at least the latency, {latency_ms} ms")
         warnings = self.values.get("warnings")
-        if warnings is not None and not isinstance(warnings, str):
-            raise self.error("warnings", "text")
+        if warnings is not None and not _is_text(warnings):
+            raise self.error("warnings", f"text of at most {MAX_WARNINGS} characters")
         return EntryRow(
             self.spec(),
             latency_ms,
@@ -87,8 +110,13 @@ class Cells:
             high_ms,
             self.count("n"),
             self.count("passes"),
-            warnings or "",
+            str(warnings or ""),
             self.row,
+        )
+
+    def _is_possible(self, latency_ms: float) -> bool:
+        return is_possible_ms(abs(latency_ms) if self.may_be_negative else latency_ms) or (
+            self.may_be_negative and latency_ms == 0
         )
 
     def spec(self) -> OpSpec:
@@ -119,6 +147,6 @@ class Cells:
         number = self.number(column, "a positive whole number, or nothing")
         if number is None:
             return None
-        if number < 1 or number != int(number):
+        if not 1 <= number <= MOST_COUNT or number != int(number):
             raise self.error(column, "a positive whole number, or nothing")
         return int(number)

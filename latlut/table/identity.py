@@ -5,6 +5,7 @@ Everything else (clocks, temperature, dates, host, plan) is provenance of a run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
@@ -16,6 +17,12 @@ PROTOCOL_VERSION = "1"
 STANDALONE, IN_CONTEXT = "standalone", "in-context"
 #: How an operator is isolated: alone, or inside a network, by the difference of two graphs.
 MODES = (STANDALONE, IN_CONTEXT)
+
+#: More than any machine has.
+MAX_THREADS = 65_536
+#: Characters of a field; a driver's name of a device has up to 100.
+MAX_TEXT = 1000
+_REQUIRED = {"target", "device_model", "engine", "engine_version"}
 
 
 @dataclass(frozen=True)
@@ -51,19 +58,15 @@ class Identity:
         """The identity of a mapping as ``to_dict`` gives it.
 
         Raises:
-            IdentityError: a field is missing or unknown, or a mode that there is not.
+            IdentityError: a field is missing or unknown, no text or a text that cannot be shown, no
+                number of threads, or a mode that there is not.
         """
         known = {field.name for field in fields(cls)}
-        required = {"target", "device_model", "engine", "engine_version"}
-        if missing := sorted(required - set(values)):
+        if missing := sorted(_REQUIRED - set(values)):
             raise IdentityError(f"an identity needs {', '.join(missing)}")
         if unknown := sorted(set(values) - known):
-            raise IdentityError(f"an identity has no field {', '.join(unknown)}")
-        types = {field.name: int if field.name == "threads" else str for field in fields(cls)}
-        try:
-            found = cls(**{name: types[name](value) for name, value in values.items()})  # type: ignore[arg-type,call-overload]
-        except (TypeError, ValueError) as error:
-            raise IdentityError(f"not an identity: {error}") from error
+            raise IdentityError(f"an identity has no field {', '.join(unknown)[:200]}")
+        found = cls(**{name: _checked(name, value) for name, value in values.items()})  # type: ignore[arg-type]
         if found.mode not in MODES:
             raise IdentityError(f"mode is one of {', '.join(MODES)}, received {found.mode!r}")
         return found
@@ -100,3 +103,36 @@ class Identity:
             parts.append(self.mode)
         parts += [option.replace("=", "_") for option in self.engine_options.split(",") if option]
         return "-".join(parts)
+
+
+def _checked(name: str, value: object) -> str | int:
+    """A field's value; a number of threads may be a text, as it is in CSV.
+
+    Raises:
+        IdentityError: a value of another type or out of range.
+    """
+    if name == "threads":
+        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
+            value = int(value)
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        if is_number and 1 <= value <= MAX_THREADS:  # type: ignore[operator]
+            return value  # type: ignore[return-value]
+        raise IdentityError(
+            f"threads is a whole number from 1 to {MAX_THREADS}, received {_shown(value)}"
+        )
+    if not isinstance(value, str):
+        raise IdentityError(f"{name} is a text, received {_shown(value)}")
+    if len(value) > MAX_TEXT or not value.isprintable():
+        raise IdentityError(
+            f"{name} is a text of at most {MAX_TEXT} characters that can be shown, received "
+            + _shown(value)
+        )
+    if name in _REQUIRED and not value.strip():
+        raise IdentityError(f"{name} is empty: say what was measured")
+    return value
+
+
+def _shown(value: object) -> str:
+    # The decimal digits of a number from a file may be more than Python prints.
+    is_long = isinstance(value, int) and abs(value) > MAX_THREADS
+    return f"a number beyond {MAX_THREADS}" if is_long else f"{ascii(value)[:80]}"
