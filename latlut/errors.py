@@ -75,6 +75,6 @@ def did_you_mean(name: str, known: list[str]) -> str:
     """A sentence that names the nearest known name and lists the rest."""
     from difflib import get_close_matches
 
-    close = get_close_matches(name, known, n=1)
+    close = get_close_matches(name[:100], known, n=1)  # it may come from a hostile file
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}known: {', '.join(sorted(known))}"

@@ -33,9 +33,11 @@ _ARCHIVES = {
 def kind_of_file(path: Path) -> str:
     """``an ONNX model``, with what latlut does with such a file; empty where it cannot be told."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return ""
         with path.open("rb") as file:
             begins = file.read(512)
-    except OSError:
+    except (OSError, ValueError):
         return ""
     suffix = path.suffix.lower()
     for beginning, kind in _BEGINNINGS:

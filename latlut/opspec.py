@@ -40,6 +40,10 @@ OPTION_DEFAULTS: Mapping[str, OptionValue] = {
 
 MAX_DIMENSION = 1 << 16
 MAX_ELEMENTS = 1 << 31
+#: Input maps of one operator, and options of one.
+MAX_INPUTS = MAX_OPTIONS = 256
+#: Characters of an op spec as text.
+MAX_TEXT = 1 << 14
 
 _WORD = re.compile(r"[a-z][a-z0-9_.]*")
 _TEXT = re.compile(
@@ -56,7 +60,7 @@ GRAMMAR = (
 
 def _positive_int(name: str, value: object, limit: int = MAX_DIMENSION) -> int:
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise SpecError(f"{name} must be a whole number, received {value!r}")
+        raise SpecError(f"{name} must be a whole number, received {value!r:.80}")
     number = index(value)
     if not 1 <= number <= limit:
         raise SpecError(f"{name} must be between 1 and {limit}, received {_shown(number)}")
@@ -156,6 +160,8 @@ class OpSpec:
             raise SpecError(f"an operator's name is a lower-case word, received {kind!r}")
         set_field = object.__setattr__
         set_field(self, "kind", kind)
+        if len(options) > MAX_OPTIONS:
+            raise SpecError(f"{len(options)} options, an op spec has {MAX_OPTIONS} at most")
         set_field(self, "inputs", _canonical_inputs(inputs))
         set_field(self, "out_channels", _positive_int("out_channels", out_channels))
         set_field(self, "stride", _positive_int("stride", stride, limit=64))
@@ -229,6 +235,8 @@ class OpSpec:
         Raises:
             SpecError: the text does not follow the grammar or its numbers are out of range.
         """
+        if len(text) > MAX_TEXT:
+            raise SpecError(f"an op spec of {len(text)} characters, expected {MAX_TEXT} at most")
         match = _TEXT.fullmatch(text.strip())
         if match is None:
             raise SpecError(f"cannot read the op spec {text!r}: {GRAMMAR}")
@@ -256,6 +264,8 @@ def _canonical_inputs(inputs: Sequence[Any]) -> tuple[tuple[int, int, int], ...]
     maps = [items] if items and not isinstance(items[0], (tuple, list)) else items
     if not maps:
         raise SpecError("an op spec has at least one input (C, H, W), received none")
+    if len(maps) > MAX_INPUTS:
+        raise SpecError(f"{len(maps)} input maps, an op spec has {MAX_INPUTS} at most")
     if bad := [shape for shape in maps if len(shape) != 3]:
         raise SpecError(f"an input map is (C, H, W), received {bad[0]!r}")
     return tuple(

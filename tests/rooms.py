@@ -23,7 +23,16 @@ from checkout import ROOT
 FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "latlut": (
         ("errors", "version", "timestamps", "shell"),
-        ("opspec", "resources", "progress", "files", "file_kinds"),
+        (
+            "opspec",
+            "resources",
+            "progress",
+            "files",
+            "file_kinds",
+            "reading",
+            "toml_files",
+            "strict_json",
+        ),
         ("stats", "machine", "operators"),
         ("spaces", "engines", "table"),
         ("pricing",),

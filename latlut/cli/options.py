@@ -20,7 +20,8 @@ class SettingType(click.ParamType[tuple[str, Any]]):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, Any]:
         """(dotted name, value)."""
-        import tomllib
+        from latlut.errors import ImportFileError
+        from latlut.toml_files import parse_toml
 
         if isinstance(value, tuple):
             return value
@@ -28,8 +29,8 @@ class SettingType(click.ParamType[tuple[str, Any]]):
         if not (name and equals):
             self.fail(f"{value!r} is not NAME=VALUE: data.workers=2", param, ctx)
         try:
-            return name, tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+            return name, parse_toml(f"value = {text}", name)["value"]
+        except ImportFileError:
             return name, text
 
 

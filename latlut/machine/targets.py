@@ -8,7 +8,6 @@ sources that each file names; no latency is ever computed from them.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +25,7 @@ from latlut.machine.cpu import (
 )
 from latlut.machine.pinning import choose_cpus
 from latlut.resources import profiles_dir
+from latlut.toml_files import read_toml
 
 #: Bytes that one core or SM can move to and from the last-level cache in a cycle. Generous: the
 #: port of an NVIDIA SM to its L2 is 64 bytes wide, a CPU core sustains 10 to 32 from its L3.
@@ -206,12 +206,7 @@ def read_target(path: Path) -> Target:
         ImportFileError: the file is missing, is not TOML, or lacks a field.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-        return _target_from_toml(data)
-    except OSError as error:
-        raise ImportFileError(f"cannot read the target file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ImportFileError(f"{path} is not a TOML file: {error}") from error
+        return _target_from_toml(read_toml(path))
     except KeyError as error:
         raise ImportFileError(f"{path}: the field {error.args[0]!r} is missing") from error
     except (TypeError, ValueError, AttributeError, re.error) as error:

@@ -32,7 +32,6 @@ Whether an operator of that kind exists is for the operators' registry to say, n
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
 from difflib import get_close_matches
 from itertools import product
@@ -45,8 +44,12 @@ from latlut.errors import ImportFileError, SpecError, UnknownNameError, did_you_
 from latlut.operators.registry import option_names
 from latlut.opspec import OpSpec, parse_size, unique
 from latlut.spaces.space import space_class
+from latlut.toml_files import parse_toml
 
 FORMAT = 1
+
+#: Of one file that are told.
+_MOST_PROBLEMS = 20
 
 _EXPECTED = {
     "name": "a text",
@@ -99,10 +102,7 @@ def parse_plan(text: str, where: str) -> PlanFile:
         ImportFileError: not TOML, or a newer format.
         SpecError: unknown or missing keys, values of another type.
     """
-    try:
-        data = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ImportFileError(f"{where}: not TOML: {error}") from error
+    data = parse_toml(text, where)
     found = data.get("format")
     if type(found) is int and found > FORMAT:
         raise ImportFileError(
@@ -114,7 +114,7 @@ def parse_plan(text: str, where: str) -> PlanFile:
         content = PlanFile.model_validate(data)
     except ValidationError as error:
         problems = dict.fromkeys(
-            _problem(data, item["type"], item["loc"]) for item in error.errors()
+            _problem(data, item["type"], item["loc"]) for item in error.errors()[:_MOST_PROBLEMS]
         )
         raise SpecError("\n".join(f"{where}: {problem}" for problem in problems)) from None
     if content.space is not None and (content.grid or content.ops):

@@ -17,8 +17,8 @@ from functools import cached_property
 from pathlib import Path
 
 from latlut.errors import ImportFileError, SpecError, UnknownNameError, did_you_mean
-from latlut.file_kinds import but_it_is
 from latlut.opspec import OpSpec, unique
+from latlut.reading import read_text
 from latlut.resources import profiles_dir
 
 #: A sweep of more op specs than this is taken for a mistake.
@@ -89,16 +89,9 @@ def load_plan(
         SpecError: a plan that makes no sense, or an input size for a plan that fixes its sizes.
     """
     path = _find(name_or_path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ImportFileError(f"cannot read the plan {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ImportFileError(f"{path}: not TOML{but_it_is(path) or ' (not UTF-8)'}") from error
-
     from latlut.measure.plan_file import expand_plan, parse_plan
 
-    content = parse_plan(text, str(path))
+    content = parse_plan(read_text(path), str(path))
     specs, space = expand_plan(content, str(path), input_size, batch, MAX_SPECS)
     return Plan(content.name or path.stem, specs, content.description, space)
 

@@ -39,7 +39,8 @@ def random_arrays(
         elif dtype == np.int8:
             made = generator.integers(-128, 128, shape)
         else:
-            made = generator.integers(0, 2 if dtype.kind == "b" or limit is None else limit, shape)
+            end = 2 if dtype.kind == "b" or limit is None else max(1, limit)
+            made = generator.integers(0, end, shape)
         found.append(np.asarray(made).astype(dtype))
     return found
 

@@ -19,6 +19,7 @@ from torch import nn
 from latlut.errors import EngineError, ImportFileError
 from latlut.operators.input_arrays import arrays_of, by_name, named_arrays, random_arrays
 from latlut.operators.input_axes import InputAxes, common_batch, common_image_size, find_axes
+from latlut.operators.onnx_loading import load_onnx, making_sense_of
 from latlut.operators.onnx_nodes import nodes_of, tensors_of
 from latlut.operators.onnx_shapes import settle_shapes, sides_of, write_shapes
 from latlut.operators.onnx_weights import model_file, take_in_weights
@@ -88,14 +89,16 @@ class OnnxWorkload(Workload):
         """What the file computes in: fp32, fp16, bf16, fp64, or int8 for a quantised one."""
         if any(_is_quantised(kind) for kind in self.op_types):
             return "int8"
-        return _float_type(self.model)
+        with making_sense_of(self.name):
+            return _float_type(self.model)
 
     def random_inputs(self, seed: int = 0) -> list[np.ndarray]:
         """What the inputs are filled with (``random_arrays``): whole numbers below the length of
         the axis that they index, as token numbers do."""
         if self.given:
             return list(self.given)
-        limits = _index_limits(self.model.graph)
+        with making_sense_of(self.name):
+            limits = _index_limits(self.model.graph)
         below = tuple(limits.get(name) for name in self.names)
         return random_arrays(self.input_shapes, self.input_types, seed, below)
 
@@ -178,7 +181,20 @@ def read_onnx(
             such input; data of another type.
     """
     called = name or ("an ONNX model" if isinstance(source, bytes) else Path(source).name)
-    model = _load(source)
+    model = load_onnx(source)
+    with making_sense_of(called):
+        return _workload(source, called, model, input_size, batch, shapes or {}, data or {})
+
+
+def _workload(
+    source: str | Path | bytes,
+    called: str,
+    model: Any,
+    input_size: tuple[int, int] | None,
+    batch: int | None,
+    shapes: Mapping[str, Sequence[int]],
+    data: Mapping[str, np.ndarray],
+) -> OnnxWorkload:
     is_whole = isinstance(source, bytes) or take_in_weights(model, Path(source).parent, str(source))
     weights = {item.name for item in model.graph.initializer}
     inputs = [item for item in model.graph.input if item.name not in weights]
@@ -187,9 +203,9 @@ def read_onnx(
     types = tuple(_type_of(called, "input", item) for item in inputs)
     for item in model.graph.output:
         _type_of(called, "output", item)
-    arrays = named_arrays(called, inputs, data or {})
+    arrays = named_arrays(called, inputs, data)
     asked = {item: tuple(array.shape) for item, array in arrays.items()}
-    asked |= by_name(called, inputs, shapes or {})
+    asked |= by_name(called, inputs, shapes)
     axes = [find_axes(item.name, sides_of(item), model.graph.node) for item in inputs]
     found, axes = settle_shapes(called, inputs, axes, asked, input_size, batch)
     given = arrays_of(called, inputs, found, types, arrays)
@@ -239,39 +255,6 @@ def _index_limits(graph: Any) -> dict[str, int]:
             length, name = lengths[node.input[0]][axis], same[node.input[1]]
             found[name] = min(length, found.get(name, length))
     return found
-
-
-def _load(source: str | Path | bytes) -> Any:
-    import onnx
-
-    if isinstance(source, bytes):
-        shown, load = "the given bytes", lambda: onnx.load_model_from_string(source)
-    else:
-        path = Path(source)
-        shown, load = str(path), lambda: onnx.load_model(path, load_external_data=False)
-        if not path.is_file():
-            raise ImportFileError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
-    try:
-        model = load()
-    except Exception as error:  # protobuf's and onnx's own; a damaged file fails anywhere
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ImportFileError(f"{shown}: cannot be read as an ONNX model: {reason}") from error
-    if not model.graph.node or not model.opset_import:
-        raise ImportFileError(f"{shown}: is no ONNX model: it has no nodes or no operator set")
-    _check_tensors(model, shown)
-    return model
-
-
-def _check_tensors(model: Any, shown: str) -> None:
-    import onnx
-
-    known = set(onnx.TensorProto.DataType.values())
-    for item in tensors_of(model):
-        if item.data_type not in known:
-            raise ImportFileError(
-                f"{shown}: the tensor {item.name!r} has the type {item.data_type}, which this onnx "
-                f"({onnx.__version__}) does not know"
-            )
 
 
 def _type_of(called: str, what: str, item: Any) -> str:

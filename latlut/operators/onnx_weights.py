@@ -25,6 +25,8 @@ from latlut.operators.onnx_nodes import tensors_of
 EMBEDDED_BYTES = 1_900_000_000
 #: Values up to so many bytes are put into any model: engines read sizes and scales while loading.
 SMALL_BYTES = 1 << 16
+#: How often bytes of a file may be weights; embeddings are also the output's weights.
+_MOST_SHARED = 4
 
 
 def take_in_weights(model: Any, folder: Path, shown: str) -> bool:
@@ -45,6 +47,12 @@ def take_in_weights(model: Any, folder: Path, shown: str) -> bool:
     """
     kept_elsewhere = [item for item in tensors_of(model) if item.data_location == item.EXTERNAL]
     places = [_place(item, folder, shown) for item in kept_elsewhere]
+    sizes = {path: path.stat().st_size for path, _, _ in places}
+    if sum(length for _, _, length in places) > _MOST_SHARED * sum(sizes.values()):
+        raise ImportFileError(
+            f"{shown}: its weights take more than {_MOST_SHARED} times the bytes of the files that "
+            "they are in: tensors that share bytes are to be one tensor"
+        )
     are_all = sum(length for _, _, length in places) + model.ByteSize() <= EMBEDDED_BYTES
     for item, (path, offset, length) in zip(kept_elsewhere, places, strict=True):
         if length > SMALL_BYTES and not are_all:

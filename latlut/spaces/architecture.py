@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from latlut.errors import ImportFileError, SpecError, did_you_mean
-from latlut.file_kinds import but_it_is
 from latlut.files import why_not_written, written_whole
 from latlut.opspec import IMAGE, Node, OpSpec
+from latlut.reading import read_text
 from latlut.spaces.shapes import (
     FULL_WIDTH,
     SCALES,
@@ -30,7 +30,7 @@ from latlut.spaces.shapes import (
     stem_specs,
     whole_number,
 )
-from latlut.spaces.strict_json import check_keys, checked_list, parse_json
+from latlut.strict_json import check_keys, checked_list, parse_json
 
 #: Candidate operators of a cell, in the order of a row of alpha.
 OPERATORS = ("skip", "conv", "conv_2x", "zoomed_conv", "zoomed_conv_2x")
@@ -321,14 +321,8 @@ class Architecture:
             ImportFileError: no such file, or one that ``from_json`` cannot read.
             SpecError: values that are no network.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8-sig")
-        except OSError as error:
-            raise ImportFileError(f"cannot read {path}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise ImportFileError(
-                f"{path}: not a JSON text{but_it_is(Path(path)) or ' (not UTF-8)'}"
-            ) from error
+        path = Path(path)
+        text = read_text(path)
         try:
             return cls.from_json(text)
         except (ImportFileError, SpecError) as error:

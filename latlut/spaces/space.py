@@ -17,12 +17,12 @@ that a command is given with ``--operators chain.py``, as operators of one's own
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from latlut.errors import ImportFileError, SpecError, UnknownNameError, did_you_mean
 from latlut.opspec import Node, OpSpec
+from latlut.strict_json import parse_json
 
 
 class SpaceNetwork(Protocol):
@@ -117,11 +117,8 @@ def network_from_json(text: str) -> SpaceNetwork:
         UnknownNameError: the space is not registered here.
         SpecError: values that are no network.
     """
-    try:
-        values = json.loads(text)
-        name = values["space"]
-    except (ValueError, RecursionError, TypeError, KeyError) as error:
-        raise ImportFileError(
-            f'not the JSON of a network, which has a "space": {text[:80]!r}'
-        ) from error
-    return space_class(str(name)).network_from_json(text)
+    values = parse_json(text, "a network")
+    name = values.get("space") if isinstance(values, dict) else None
+    if not isinstance(name, str):
+        raise ImportFileError(f'not the JSON of a network, which has a "space": {text[:80]!r}')
+    return space_class(name).network_from_json(text)

@@ -9,17 +9,28 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from latlut.errors import ImportFileError
+from latlut.strict_json import parse_json
 
 IDENTITY_PREFIX = "# identity:"
 _DELIMITERS = (",", ";", "\t")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
+
+#: A line that is a comment, as spreadsheets write it too.
+_COMMENT = re.compile(r'"*+#[^\r\n]*+(?:\r\n|\r|\n|\Z)')
+
+#: Of a file of entries, also in Parquet. A table of a million entries is ten search spaces on one
+#: device; a row of a short text takes 0.5 kB while it is read.
+MAX_ROWS = 1_000_000
+#: Those of an entry and of an identity are 20; others are left out.
+MAX_COLUMNS = 256
+#: latlut writes one.
+MAX_COMMENTS = 1000
 
 Row = tuple[int, Mapping[str, object]]
 
@@ -39,20 +50,29 @@ def read_csv(
         ImportFileError: no text, no CSV, lines of different lengths, numbers written in two ways.
     """
     text = _decoded(path, data)
-    lines = text.splitlines(keepends=True)
-    head = 0
+    head = start = 0
     identity = None
-    while head < len(lines) and lines[head].lstrip('"').startswith("#"):
-        plain = _plain_comment(lines[head])
+    while (line := _COMMENT.match(text, start)) is not None:
+        plain = _plain_comment(path, line[0])
         if plain.startswith(IDENTITY_PREFIX):
             identity = parsed_identity(path, plain.removeprefix(IDENTITY_PREFIX))
-        head += 1
-    body = "".join(lines[head:])
-    delimiter = _delimiter(body, required)
+        head, start = head + 1, line.end()
+        if head > MAX_COMMENTS:
+            raise ImportFileError(f"{path}: more than {MAX_COMMENTS} lines of comments at its top")
+    body = text[start:]
+    delimiter = _delimiter(path, body, required)
     parsed = _lines(path, body, delimiter, head)
     _, columns = next(parsed, (0, []))
     columns = _without_empty_end(columns)
-    rows: list[Row] = [(row, _row(path, row, cells, columns)) for row, cells in parsed]
+    if len(columns) > MAX_COLUMNS:
+        raise ImportFileError(
+            f"{path}: {len(columns)} columns, a file of entries has {MAX_COLUMNS} at most"
+        )
+    rows: list[Row] = []
+    for row, cells in parsed:
+        if len(rows) == MAX_ROWS:
+            raise ImportFileError(f"{path}: more than {MAX_ROWS} rows, split the file")
+        rows.append((row, _row(path, row, cells, columns)))
     if delimiter != ",":
         rows = _with_points(path, rows, numbers)
     return identity, columns, rows
@@ -65,9 +85,9 @@ def parsed_identity(path: Path, text: str) -> dict[str, Any]:
         ImportFileError: it is none.
     """
     try:
-        identity = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ImportFileError(f"{path}: the identity is not JSON: {text.strip()[:120]}") from error
+        identity = parse_json(text, "an identity")
+    except ImportFileError as error:
+        raise ImportFileError(f"{path}: the identity: {error}: {text.strip()[:120]}") from error
     if not isinstance(identity, dict):
         raise ImportFileError(f"{path}: the identity is not a JSON object: {text.strip()[:120]}")
     return identity
@@ -83,33 +103,41 @@ def _decoded(path: Path, data: bytes) -> str:
     return text
 
 
-def _plain_comment(line: str) -> str:
+def _plain_comment(path: Path, line: str) -> str:
     """A comment as it was before a spreadsheet took it for cells."""
     line = line.strip()
     if not line.startswith('"') and '""' not in line:
         return re.sub(r"[,;\t]+$", "", line)
     for delimiter in _DELIMITERS:
-        cells = next(csv.reader([line], delimiter=delimiter), [])
+        cells = _cells(path, line, delimiter)
         joined = ",".join(cells).rstrip(",")
         if joined.endswith("}"):
             return joined
     return line
 
 
-def _delimiter(body: str, required: Collection[str]) -> str:
+def _delimiter(path: Path, body: str, required: Collection[str]) -> str:
     """What separates the cells of the header, a comma where no header can be told."""
-    header = next((line for line in body.splitlines() if line.strip()), "")
+    header = next((line for line in io.StringIO(body, newline=None) if line.strip()), "")
     for delimiter in _DELIMITERS:
-        cells = _unquoted(next(csv.reader([header], delimiter=delimiter), []), delimiter)
+        cells = _unquoted(path, _cells(path, header.rstrip("\n"), delimiter), delimiter)
         if set(required) <= {cell.strip() for cell in cells}:
             return delimiter
     return ","
 
 
-def _unquoted(cells: list[str], delimiter: str) -> list[str]:
+def _cells(path: Path, line: str, delimiter: str) -> list[str]:
+    """The cells of one line."""
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error as error:
+        raise ImportFileError(f"{path}: not CSV: {error}: {line[:80]!r}") from error
+
+
+def _unquoted(path: Path, cells: list[str], delimiter: str) -> list[str]:
     """The cells of a line that stands in quotes as a whole."""
     if len(cells) == 1 and delimiter in cells[0]:
-        return next(csv.reader([cells[0]], delimiter=delimiter), cells)
+        return _cells(path, cells[0], delimiter) or cells
     return cells
 
 
@@ -119,7 +147,7 @@ def _lines(path: Path, body: str, delimiter: str, skipped: int) -> Iterator[tupl
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells):
-                unquoted = _unquoted(cells, delimiter)
+                unquoted = _unquoted(path, cells, delimiter)
                 yield skipped + reader.line_num, [cell.strip() for cell in unquoted]
     except csv.Error as error:
         row = skipped + reader.line_num
@@ -127,9 +155,8 @@ def _lines(path: Path, body: str, delimiter: str, skipped: int) -> Iterator[tupl
 
 
 def _without_empty_end(cells: list[str]) -> list[str]:
-    while cells and not cells[-1]:
-        cells = cells[:-1]
-    return cells
+    filled = [index for index, cell in enumerate(cells, start=1) if cell]
+    return cells[: filled[-1] if filled else 0]
 
 
 def _row(path: Path, row: int, cells: list[str], columns: Sequence[str]) -> dict[str, object]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
@@ -21,7 +22,8 @@ from latlut.errors import ImportFileError
 from latlut.file_kinds import but_it_is
 from latlut.files import WriteError, written_whole
 from latlut.opspec import OpSpec
-from latlut.table.csv_entries import Row, parsed_identity, read_csv
+from latlut.reading import read_file
+from latlut.table.csv_entries import MAX_COLUMNS, MAX_ROWS, Row, parsed_identity, read_csv
 from latlut.table.entry_rows import Cells, EntryRow
 from latlut.table.identity import IN_CONTEXT, Identity
 
@@ -31,12 +33,16 @@ if TYPE_CHECKING:
 REQUIRED_COLUMNS = ("op_spec", "latency_ms")
 OPTIONAL_COLUMNS = ("ci_low_ms", "ci_high_ms", "n", "passes", "warnings")
 SUFFIXES = (".csv", ".parquet")
+#: Of a file, and of what a Parquet file unpacks to: a million rows have 100 MB.
 MAX_FILE_BYTES = 256 << 20
+#: Of one text in it, ``csv``'s own limit for a cell.
+MAX_TEXT_BYTES = 1 << 17
 
 #: Whose latencies they are, the same in every row; ``shared_error`` travels with them.
 IDENTITY_COLUMNS = (*(field.name for field in fields(Identity)), "shared_error")
 _KNOWN_COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS, *IDENTITY_COLUMNS)
 _NUMBER_COLUMNS = ("latency_ms", "ci_low_ms", "ci_high_ms", "n", "passes", "shared_error")
+_TEXT_COLUMNS = set(_KNOWN_COLUMNS) - set(_NUMBER_COLUMNS)
 _IDENTITY_KEY = b"latlut_identity"
 
 
@@ -72,18 +78,7 @@ def read_entries(path: str | Path, mode: str | None = None) -> EntriesFile:
     """
     path = Path(path)
     suffix = _checked_suffix(path)
-    if path.is_dir():
-        raise ImportFileError(f"{path}: is a folder, expected a {suffix} file of entries")
-    if not path.exists():
-        raise ImportFileError(f"{path}: no such file")
-    try:
-        size_bytes = path.stat().st_size
-        if not path.is_file() or size_bytes > MAX_FILE_BYTES:
-            limit = f"{MAX_FILE_BYTES >> 20} MiB"
-            raise ImportFileError(f"{path}: not a regular file of at most {limit}")
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImportFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    data = read_file(path, MAX_FILE_BYTES)
     if not data:
         raise ImportFileError(f"{path}: the file is empty")
     if suffix == ".csv":
@@ -210,7 +205,7 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
     if missing:
         found = ", ".join(columns)[:200]
         raise ImportFileError(f"{path}: no column {', '.join(missing)}; the columns are: {found}")
-    repeated = sorted({name for name in columns if columns.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(columns).items() if count > 1)
     if repeated:
         raise ImportFileError(f"{path}: column {', '.join(repeated)[:200]} occurs more than once")
 
@@ -219,19 +214,72 @@ def _read_parquet(path: Path, data: bytes) -> tuple[dict[str, Any] | None, list[
     if len(data) < 12 or data[:4] != b"PAR1" or data[-4:] != b"PAR1":
         raise ImportFileError(f"{path}: not a Parquet file, it begins with {data[:8]!r}")
     arrow, parquet = _pyarrow()
+    rows: list[Mapping[str, object]] = []
     try:
         file = parquet.ParquetFile(io.BytesIO(data))
         columns = [str(name) for name in file.schema_arrow.names]
         _check_columns(path, columns)
-        wanted = [n for n in columns if n in _KNOWN_COLUMNS]
+        wanted = [name for name in columns if name in _KNOWN_COLUMNS]
+        _check_parquet(path, file, wanted)
         stored = (file.schema_arrow.metadata or {}).get(_IDENTITY_KEY)
-        rows = file.read(columns=wanted).to_pylist()
+        # Repeated texts stay one text each: a small file can repeat a long one a million times.
+        texts = [name for name in wanted if name in _TEXT_COLUMNS]
+        file = parquet.ParquetFile(io.BytesIO(data), read_dictionary=texts, pre_buffer=False)
+        for number in range(file.num_row_groups):
+            group = file.read_row_group(number, columns=wanted, use_threads=False)
+            for batch in group.to_batches():
+                cells = [_cells_of(path, name, batch.column(name)) for name in wanted]
+                rows += [dict(zip(wanted, row, strict=True)) for row in zip(*cells, strict=True)]
     except (arrow.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
         raise ImportFileError(f"{path}: damaged Parquet file: {str(error)[:200]}") from error
     identity = None
     if stored is not None:
         identity = parsed_identity(path, stored.decode("utf-8", errors="replace"))
     return identity, columns, list(enumerate(rows, start=1))
+
+
+def _check_parquet(path: Path, file: Any, wanted: Sequence[str]) -> None:
+    """Refuse by its description what would take all memory when it is decoded."""
+    import pyarrow.types as types
+
+    found = file.metadata
+    if found.num_rows > MAX_ROWS or found.num_columns > MAX_COLUMNS:
+        raise ImportFileError(
+            f"{path}: {found.num_rows} rows and {found.num_columns} columns, a file of entries has "
+            f"at most {MAX_ROWS} and {MAX_COLUMNS}: split it"
+        )
+    for name in wanted:
+        kind = file.schema_arrow.field(name).type
+        if types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind):
+            raise ImportFileError(
+                f"{path}: column {name} holds {str(kind)[:80]}, expected numbers or texts"
+            )
+    # Not column by column: Arrow aborts the process where a column's description is damaged.
+    sizes = [found.row_group(number).total_byte_size for number in range(found.num_row_groups)]
+    size = sum(map(abs, sizes))
+    if size > MAX_FILE_BYTES:
+        raise ImportFileError(
+            f"{path}: its columns have {size} bytes when they are unpacked, a file of entries has "
+            f"at most {MAX_FILE_BYTES}: split it"
+        )
+
+
+def _cells_of(path: Path, name: str, column: Any) -> list[object]:
+    """The values of a column; equal texts of a dictionary are one object."""
+    import pyarrow.compute
+
+    values = getattr(column, "dictionary", column)
+    if pyarrow.types.is_string(values.type) or pyarrow.types.is_large_string(values.type):
+        longest = pyarrow.compute.max(pyarrow.compute.binary_length(values)).as_py() or 0
+        if longest > MAX_TEXT_BYTES:
+            raise ImportFileError(
+                f"{path}: column {name}: a text of {longest} bytes, expected at most "
+                f"{MAX_TEXT_BYTES}"
+            )
+    found: list[object] = values.to_pylist()
+    if values is column:
+        return found
+    return [None if index is None else found[index] for index in column.indices.to_pylist()]
 
 
 def _pyarrow() -> tuple[Any, Any]:

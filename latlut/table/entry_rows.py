@@ -15,6 +15,9 @@ from latlut.errors import ImportFileError
 from latlut.opspec import OpSpec
 from latlut.table.content import LEAST_MS, MOST_COUNT, MOST_MS
 
+#: Characters of the text beside an entry.
+MAX_WARNINGS = 10_000
+
 
 @dataclass(frozen=True)
 class EntryRow:
@@ -32,6 +35,21 @@ class EntryRow:
     passes: int | None = None
     warnings: str = ""
     row: int = 0
+
+
+_RANGE = f" between {LEAST_MS:g} and {MOST_MS:g}"
+
+
+def is_possible_ms(latency_ms: float) -> bool:
+    """Whether an operator can take so many milliseconds; False for NaN."""
+    return LEAST_MS <= latency_ms <= MOST_MS
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is a text that can be stored: no lone surrogate, which UTF-8 does not know."""
+    if not isinstance(value, str) or len(value) > MAX_WARNINGS or "\0" in value:
+        return False
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 class Cells:
@@ -65,29 +83,23 @@ class Cells:
     def entry(self) -> EntryRow:
         kind = "finite" if self.may_be_negative else "positive, finite"
         latency_ms = self.number("latency_ms", f"a {kind} number of milliseconds")
-        if latency_ms is None or (latency_ms <= 0 and not self.may_be_negative):
-            raise self.error("latency_ms", f"a {kind} number of milliseconds")
-        if abs(latency_ms) > MOST_MS or (latency_ms < LEAST_MS and not self.may_be_negative):
-            least = "" if self.may_be_negative else f" of at least {LEAST_MS:g}"
-            raise self.error("latency_ms", f"milliseconds{least} and at most {MOST_MS:g}")
+        if latency_ms is None or not self._is_possible(latency_ms):
+            raise self.error("latency_ms", f"a {kind} number of milliseconds{_RANGE}")
         low_ms = self.number("ci_low_ms", "a finite number of milliseconds, or nothing")
         high_ms = self.number("ci_high_ms", "a finite number of milliseconds, or nothing")
         if (low_ms is None) != (high_ms is None):
             missing = "ci_low_ms" if low_ms is None else "ci_high_ms"
             raise self.error(missing, "both ends of the interval or neither")
-        if low_ms is not None and low_ms <= 0 and not self.may_be_negative:
-            raise self.error("ci_low_ms", "a positive number of milliseconds, or nothing")
+        for column, end_ms in (("ci_low_ms", low_ms), ("ci_high_ms", high_ms)):
+            if end_ms is not None and not self._is_possible(end_ms):
+                raise self.error(column, f"a {kind} number of milliseconds{_RANGE}, or nothing")
         if low_ms is not None and low_ms > latency_ms:
             raise self.error("ci_low_ms", f"at most the latency, {latency_ms} ms")
-        if high_ms is not None and high_ms > MOST_MS:
-            raise self.error("ci_high_ms", f"at most {MOST_MS:g} ms")
-        if low_ms is not None and low_ms < -MOST_MS:
-            raise self.error("ci_low_ms", f"at least {-MOST_MS:g} ms")
         if high_ms is not None and high_ms < latency_ms:
             raise self.error("ci_high_ms", f"at least the latency, {latency_ms} ms")
         warnings = self.values.get("warnings")
-        if warnings is not None and not isinstance(warnings, str):
-            raise self.error("warnings", "text")
+        if warnings is not None and not _is_text(warnings):
+            raise self.error("warnings", f"text of at most {MAX_WARNINGS} characters")
         return EntryRow(
             self.spec(),
             latency_ms,
@@ -95,8 +107,13 @@ class Cells:
             high_ms,
             self.count("n"),
             self.count("passes"),
-            warnings or "",
+            str(warnings or ""),
             self.row,
+        )
+
+    def _is_possible(self, latency_ms: float) -> bool:
+        return is_possible_ms(abs(latency_ms) if self.may_be_negative else latency_ms) or (
+            self.may_be_negative and latency_ms == 0
         )
 
     def spec(self) -> OpSpec:

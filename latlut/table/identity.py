@@ -5,7 +5,7 @@ Everything else (clocks, temperature, dates, host, plan) is provenance of a run.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
@@ -14,12 +14,15 @@ from latlut.errors import IdentityError
 #: Raised whenever the way of measuring changes so much that old and new entries do not compare.
 PROTOCOL_VERSION = "1"
 
-#: Of each text of an identity.
-MOST_CHARACTERS = 500
-
 STANDALONE, IN_CONTEXT = "standalone", "in-context"
 #: How an operator is isolated: alone, or inside a network, by the difference of two graphs.
 MODES = (STANDALONE, IN_CONTEXT)
+
+#: More than any machine has.
+MAX_THREADS = 65_536
+#: Characters of a field; a driver's name of a device has up to 100.
+MAX_TEXT = 1000
+_REQUIRED = {"target", "device_model", "engine", "engine_version"}
 
 
 @dataclass(frozen=True)
@@ -55,15 +58,14 @@ class Identity:
         """The identity of a mapping as ``to_dict`` gives it.
 
         Raises:
-            IdentityError: a field is missing, unknown or of another type, or a mode that there is
-                not.
+            IdentityError: a field is missing or unknown, no text or a text that cannot be shown, no
+                number of threads, or a mode that there is not.
         """
         known = {field.name for field in fields(cls)}
-        required = {"target", "device_model", "engine", "engine_version"}
-        if missing := sorted(required - set(values)):
+        if missing := sorted(_REQUIRED - set(values)):
             raise IdentityError(f"an identity needs {', '.join(missing)}")
         if unknown := sorted(set(values) - known):
-            raise IdentityError(f"an identity has no field {', '.join(unknown)}")
+            raise IdentityError(f"an identity has no field {', '.join(unknown)[:200]}")
         found = cls(**{name: _checked(name, value) for name, value in values.items()})  # type: ignore[arg-type]
         if found.mode not in MODES:
             raise IdentityError(f"mode is one of {', '.join(MODES)}, received {found.mode!r}")
@@ -104,19 +106,33 @@ class Identity:
 
 
 def _checked(name: str, value: object) -> str | int:
-    """The value of a field: text on one line, or of ``threads`` a count, also as text."""
+    """A field's value; a number of threads may be a text, as it is in CSV.
+
+    Raises:
+        IdentityError: a value of another type or out of range.
+    """
     if name == "threads":
-        text = str(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else ""
-        if text.isascii() and text.isdigit() and len(text) < 6 and int(text):
-            return int(text)
+        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
+            value = int(value)
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        if is_number and 1 <= value <= MAX_THREADS:  # type: ignore[operator]
+            return value  # type: ignore[return-value]
         raise IdentityError(
-            f"threads is a whole number from 1 to 99999, received {str(value)[:80]!r}"
+            f"threads is a whole number from 1 to {MAX_THREADS}, received {_shown(value)}"
         )
     if not isinstance(value, str):
-        raise IdentityError(f"{name} is text, received {json.dumps(value, default=str)[:80]}")
-    if len(value) > MOST_CHARACTERS or not value.isprintable():
+        raise IdentityError(f"{name} is a text, received {_shown(value)}")
+    if len(value) > MAX_TEXT or not value.isprintable():
         raise IdentityError(
-            f"{name} is text on one line of at most {MOST_CHARACTERS} characters, "
-            f"received {value[:80]!r}"
+            f"{name} is a text of at most {MAX_TEXT} characters that can be shown, received "
+            + _shown(value)
         )
+    if name in _REQUIRED and not value.strip():
+        raise IdentityError(f"{name} is empty: say what was measured")
     return value
+
+
+def _shown(value: object) -> str:
+    # The decimal digits of a number from a file may be more than Python prints.
+    is_long = isinstance(value, int) and abs(value) > MAX_THREADS
+    return f"a number beyond {MAX_THREADS}" if is_long else f"{ascii(value)[:80]}"

@@ -14,9 +14,12 @@ import warnings
 from pathlib import Path
 
 from latlut.errors import ImportFileError
+from latlut.reading import read_file
+from latlut.table.entry_rows import is_possible_ms
 from latlut.table.inert_pickle import Inert, Refusal, describe_pickle, shown
 
-MAX_FILE_BYTES = 64 << 20
+#: 100,000 operators at 100 bytes each; the published table has 0.1 MB.
+MAX_FILE_BYTES = 10 << 20
 _MAX_HEADER_BYTES = 10_000
 #: NumPy's types of numbers -> those of ``struct``.
 _SCALARS = {
@@ -30,12 +33,12 @@ def read_pickled_numbers(path: str | Path) -> dict[str, float]:
     """The ``{text: positive float}`` that a pickled .npy file holds; nothing in it is run.
 
     Raises:
-        ImportFileError: no such file, larger than 64 MiB, not an .npy of one pickled object, or
+        ImportFileError: no such file, larger than 10 MiB, not an .npy of one pickled object, or
             a pickle with anything in it but one flat dict of text to finite positive floats.
             The message has the byte offset and what was found there.
     """
     path = Path(path)
-    data = _read_bytes(path)
+    data = read_file(path, MAX_FILE_BYTES)
     start = _payload_start(path, data)
     try:
         return _dict_of_array(describe_pickle(data[start:]))
@@ -44,22 +47,6 @@ def read_pickled_numbers(path: str | Path) -> dict[str, float]:
             f"{path}: offset {start + refusal.position}: {refusal}; expected a pickled dict of "
             "text to latency in milliseconds (nothing in the file was run)"
         ) from None
-
-
-def _read_bytes(path: Path) -> bytes:
-    if not path.exists():
-        raise ImportFileError(f"{path}: no such file")
-    if not path.is_file():
-        raise ImportFileError(f"{path}: not a file")
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ImportFileError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(data) > MAX_FILE_BYTES:
-        limit = f"{MAX_FILE_BYTES >> 20} MiB"
-        raise ImportFileError(f"{path}: larger than {limit}, which no latency table is")
-    return data
 
 
 def _payload_start(path: Path, data: bytes) -> int:
@@ -133,6 +120,10 @@ def _dict_of_array(value: object) -> dict[str, float]:
         if type(key) is not str:
             raise Refusal(f"a key that is {shown(key)}, not text")
         found[key] = number if type(number) is float else _scalar(key, number)
+        if not is_possible_ms(found[key]):
+            raise Refusal(
+                f"the latency of {key[:120]!r} is {found[key]:g} ms, which no operator takes"
+            )
     kept = {id(number) for number in numbers.values()}
     if any(_is_scalar(call) and id(call) not in kept for call in value.calls):
         raise Refusal("a key that occurs twice, or a number that has none")

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import TypeAdapter
+
 from latlut.errors import LatlutError
 from latlut.files import written_whole
 from latlut.search.cosearch.problem import SearchProblem
@@ -42,6 +44,13 @@ class Archived:
     accuracy: float
     score: float
     loss: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Stored(Archived):
+    """The same in JSON, its network as a text."""
+
+    architecture: str  # type: ignore[assignment]
 
 
 class EpochNetworks(NamedTuple):
@@ -143,16 +152,15 @@ class Archive:
         )
 
     def restore(self, text: str) -> None:
-        """Be the archive that ``to_json`` wrote."""
+        """Be the archive that ``to_json`` wrote.
+
+        Raises:
+            ValueError, ImportFileError, SpecError: a text that is none.
+        """
+        stored = TypeAdapter(list[_Stored]).validate_json(text, strict=True)
         self.items = [
-            Archived(
-                **{
-                    **values,
-                    "scales": tuple(values["scales"]),
-                    "architecture": Architecture.from_json(values["architecture"]),
-                }
-            )
-            for values in json.loads(text)
+            Archived(**vars(item) | {"architecture": Architecture.from_json(item.architecture)})
+            for item in stored
         ]
 
 

@@ -14,7 +14,9 @@ are still soft is expected to be of another latency than what its argmax gives.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from latlut.errors import SpecError
 
@@ -71,6 +73,16 @@ class LambdaController:
         """The state as plain numbers."""
         return {"value": self.value, "last_error": self.last_error}
 
-    def restored(self, state: dict[str, float | None]) -> LambdaController:
-        """This controller in the state that ``to_dict`` gave."""
-        return replace(self, value=float(state["value"] or 0.0), last_error=state["last_error"])
+    def restored(self, state: Mapping[str, Any]) -> LambdaController:
+        """This controller in the state that ``to_dict`` gave.
+
+        Raises:
+            ValueError: a value of lambda that it cannot have, or an error that is no number.
+        """
+        value, last_error = state["value"], state["last_error"]
+        bounds = (self.first / RANGE, self.first * RANGE)
+        if not isinstance(value, float) or not bounds[0] * 0.999 <= value <= bounds[1] * 1.001:
+            raise ValueError(f"lambda {value!r:.40}, expected {bounds[0]:.3g} to {bounds[1]:.3g}")
+        if not (last_error is None or (isinstance(last_error, float) and abs(last_error) < 1e3)):
+            raise ValueError(f"the controller's last error {last_error!r:.40} is no number")
+        return replace(self, value=value, last_error=last_error)

@@ -60,11 +60,6 @@ class EpochRecord:
         """JSON-able."""
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> EpochRecord:
-        """The record that ``to_dict`` wrote."""
-        return cls(**{**values, "terms_ms": tuple(values["terms_ms"])})
-
     def flat(self) -> dict[str, Any]:
         """One row of ``trajectory.csv``: dictionaries spread over columns such as miou_16+32."""
         row: dict[str, Any] = {}

@@ -39,6 +39,7 @@ from latlut.search.cosearch.state import PHASES, SearchState
 from latlut.search.data.augment import Augmentation
 from latlut.search.data.dataset import SegmentationData
 from latlut.search.data.loading import Batch, TrainBatches, train_halves
+from latlut.search.runs.checkpoints import restoring
 from latlut.search.runs.norms import shared_norms
 from latlut.search.runs.settings import PhaseSettings
 from latlut.search.runs.step import (
@@ -104,7 +105,8 @@ class Search(SearchState):
             first = state["epoch"] if phase == state["phase"] else 0
             optimizer, halves = self._weight_optimizer(group), self.halves(phase)
             if phase == state["phase"] and state["optimizer"] is not None:
-                optimizer.load_state_dict(state["optimizer"])
+                with restoring(self.checkpoints):
+                    optimizer.load_state_dict(state["optimizer"])
             for epoch in range(first, group.epochs):
                 set_rate(optimizer, group.lr * group.lr_decay**epoch)
                 record = self._epoch(phase, epoch, optimizer, halves)

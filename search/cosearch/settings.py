@@ -18,10 +18,12 @@ from latlut.search.runs.settings import (
     Count,
     DataSettings,
     Group,
+    Inside,
     NotNegative,
     PhaseSettings,
     Positive,
     RunSettings,
+    Share,
     Size,
 )
 
@@ -32,16 +34,16 @@ class SpaceSettings(Group):
     ``widths`` with a single item fixes the width (the paper's Table 3); ``branches`` is 1 or 2.
     """
 
-    branches: Literal[1, 2] | None = None
-    widths: tuple[Count, ...] | None = None
-    layers: Annotated[int, Field(ge=3)] | None = None
+    branches: Annotated[int, Field(ge=1, le=2, strict=True)] | None = None
+    widths: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
+    layers: Annotated[int, Field(ge=3, le=256, strict=True)] | None = None
 
 
 class ArchitectureSettings(Group):
     """The step on alpha, beta and gamma: Adam, first order (the paper's Sec. 4.2)."""
 
     lr: Positive = 3e-4
-    betas: tuple[NotNegative, NotNegative] = (0.5, 0.999)
+    betas: tuple[Share, Share] = (0.5, 0.999)
     weight_decay: NotNegative = 0.0
 
 
@@ -64,7 +66,7 @@ class LatencySettings(Group):
     input_size: Size | None = None
     proportional: NotNegative = 3.0
     integral: NotNegative = 2.0
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    tolerance: Inside = 0.02
 
 
 class SearchSettings(RunSettings):

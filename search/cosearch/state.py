@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from pydantic import TypeAdapter
 
 from latlut.search.cosearch.archive import Archive
 from latlut.search.cosearch.problem import SearchProblem
@@ -18,12 +19,24 @@ from latlut.search.runs.checkpoints import (
     CheckpointError,
     last_checkpoint,
     load_checkpoint,
+    restoring,
     save_checkpoint,
 )
 from latlut.search.runs.processes import on_first, share_state
 from latlut.search.runs.settings import PhaseSettings
 
 PHASES = ("pretrain", "search")
+#: What a checkpoint holds, and of which type.
+_VALUES = {
+    "space": str,
+    "classes": int,
+    "phase": str,
+    "epoch": int,
+    "optimizer": dict,
+    "controller": dict,
+    "records": str,
+    "archive": str,
+}
 
 
 class SearchState:
@@ -132,13 +145,15 @@ class SearchState:
         state = on_first(self.fabric, self._stored)
         if state is None:
             return {"phase": PHASES[0], "epoch": 0, "optimizer": None}
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
-        if scaler := state.get("scaler"):
-            self.fabric.strategy.precision.load_state_dict(scaler)
-        self.controller = self.controller.restored(state["controller"])
-        self.records = [EpochRecord.from_dict(item) for item in json.loads(state["records"])]
-        self.archive.restore(state["archive"])
+        with restoring(self.checkpoints):
+            records = TypeAdapter(list[EpochRecord]).validate_json(state["records"], strict=True)
+            self.archive.restore(state["archive"])
+            self.controller = self.controller.restored(state["controller"])
+            for name, part in self._parts.items():
+                part.load_state_dict(state[name])
+            if scaler := state.get("scaler"):
+                self.fabric.strategy.precision.load_state_dict(scaler)
+        self.records = records
         return state
 
     def _stored(self) -> dict[str, Any] | None:
@@ -146,7 +161,7 @@ class SearchState:
         path = last_checkpoint(self.checkpoints)
         if path is None:
             return None
-        state = load_checkpoint(path, "search")
+        state = load_checkpoint(path, "search", _VALUES)
         if state["space"] != self._space():
             raise CheckpointError(
                 f"{path} is of another space\n  there: {state['space']}\n  here:  {self._space()}\n"
@@ -156,6 +171,10 @@ class SearchState:
             raise CheckpointError(
                 f"{path} is of data with {state['classes']} classes, these have "
                 f"{self.data.classes.count}; search into another folder with --run"
+            )
+        if state["phase"] not in PHASES:
+            raise CheckpointError(
+                f"{path} is of a phase {state['phase']!r:.40}, which there is not"
             )
         return state
 

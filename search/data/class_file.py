@@ -28,7 +28,6 @@ a mask has to be listed once, as a class's or as ignored: any other is an error.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -39,6 +38,7 @@ from latlut.search.data.classes import IGNORE, Classes, Rgb
 from latlut.search.data.dataset import SegmentationData, Split
 from latlut.search.data.files import Coding, ColourCoding, IndexCoding
 from latlut.search.data.pairing import data_of, paired_split
+from latlut.toml_files import read_toml
 
 FORMAT = 1
 
@@ -85,10 +85,7 @@ def open_class_file(path: Path) -> SegmentationData:
         DataError: a file that is missing or no such TOML, a value listed twice, a split that is
             missing or incomplete.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as TOML: {error}") from error
+    content = read_toml(path, DataError)
     try:
         file = _ClassFile.model_validate(content)
     except ValidationError as error:

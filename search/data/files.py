@@ -10,6 +10,7 @@ Symbols: H, W height and width in pixels.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,9 +21,15 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from latlut.errors import DataError
+from latlut.reading import check_file
 from latlut.search.data.classes import Rgb
-from latlut.search.data.pictures import rgb_of, single, upright
+from latlut.search.data.pictures import DAMAGED, rgb_of, single, upright
 
+#: Of a picture that is decoded: 8000 a side, 190 MB as RGB.
+MAX_PIXELS = 1 << 26
+MAX_SIDE = 1 << 16
+#: As many pixels of 8 bytes, uncompressed.
+MAX_FILE_BYTES = 512 << 20
 #: Formats that change the values of a mask.
 _LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
 _UNKNOWN = 254  # in tables from a mask's values to labels; no class has this number
@@ -174,10 +181,10 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: a file that is missing, damaged or no image, or does not say how it looks.
     """
-    with _opened(path) as image:
+    with open_picture(path) as image:
         try:
             image.load()
-        except (OSError, SyntaxError, ValueError) as error:
+        except DAMAGED as error:
             raise DataError(f"{path}: the image is damaged: {error}") from error
         return rgb_of(upright(single(image, path), path), path)
 
@@ -189,10 +196,10 @@ def read_labels(path: Path, coding: Coding) -> NDArray[np.uint8]:
         DataError: a file that is missing, damaged or no image, or compressed with losses; a value
             that is no label.
     """
-    with _opened(path) as mask:
+    with open_picture(path) as mask:
         try:
             mask.load()
-        except (OSError, SyntaxError, ValueError) as error:
+        except DAMAGED as error:
             raise DataError(f"{path}: the mask is damaged: {error}") from error
         if mask.format in _LOSSY:
             raise DataError(
@@ -202,15 +209,29 @@ def read_labels(path: Path, coding: Coding) -> NDArray[np.uint8]:
         return coding.labels(upright(single(mask, path), path), path)
 
 
-def _opened(path: Path) -> Image.Image:
+def open_picture(path: Path) -> Image.Image:
+    """An image file, opened and not yet decoded.
+
+    Raises:
+        DataError: a file that is missing, damaged or no image, or too large.
+    """
+    check_file(path, MAX_FILE_BYTES, DataError)
     try:
-        return Image.open(path)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Pillow's own limit, which is larger
+            picture = Image.open(path)
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: not an image that can be read, or damaged") from error
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except DAMAGED as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
+    width, height = picture.size
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        picture.close()
+        raise DataError(
+            f"{path}: {height}x{width} pixels, expected at most {MAX_PIXELS} and {MAX_SIDE} a "
+            "side: scale it or cut it into parts"
+        )
+    return picture
 
 
 def _shortened(values: list[int]) -> str:

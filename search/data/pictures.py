@@ -14,6 +14,7 @@ Symbols: H, W height and width in pixels.
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,11 @@ from latlut.errors import DataError
 _AS_THEY_LOOK = ("RGB", "L", "1", "P", "CMYK", "YCbCr", "RGBX")
 _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 _16_BIT = 65535
+#: What Pillow raises where a file is damaged, whichever format it is.
+DAMAGED = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError,
+    EOFError, RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
 #: Formats of which several pictures in a file are a sequence or pages.
 _SEQUENCES = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")
 
@@ -37,7 +43,7 @@ def upright(picture: Image.Image, path: Path) -> Image.Image:
     """
     try:
         turned = ImageOps.exif_transpose(picture)
-    except (ValueError, KeyError, TypeError, SyntaxError, struct.error) as error:
+    except DAMAGED as error:
         raise DataError(f"{path}: its EXIF data, which says how it lies, is damaged") from error
     turned.format = picture.format  # a turned copy forgets it
     return turned
@@ -49,7 +55,10 @@ def single(picture: Image.Image, path: Path) -> Image.Image:
     Raises:
         DataError: an animation, or several pages.
     """
-    count = getattr(picture, "n_frames", 1)
+    try:
+        count = getattr(picture, "n_frames", 1)
+    except DAMAGED as error:
+        raise DataError(f"{path}: the image is damaged: {error}") from error
     if count > 1 and picture.format in _SEQUENCES:
         raise DataError(f"{path}: holds {count} pictures; expected one: write each to a file")
     return picture

@@ -15,12 +15,13 @@ from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageSequence, UnidentifiedImageError
+from PIL import Image, ImageSequence
 
 from latlut.errors import DataError, LatlutError
 from latlut.files import written_whole
 from latlut.progress import Progress
-from latlut.search.data.files import read_image
+from latlut.search.data.files import open_picture, read_image
+from latlut.search.data.pictures import DAMAGED
 from latlut.search.deploy.predicting import Form, Predictor
 from latlut.search.deploy.video import (
     VIDEO_SUFFIXES,
@@ -36,6 +37,10 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".g
 _ANIMATED = (".gif", ".webp", ".png")
 #: Formats that keep every number.
 _EXACT = (".png", ".tif", ".tiff", ".bmp")
+#: Of all pictures of an animation together: a minute of 800x600. Pillow decodes them in seconds.
+MAX_ANIMATION_PIXELS = 1 << 29
+#: Of a picture that a network is given: 4096x2160. Logits of 19 classes take 80 bytes for each.
+MAX_PREDICTED_PIXELS = 4096 * 2160
 #: A video's frames go through the network together while they have no more pixels than this,
 #: two of 1920x1080, and are no more than this.
 _BATCH_PIXELS, _BATCH_FRAMES = 2 * 1920 * 1080, 8
@@ -186,7 +191,7 @@ def _predict_image(predictor: Predictor, task: Task) -> None:
     if len(durations_ms) < 2:
         if predictor.form == "label-ids" and task.target.suffix.lower() not in _EXACT:
             raise LatlutError(f"{task.target}: compression would change label ids; write a .png")
-        picture = predictor.picture(read_image(task.source))
+        picture = predictor.picture(_checked_size(read_image(task.source), task.source))
         _save(task, picture.save)
         return
     if predictor.form == "label-ids":
@@ -196,19 +201,41 @@ def _predict_image(predictor: Predictor, task: Task) -> None:
             f"{task.source}: an animation of {len(durations_ms)} pictures, which "
             f"{task.target.name} cannot hold; write one of {', '.join(_ANIMATED)}"
         )
-    with Image.open(task.source) as opened:
+    with open_picture(task.source) as opened:
+        pictures = map(predictor.picture, _frames(opened, task.source))
+        first = next(pictures)
+        # Pillow goes through a PNG's pictures twice, through the others' once.
+        rest = list(pictures) if task.target.suffix.lower() == ".png" else pictures
+
+        def save(path: Path) -> None:
+            first.save(path, save_all=True, append_images=rest, duration=durations_ms, loop=0)
+
+        _save(task, save)
+
+
+def _frames(opened: Image.Image, path: Path) -> Iterator[NDArray[np.uint8]]:
+    """(H, W, 3) uint8 of each picture of an animation."""
+    pictures = ImageSequence.Iterator(opened)
+    while True:
         try:
-            pictures = (predictor.picture(_flat(frame)) for frame in ImageSequence.Iterator(opened))
-            first = next(pictures)
-            # Pillow goes through a PNG's pictures twice, through the others' once.
-            rest = list(pictures) if task.target.suffix.lower() == ".png" else pictures
+            picture = next(pictures, None)
+            image = None if picture is None else _flat(picture)
+        except DAMAGED as error:
+            raise DataError(f"{path}: the animation is damaged: {error}") from error
+        if image is None:
+            return
+        yield _checked_size(image, path)
 
-            def save(path: Path) -> None:
-                first.save(path, save_all=True, append_images=rest, duration=durations_ms, loop=0)
 
-            _save(task, save)
-        except (SyntaxError, EOFError) as error:
-            raise DataError(f"{task.source}: the animation is damaged: {error}") from error
+def _checked_size(image: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+    """The image, if a network can take it in a usual memory."""
+    height, width = image.shape[:2]
+    if height * width > MAX_PREDICTED_PIXELS:
+        raise DataError(
+            f"{path}: {height}x{width} pixels, a network is given {MAX_PREDICTED_PIXELS} at most: "
+            "scale it or cut it into parts"
+        )
+    return image
 
 
 def _flat(frame: Image.Image) -> NDArray[np.uint8]:
@@ -222,14 +249,23 @@ def _durations_ms(path: Path) -> list[int]:
     """How long each picture of an animation is shown; none for a file with one picture."""
     if path.suffix.lower() not in _ANIMATED:
         return []
-    try:
-        with Image.open(path) as opened:
-            if getattr(opened, "n_frames", 1) < 2:
-                return []
-            frames = ImageSequence.Iterator(opened)
-            return [int(frame.info.get("duration") or 100) for frame in frames]
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+    with open_picture(path) as opened:
+        width, height = opened.size
+        try:
+            count = getattr(opened, "n_frames", 1)
+            durations_ms = (
+                [int(frame.info.get("duration") or 100) for frame in ImageSequence.Iterator(opened)]
+                if 1 < count <= MAX_ANIMATION_PIXELS // (width * height)
+                else []
+            )
+        except DAMAGED as error:
+            raise DataError(f"{path}: cannot be read: {error}") from error
+    if count > 1 and not durations_ms:
+        raise DataError(
+            f"{path}: an animation of {count} pictures of {height}x{width} pixels, expected "
+            f"{MAX_ANIMATION_PIXELS} pixels in all at most: write each to a file"
+        )
+    return durations_ms
 
 
 def _save(task: Task, save: Callable[[Path], None]) -> None:

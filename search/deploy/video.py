@@ -8,6 +8,7 @@ Symbols: H, W pixels of a frame as it is shown, turned as the file says.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlut.errors import DataError
+from latlut.reading import check_file
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -33,12 +35,23 @@ VIDEO_SUFFIXES = (
 #: What a video is written as: formats that hold H.264 with frames at any time.
 VIDEO_TARGET_SUFFIXES = (".mp4", ".mov", ".mkv")
 
+#: Of a frame: 4096x2160.
+MAX_FRAME_PIXELS = 4096 * 2160
+#: Of a file: days of film.
+MAX_FILE_BYTES = 1 << 40
+#: A file is what it is: no list of other files, no address, no other format than those above.
+_OPENING = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegvideo,asf,flv,mpegts",
+}
 #: Where a file does not say how many frames it shows a second.
 _USUAL_RATE = Fraction(25)
 #: Ticks a second that MPEG-4 Part 2 can count, and that 24, 25, 30 and 29.97 frames divide.
 _MPEG4_TICKS = 60_000
 #: BT.709 in each of FFmpeg's lists: of matrices, primaries and transfer curves.
 _BT709 = 1
+#: A tag of a stream in Matroska: hours, minutes, seconds.
+_DURATION = re.compile(r"([0-9]{1,4}):([0-9]{2}):([0-9]{2}(?:\.[0-9]{1,9})?)")
 #: PyAV tells times of a whole file in these seconds.
 _CONTAINER_TICK_S = Fraction(1, 1_000_000)
 
@@ -181,13 +194,30 @@ class VideoReader:
             return self._container.duration * _CONTAINER_TICK_S
         return None
 
+    def _announced(self) -> int | None:
+        """The length of the video that is read, in ticks; None where the file does not say it.
+
+        Matroska says it in a tag of the stream, or for the file as a whole, where sound may go on
+        longer.
+        """
+        if self._stream.duration:
+            return int(self._stream.duration)
+        match = _DURATION.fullmatch(self._stream.metadata.get("DURATION", ""))
+        if match is not None:
+            hours, minutes, seconds = match.groups()
+            return round((3600 * int(hours) + 60 * int(minutes) + Fraction(seconds)) / self.tick_s)
+        streams = self._container.streams
+        if self._container.duration and len(streams) == len(streams.video):
+            return round(self._container.duration * _CONTAINER_TICK_S / self.tick_s)
+        return None
+
     def _shortfall(self, count: int, end: int, slack: int) -> str | None:
         """What to say of a video that was cut off: it may well decode without an error.
 
         What a file says of its length is a little off now and then, and sound may go on longer;
         so only the length of the video itself counts, and only if a fiftieth of it is missing.
         """
-        announced = self._stream.duration
+        announced = self._announced()
         if not count or not announced or announced - end <= max(slack, announced // 50):
             return None
         return (
@@ -301,11 +331,11 @@ def _opened(path: Path) -> tuple[InputContainer, VideoStream]:
     from av.stream import Disposition
 
     try:
-        if path.stat().st_size == 0:
+        if check_file(path, MAX_FILE_BYTES, DataError).st_size == 0:
             raise DataError(f"{path}: the file is empty")
         # With its scheme, so that a colon in a name is not taken for one; tags of files are in
         # all kinds of encodings, and not needed.
-        container = av.open(f"file:{path}", metadata_errors="ignore")
+        container = av.open(f"file:{path}", options=_OPENING, metadata_errors="ignore")
     except FFmpegError as error:
         raise DataError(f"{path}: not a video that can be read ({_reason(error)})") from error
     except OSError as error:
@@ -316,6 +346,8 @@ def _opened(path: Path) -> tuple[InputContainer, VideoStream]:
         if not stream.disposition & Disposition.attached_pic
     ]
     if moving and moving[0].codec_context is not None:
+        # FFmpeg's decoders check it for each frame, whose size may change in the middle.
+        moving[0].codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
         return container, moving[0]
     has_sound = bool(container.streams.audio)
     container.close()

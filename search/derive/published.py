@@ -21,7 +21,6 @@ Source: the authors' code, search/train_search.py, train/train.py and search/gen
 
 from __future__ import annotations
 
-import math
 import pickle
 import re
 import struct
@@ -29,12 +28,14 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from latlut.errors import ImportFileError
+from latlut.reading import check_archive
 from latlut.search.derive.derive import Candidate, Decoding, derive, select
 from latlut.search.supernet.relaxed import RelaxedArchitecture
 from latlut.spaces import Architecture, FasterSegSpace
@@ -44,7 +45,11 @@ from latlut.spaces.shapes import SCALES
 COLUMNS = ("skip", "conv", "zoomed_conv", "conv_2x", "zoomed_conv_2x")
 #: T of the authors' Target(m); the choice between branches does not depend on it.
 TARGET_MS = 8.3
-MAX_FILE_BYTES = 16 << 20
+#: Bytes of a file, unpacked too; 256 layers have 40 kB.
+MAX_FILE_BYTES = 1 << 20
+
+#: Of a fraction, or of milliseconds.
+MAX_SCORE = 1e9
 
 _SCORED = {(8, 32): ("mIoU02", "latency02"), (16, 32): ("mIoU12", "latency12")}
 _END_WIDTHS = {"teacher": 12, "student": 8}
@@ -122,11 +127,7 @@ def _derived(
 
 def _load(path: Path) -> dict[str, Any]:
     """The state in the file, on the CPU; nothing but tensors and numbers can be in it."""
-    if not path.is_file():
-        raise ImportFileError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        limit = f"{MAX_FILE_BYTES >> 20} MiB"
-        raise ImportFileError(f"{path}: larger than {limit}, which no architecture file is")
+    check_archive(path, MAX_FILE_BYTES, MAX_FILE_BYTES)
     allowed: list[Any] = [
         (_Dtype, "numpy.dtype"),
         (_bytes_of, "_codecs.encode"),
@@ -231,12 +232,23 @@ def _checked_tensors(
 
 def _tensor(path: Path, state: Mapping[str, object], key: str) -> Tensor:
     value = state.get(key)
-    if not isinstance(value, Tensor) or not value.is_floating_point() or value.is_sparse:
+    if not _is_plain(value) or not value.is_floating_point():
         raise ImportFileError(
             f"{path}: {key}: expected a tensor of floats, "
             f"received {'nothing' if value is None else type(value).__name__}"
         )
     return value.detach()
+
+
+def _is_plain(value: object) -> TypeGuard[Tensor]:
+    """Whether it is a tensor whose numbers are in memory: not sparse, nested or without any."""
+    return (
+        isinstance(value, Tensor)
+        and type(value) in (Tensor, Parameter)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_nested
+    )
 
 
 def _relaxed(tensors: Mapping[tuple[str, int], Tensor], role: str) -> RelaxedArchitecture:
@@ -275,10 +287,13 @@ def _scores(path: Path, state: Mapping[str, object]) -> dict[tuple[int, ...], tu
 
 
 def _number(path: Path, key: str, value: object) -> float:
-    try:
-        number = float(value)  # type: ignore[arg-type]  # a float, numpy number or tensor
-    except (TypeError, ValueError, RuntimeError):
-        number = math.nan
-    if not (math.isfinite(number) and number >= 0):
-        raise ImportFileError(f"{path}: {key} is {value!r:.60}, expected a number from 0 on")
+    if _is_plain(value) and value.dim() == 0:
+        value = value.item()
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= MAX_SCORE:  # type: ignore[operator]
+        shown = f"{value!r:.60}" if isinstance(value, (str, float)) else type(value).__name__
+        raise ImportFileError(
+            f"{path}: {key} is {shown}, expected a number from 0 to {MAX_SCORE:g}"
+        )
+    number = float(value)
     return number

@@ -20,6 +20,7 @@ from torch import nn
 
 from latlut.operators.building import cost
 from latlut.operators.onnx_files import OnnxWorkload
+from latlut.operators.onnx_loading import making_sense_of
 from latlut.search.networks.baselines import baseline_on_meta
 from latlut.search.networks.graph_macs import UncountedError, count_macs
 from latlut.search.networks.graph_parameters import count_parameters
@@ -88,17 +89,21 @@ def cost_of_onnx(workload: OnnxWorkload) -> NetworkCost:
     """Counts of an ONNX graph: see ``graph_parameters`` and ``graph_macs`` for what counts.
 
     Multiply-accumulates are those for one image where the batch is known, else those of a run.
+
+    Raises:
+        ImportFileError: the graph lacks what ONNX prescribes.
     """
-    scope = scope_of(workload.model)
-    try:
+    with making_sense_of(workload.name):
+        scope = scope_of(workload.model)
         try:
-            macs = count_macs(scope)
-        except UncountedError:
-            learn_shapes(scope, workload)
-            macs = count_macs(scope)
-    except UncountedError as error:
-        return NetworkCost(count_parameters(scope), None, None, str(error))
-    return NetworkCost(count_parameters(scope), None, macs // (workload.batch or 1))
+            try:
+                macs = count_macs(scope)
+            except UncountedError:
+                learn_shapes(scope, workload)
+                macs = count_macs(scope)
+        except UncountedError as error:
+            return NetworkCost(count_parameters(scope), None, None, str(error))
+        return NetworkCost(count_parameters(scope), None, macs // (workload.batch or 1))
 
 
 def parameters_of(module: nn.Module) -> int:

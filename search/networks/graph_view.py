@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any
 
 from latlut.operators.onnx_files import OnnxWorkload, runtime_session
@@ -24,6 +26,10 @@ _PROPAGATING = {
 }  # fmt: skip
 #: Elements of a list, above which its values are not propagated.
 _MOST_VALUES = 1 << 16
+#: Seconds that a graph may run to show its shapes.
+_RUN_S = 5.0
+#: Bytes that it may take for it.
+_RUN_BYTES = 768 << 20
 #: Kinds whose outputs have sizes that depend on values.
 _SIZED_BY_VALUES = {"NonZero", "Unique", "Compress", "NonMaxSuppression", "StringSplit"}
 #: Kinds whose outputs vary although nothing goes in.
@@ -74,14 +80,18 @@ class Scope:
 
     def sources(self, name: str) -> Iterator[str]:
         """The constants that a tensor hands on: itself, or what it was made from (``PASSING``)."""
-        if name in self.constants:
-            yield name
-            return
-        node = self.makers.get(name)
-        if node is None or node.op_type not in PASSING or name in self.varying:
-            return
-        for source in node.input if node.op_type == "Concat" else node.input[:1]:
-            yield from self.sources(source)
+        left, seen = [name], {name}
+        while left:
+            name = left.pop()
+            if name in self.constants:
+                yield name
+                continue
+            node = self.makers.get(name)
+            if node is None or node.op_type not in PASSING or name in self.varying:
+                continue
+            inputs = node.input if node.op_type == "Concat" else node.input[:1]
+            left += [source for source in reversed(inputs) if source not in seen]
+            seen.update(inputs)
 
 
 def attributes_of(node: Any) -> dict[str, Any]:
@@ -130,20 +140,40 @@ def learn_shapes(scope: Scope, workload: OnnxWorkload) -> None:
     )
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
+    options.log_severity_level = 4
+    # What a graph makes may be larger than the memory, and a loop in it may never end.
+    _register_allocator()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    stopping = onnxruntime.RunOptions()
+    timer = threading.Timer(_RUN_S, partial(setattr, stopping, "terminate", True))
+    timer.start()
     try:
         content, providers = model.SerializeToString(), ["CPUExecutionProvider"]
         session = runtime_session(content, workload.weights_folder, options, providers)
         first, second = (
-            session.run(wanted, dict(zip(workload.names, arrays, strict=True)))
+            session.run(wanted, dict(zip(workload.names, arrays, strict=True)), stopping)
             for arrays in (workload.random_inputs(0), workload.random_inputs(1))
         )
     except Exception:  # ONNX Runtime's own exceptions have no common base
         return
+    finally:
+        timer.cancel()
     for name, one, other in zip(wanted, first, second, strict=True):
         shapes = {getattr(one, "shape", None), getattr(other, "shape", None)}
         if len(shapes) == 1 and None not in shapes:
             scope.shapes[name] = tuple(one.shape)
+
+
+@cache
+def _register_allocator() -> None:
+    """Make the memory of all sessions that share it bounded; those that are timed do not."""
+    import onnxruntime
+
+    where = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    bounds = onnxruntime.OrtArenaCfg({"max_mem": _RUN_BYTES})
+    onnxruntime.create_and_register_allocator(where, bounds)
 
 
 def _inlined(model: Any) -> Any:

@@ -16,21 +16,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from latlut.errors import ImportFileError, LatlutError
 from latlut.files import written_whole
-from latlut.search.data.classes import Classes
-from latlut.search.networks.baselines import build_baseline
+from latlut.reading import check_file
+from latlut.search.data.classes import MAX_CLASSES, Classes
+from latlut.search.networks.baselines import baseline_on_meta, build_baseline
 from latlut.search.networks.network import SegmentationNetwork
 from latlut.search.runs.checkpoints import CheckpointError
 from latlut.shell import command
 from latlut.spaces import Architecture
+from latlut.strict_json import read_json
 
 FORMAT = "latlut model"
 VERSION = 1
+#: Weights of a network of four billion parameters.
+MAX_WEIGHTS_BYTES = 16 << 30
+#: As in the settings of a training.
+IMAGE_SCALES = (1 / 64, 16)
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
 
@@ -103,21 +110,48 @@ class ModelFacts:
         try:
             own = values["architecture"]
             score = values["mean_iou"]
-            height, width = values["input_size"]
+            height, width = map(_side, values["input_size"])
+            names, colours = values["classes"], values["colours"]
+            if not all(isinstance(name, str) for name in [*names, values["data"]]):
+                raise ValueError("a name that is no text")
+            classes = Classes(tuple(names), tuple(tuple(map(_byte, rgb)) for rgb in colours))  # type: ignore[misc]
+            if _number(values["num_classes"], 1, MAX_CLASSES) != classes.count:
+                raise ValueError(f"{values['num_classes']} classes, and {classes.count} names")
+            epoch = values["epoch"]
             return cls(
                 own if isinstance(own, str) else Architecture.from_json(json.dumps(own)),
-                Classes(
-                    tuple(values["classes"]),
-                    tuple((int(r), int(g), int(b)) for r, g, b in values["colours"]),
-                ),
+                classes,
                 values["data"],
-                (int(height), int(width)),
-                float(values["image_scale"]),
-                values["epoch"],
-                math.nan if score is None else float(score),
+                (height, width),
+                float(_number(values["image_scale"], *IMAGE_SCALES)),
+                None if epoch is None else _whole(epoch, 0, 10**9),
+                math.nan if score is None else float(_number(score, 0, 1)),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except KeyError as error:
+            raise ImportFileError(f"not the description of a model: no {error}") from error
+        except (TypeError, ValueError, LatlutError) as error:
             raise ImportFileError(f"not the description of a model: {error}") from error
+
+
+def _number(value: object, low: float, high: float) -> float:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high:  # type: ignore[operator]
+        raise ValueError(f"{value!r:.40}, expected a number from {low:g} to {high:g}")
+    return value  # type: ignore[return-value]
+
+
+def _whole(value: object, low: int, high: int) -> int:
+    if not isinstance(value, int):
+        raise ValueError(f"{value!r:.40}, expected a whole number")
+    return int(_number(value, low, high))
+
+
+def _byte(value: object) -> int:
+    return _whole(value, 0, 255)
+
+
+def _side(value: object) -> int:
+    return _whole(value, 1, 1 << 16)
 
 
 def save_model(folder: Path, network: nn.Module, facts: ModelFacts) -> Path:
@@ -172,19 +206,26 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelFacts]:
                 f"train one with: {command('train', '--run', folder)} --arch FILE"
             )
     try:
-        values = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        values = read_json(folder / DESCRIPTION, "a description")
         facts = ModelFacts.from_dict(values if isinstance(values, dict) else {})
+        check_file(folder / WEIGHTS, MAX_WEIGHTS_BYTES)
         state = load_file(folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError, ImportFileError) as error:
         raise ImportFileError(f"{folder}: the model cannot be read: {error}") from error
-    network = _network(facts, state)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
+    # Without weights: what a small file names may be larger than the memory.
+    named = _network(facts, state, is_empty=True).state_dict()
+    differing = sorted(
+        name
+        for name in named.keys() | state.keys()
+        if name not in named or name not in state or named[name].shape != state[name].shape
+    )
+    if differing:
         raise LatlutError(
             f"{folder}: the weights are of another network than {DESCRIPTION} names: "
-            + " ".join(str(error).split())[:300]
-        ) from error
+            f"{', '.join(differing)[:200]} missing, added or of another shape"
+        )
+    network = _network(facts, state)
+    network.load_state_dict(state)
     return network.eval(), facts
 
 
@@ -208,8 +249,11 @@ def check_same_classes(facts: ModelFacts, classes: Classes, what: str) -> None:
         )
 
 
-def _network(facts: ModelFacts, state: Mapping[str, Tensor]) -> nn.Module:
-    if isinstance(facts.architecture, str):
-        return build_baseline(facts.architecture, facts.num_classes)
+def _network(facts: ModelFacts, state: Mapping[str, Tensor], is_empty: bool = False) -> nn.Module:
+    """The network, with weights of its own or on the meta device."""
+    own = facts.architecture
+    if isinstance(own, str):
+        return (baseline_on_meta if is_empty else build_baseline)(own, facts.num_classes)
     has_auxiliary = any(name.startswith("auxiliary_heads.") for name in state)
-    return SegmentationNetwork(facts.architecture, has_auxiliary=has_auxiliary)
+    with torch.device("meta" if is_empty else "cpu"):
+        return SegmentationNetwork(own, has_auxiliary=has_auxiliary)

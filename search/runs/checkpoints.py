@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,9 +20,16 @@ import torch
 
 from latlut.errors import LatlutError
 from latlut.files import why_not_written, written_whole
+from latlut.reading import check_archive
 
 FORMAT = "latlut checkpoint"
 VERSION = 1
+#: Weights, their average and two moments of each, of a network of a billion parameters.
+MAX_FILE_BYTES = 16 << 30
+#: Names and sizes of the tensors, 0.1 kB each, and the epochs' records.
+MAX_PICKLE_BYTES = 4 << 20
+#: Of epochs, steps and classes.
+_MOST = 10**9
 LAST, PREVIOUS = "last.pt", "previous.pt"
 
 
@@ -119,27 +127,67 @@ def last_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def load_checkpoint(path: Path, kind: str) -> dict[str, Any]:
+def load_checkpoint(
+    path: Path, kind: str, values: Mapping[str, type | tuple[type, ...]] | None = None
+) -> dict[str, Any]:
     """The state that ``save_checkpoint`` wrote, on the CPU.
 
+    Args:
+        path: the file.
+        kind: as it was saved.
+        values: what the state must hold, and of which types; an int is counted from 0.
+
     Raises:
-        CheckpointError: no such file, damaged, of another kind, or of a newer version.
+        CheckpointError: no such file, damaged, of another kind, of a newer version, or without a
+            value that it must hold.
     """
+    check_archive(path, MAX_FILE_BYTES, MAX_PICKLE_BYTES, CheckpointError)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"no checkpoint {path}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols: the file's matter
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(
-            f"{path} is no checkpoint, or a damaged one: {str(error).splitlines()[0]}; "
+            f"{path} is no checkpoint, or a damaged one: {_first_line(error)}; "
             f"delete it to go on from {PREVIOUS} beside it, the one before"
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path} holds something else than a checkpoint of latlut")
     if state.get("version") != VERSION:
         raise CheckpointError(
-            f"{path} has version {state.get('version')}, this latlut reads {VERSION}"
+            f"{path} has version {str(state.get('version'))[:40]}, this latlut reads {VERSION}"
         )
     if state.get("kind") != kind:
-        raise CheckpointError(f"{path} is of a {state.get('kind')}, not of a {kind}")
+        raise CheckpointError(f"{path} is of a {str(state.get('kind'))[:40]}, not of a {kind}")
+    for name, types in (values or {}).items():
+        value = state.get(name)
+        is_right = isinstance(value, types) and not isinstance(value, bool)
+        if not is_right or (isinstance(value, int) and not 0 <= value <= _MOST):
+            raise CheckpointError(
+                f"{path}: its {name} is damaged or missing, found a {type(value).__name__}; "
+                f"{PREVIOUS} beside it is the one before"
+            )
     return state
+
+
+@contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Puts parts of a checkpoint into what they are of; what does not fit is an error of the file.
+
+    Raises:
+        CheckpointError: a part has another form, or values of another type or size.
+    """
+    try:
+        yield
+    except (
+        KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, RecursionError,
+        LatlutError,
+    ) as error:  # fmt: skip
+        raise CheckpointError(
+            f"{path} does not hold what this run needs: {_first_line(error)}; {PREVIOUS} beside "
+            "it is the one before"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join((str(error) or type(error).__name__).split())[:300]

@@ -17,8 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from latlut.errors import LatlutError
+from latlut.errors import ImportFileError, LatlutError
 from latlut.files import written_whole
+from latlut.strict_json import read_json as read_json_file
 from latlut.timestamps import now_text
 from latlut.version import __version__
 
@@ -169,11 +170,9 @@ def read_json(path: Path) -> dict[str, Any]:
         LatlutError: it cannot be read or holds something else.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LatlutError(
-            f"{path} cannot be read ({error}): name another folder with --run"
-        ) from error
+        values = read_json_file(path, "a run's file")
+    except ImportFileError as error:
+        raise LatlutError(f"{error}: name another folder with --run") from error
     if not isinstance(values, dict):
         raise LatlutError(f"{path} holds no settings: name another folder with --run")
     return values

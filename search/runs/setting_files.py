@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import tomllib
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from latlut.errors import ImportFileError, SpecError, UnknownNameError, did_you_mean
+from latlut.errors import SpecError, UnknownNameError, did_you_mean
 from latlut.resources import profiles_dir
+from latlut.toml_files import read_toml
+
+#: Of one file that are told.
+_MOST_PROBLEMS = 20
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -43,17 +47,12 @@ def load_preset(
     path = Path(name_or_path)
     if str(name_or_path) in names:
         path = profiles_dir() / kind / f"{name_or_path}.toml"
-    elif not path.exists():
+    elif not os.path.exists(path):
         raise UnknownNameError(
             f"no preset and no file is called {str(name_or_path)!r}; "
             f"{did_you_mean(str(name_or_path), names)}"
         )
-    try:
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ImportFileError(f"cannot read the settings {path}: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ImportFileError(f"{path}: not TOML: {error}") from error
+    values = read_toml(path)
     for name, value in (overrides or {}).items():
         *groups, key = name.split(".")
         place = values
@@ -76,8 +75,8 @@ def validated(model: type[Settings], values: Mapping[str, object], source: str) 
     except ValidationError as error:
         lines = [
             f"  {'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}"
-            + (f", received {item['input']!r}" if item["type"] != "missing" else "")
-            for item in error.errors()
+            + (f", received {item['input']!r:.200}" if item["type"] != "missing" else "")
+            for item in error.errors()[:_MOST_PROBLEMS]
         ]
         what = (model.__name__.removesuffix("Settings") or "such").lower()
         raise SpecError(f"{source} holds no {what} settings:\n" + "\n".join(lines)) from error

@@ -9,11 +9,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
-Size = tuple[Count, Count]
+#: More than any setting of a search or a training is: a mistake, and where it is a length memory
+#: that no machine has.
+_MOST = 1e9
+_LONGEST_SIDE = 1 << 16
+
+# Strict: a text or true is no number.
+Positive = Annotated[float, Field(gt=0, le=_MOST, allow_inf_nan=False, strict=True)]
+NotNegative = Annotated[float, Field(ge=0, le=_MOST, allow_inf_nan=False, strict=True)]
+Count = Annotated[int, Field(ge=1, le=_MOST, strict=True)]
+Whole = Annotated[int, Field(ge=0, le=_MOST, strict=True)]
+Side = Annotated[int, Field(ge=1, le=_LONGEST_SIDE, strict=True)]
+Size = tuple[Side, Side]
+#: Of an image: the largest picture that is read, 8000 pixels a side, is enlarged no further.
+Scale = Annotated[float, Field(ge=1 / 64, le=16, allow_inf_nan=False, strict=True)]
+#: In [0, 1), in (0, 1], in (0, 1).
+Share = Annotated[float, Field(ge=0, lt=1, strict=True)]
+Decay = Annotated[float, Field(gt=0, le=1, strict=True)]
+Inside = Annotated[float, Field(gt=0, lt=1, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
 
 
 class Group(BaseModel):
@@ -34,10 +48,10 @@ class DataSettings(Group):
     image_size: Size = (128, 256)
     train_images: Count = 256
     validation_images: Count = 32
-    image_scale: Positive = 1.0
-    crop_scales: tuple[Positive, ...] = (0.75, 1.0, 1.25)
+    image_scale: Scale = 1.0
+    crop_scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = (0.75, 1.0, 1.25)
     evaluate_images: Count | None = None
-    workers: Whole = 0
+    workers: Annotated[int, Field(ge=0, le=1024, strict=True)] = 0
 
 
 class PhaseSettings(Group):
@@ -51,12 +65,12 @@ class PhaseSettings(Group):
 
     epochs: Whole
     iterations: Count | None = None
-    batch: Count = 2
+    batch: Side = 2
     accumulate: Count = 1
     crop: Size = (64, 128)
     lr: Positive = 0.02
-    lr_decay: Annotated[float, Field(gt=0, le=1)] = 0.978
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    lr_decay: Decay = 0.978
+    momentum: Share = 0.9
     weight_decay: NotNegative = 5e-4
     clip: Positive | None = 5.0
 
@@ -66,7 +80,7 @@ class RunSettings(Group):
 
     seed: Whole = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    is_channels_last: bool = False
+    is_channels_last: Flag = False
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, complete."""

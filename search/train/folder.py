@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from latlut.errors import LatlutError
+from latlut.reading import check_file
 from latlut.search.data.dataset import SegmentationData
-from latlut.search.networks.model_files import DESCRIPTION, WEIGHTS
+from latlut.search.networks.model_files import DESCRIPTION, MAX_WEIGHTS_BYTES, WEIGHTS
 from latlut.search.runs.folder import RESULT, write_csv, write_json
 from latlut.search.train.records import TrainEpoch
 from latlut.search.train.training import TrainingResult
@@ -94,8 +95,10 @@ def _described(what: Architecture | str | Path) -> Any:
     if isinstance(what, Architecture):
         return json.loads(what.to_json())
     folder = what.parent if what.name in (WEIGHTS, DESCRIPTION) else what
+    check_file(folder / WEIGHTS, MAX_WEIGHTS_BYTES)
     try:
-        digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+        with (folder / WEIGHTS).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise LatlutError(f"cannot read {folder / WEIGHTS}: {error}") from error
     return {"run": str(what), "sha256": digest}

@@ -40,12 +40,6 @@ class TrainEpoch:
         """One row of ``epochs.csv``: classes' scores are left out."""
         return {name: value for name, value in asdict(self).items() if name != "class_iou"}
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainEpoch:
-        """The record that ``to_dict`` wrote."""
-        iou = values.get("class_iou")
-        return cls(**{**values, "class_iou": None if iou is None else tuple(iou)})
-
     def describe(self, epochs: int) -> str:
         """One line for people.
 

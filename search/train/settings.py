@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from latlut.search.runs.setting_files import load_preset
 from latlut.search.runs.settings import (
     Count,
     DataSettings,
+    Decay,
     Group,
+    Inside,
     NotNegative,
     PhaseSettings,
     Positive,
     RunSettings,
+    Side,
+    Size,
     Whole,
 )
 
@@ -53,15 +55,15 @@ class ScheduleSettings(PhaseSettings):
     """
 
     epochs: Count
-    batch: Count = 12
-    crop: tuple[Count, Count] = (512, 1024)
+    batch: Side = 12
+    crop: Size = (512, 1024)
     lr: Positive = 0.01
-    lr_decay: Annotated[float, Field(gt=0, le=1)] = 0.992
+    lr_decay: Decay = 0.992
     clip: Positive | None = None
     decay: Literal["exponential", "poly"] = "exponential"
     poly_power: Positive = 0.9
     warmup_steps: Whole = 0
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    ema: Inside | None = None
     evaluate_every: Count = 1
 
     def rate(self, epoch: int, step: int, steps: int) -> float:
@@ -92,7 +94,7 @@ class LossSettings(Group):
     where there is a teacher.
     """
 
-    ohem_threshold: Annotated[float, Field(gt=0, le=1)] = OHEM_THRESHOLD
+    ohem_threshold: Decay = OHEM_THRESHOLD
     auxiliary: NotNegative = 0.2
     distillation: NotNegative = 1.0
     direction: Direction = "teacher_student"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from pydantic import TypeAdapter
 from torch import nn
 
 from latlut.errors import SpecError
@@ -19,6 +21,7 @@ from latlut.search.runs.checkpoints import (
     CheckpointError,
     last_checkpoint,
     load_checkpoint,
+    restoring,
     save_checkpoint,
 )
 from latlut.search.runs.processes import on_first, share_state
@@ -27,6 +30,17 @@ from latlut.search.train.settings import TrainSettings
 from latlut.spaces import Architecture
 
 _KIND = "training"
+#: What a checkpoint holds, and of which type.
+_VALUES: Mapping[str, type | tuple[type, ...]] = {
+    "network": str,
+    "classes": int,
+    "epoch": int,
+    "state": dict,
+    "average": (dict, type(None)),
+    "average_step": int,
+    "optimizer": dict,
+    "records": str,
+}
 
 
 class TrainingState:
@@ -119,14 +133,16 @@ class TrainingState:
         state = on_first(self.fabric, self._stored)
         if state is None:
             return 0
-        self.network.load_state_dict(state["state"])
-        if self.average is not None:
-            self.average.module.load_state_dict(state["average"])
-            self.average.step = state["average_step"]
-        optimizer.load_state_dict(state["optimizer"])
-        if scaler := state.get("scaler"):
-            self.fabric.strategy.precision.load_state_dict(scaler)
-        self.records = [TrainEpoch.from_dict(item) for item in json.loads(state["records"])]
+        with restoring(self.checkpoints):
+            records = TypeAdapter(list[TrainEpoch]).validate_json(state["records"], strict=True)
+            self.network.load_state_dict(state["state"])
+            if self.average is not None:
+                self.average.module.load_state_dict(state["average"])
+                self.average.step = state["average_step"]
+            optimizer.load_state_dict(state["optimizer"])
+            if scaler := state.get("scaler"):
+                self.fabric.strategy.precision.load_state_dict(scaler)
+        self.records = records
         epoch: int = state["epoch"]
         return epoch
 
@@ -135,7 +151,7 @@ class TrainingState:
         path = last_checkpoint(self.checkpoints)
         if path is None:
             return None
-        state = load_checkpoint(path, _KIND)
+        state = load_checkpoint(path, _KIND, _VALUES)
         reason = self._difference(state)
         if reason:
             raise CheckpointError(f"{path} {reason}; train into another folder with --run")

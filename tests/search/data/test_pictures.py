@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +168,16 @@ def test_masks_of_floating_point_numbers_are_refused(tmp_path: Path, values: np.
     path = write(tmp_path / "m.tiff", Image.fromarray(values.astype(np.float32)))
     with pytest.raises(DataError, match="expected whole numbers"):
         read_labels(path, IndexCoding({0: 0, 1: 1}))
+
+
+def test_a_picture_of_more_pixels_than_fit_is_refused_undecoded(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    side = 8193
+    Image.new("1", (side, side)).save(path)
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(DataError, match=r"large\.png: 8193x8193 pixels, expected at most"):
+        read_image(path)
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    with pytest.raises(DataError, match="is a pipe"):
+        read_image(pipe)

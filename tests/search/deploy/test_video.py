@@ -24,7 +24,7 @@ from latlut.progress import Progress
 from latlut.search.data.classes import Classes
 from latlut.search.data.street.scenes import CLASSES as SCENE_CLASSES
 from latlut.search.data.street.scenes import draw
-from latlut.search.deploy import prediction_files
+from latlut.search.deploy import prediction_files, video
 from latlut.search.deploy.predicting import Form, Predictor
 from latlut.search.deploy.prediction_files import predict_files, tasks_of
 from latlut.search.deploy.video import Frame, VideoReader, VideoWriter
@@ -304,7 +304,7 @@ def test_a_file_that_is_no_video_is_named(tmp_path: Path, kind: str, message: st
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.avi"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.avi", "a.mkv"])
 def test_of_a_video_that_was_cut_off_the_rest_is_predicted(tmp_path: Path, name: str) -> None:
     codec = "mpeg4" if name.endswith("avi") else "libx264"
     source = write(
@@ -316,6 +316,23 @@ def test_of_a_video_that_was_cut_off_the_rest_is_predicted(tmp_path: Path, name:
         run(source, tmp_path / "out")
     count = len(look(tmp_path / "out" / "a.mp4").images)
     assert 5 < count < 38 and f" {count} frames" in str(told.value)
+
+
+def test_a_video_of_larger_frames_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "a.mov", scenes(3))
+    monkeypatch.setattr(video, "MAX_FRAME_PIXELS", 64 * 96 - 1)
+    with pytest.raises(DataError, match=r"a\.mov: not one frame of it can be decoded"):
+        run(source, tmp_path / "out")
+
+
+def test_a_list_of_other_files_is_no_video(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4", scenes(3))
+    listed = tmp_path / "b.mp4"
+    listed.write_text("ffconcat version 1.0\nfile a.mp4\n")
+    with pytest.raises(DataError, match=r"b\.mp4: not a video that can be read"):
+        run(listed, tmp_path / "out")
 
 
 def test_where_decoding_fails_is_said_and_what_came_before_is_written(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from relaxed_networks import relaxed_from
 from latlut.errors import ImportFileError, LatlutError, SpecError
 from latlut.resources import profiles_dir
 from latlut.search.derive.derive import derive
-from latlut.search.derive.published import read_published
+from latlut.search.derive.published import MAX_FILE_BYTES, read_published
 from latlut.spaces import Architecture, FasterSegSpace
 
 
@@ -151,7 +151,7 @@ def without(*keys: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
         (lambda s: s | {"mIoU12": float("nan")}, "mIoU12 is nan"),
         (lambda s: s | {"mIoU12": "much"}, "mIoU12 is 'much'"),
         (lambda s: s | {"latency02": 0.0}, "latency02 is 0.0 ms"),
-        (lambda s: s | {"latency02": torch.zeros(2)}, "latency02 is tensor"),
+        (lambda s: s | {"latency02": torch.zeros(2)}, "latency02 is Tensor"),
         (without("latency12"), "no scores.*--branches 16,32"),
         (lambda s: list(s.values()), "received a list"),
         (lambda s: {1: s["alpha_1_0"]}, "expected a dict"),
@@ -220,7 +220,7 @@ def test_allowed_names_allow_no_more_than_numbers(tmp_path: Path) -> None:
 def test_what_is_no_torch_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ImportFileError, match="no such file"):
         read_published(tmp_path / "missing.pt")
-    with pytest.raises(ImportFileError, match="not a file"):
+    with pytest.raises(ImportFileError, match="is a folder"):
         read_published(tmp_path)
     path = tmp_path / "arch_1.pt"
     for content in (b"", b"\x80", b"{}", b"PK\x03\x04", os.urandom(1000)):
@@ -232,8 +232,8 @@ def test_what_is_no_torch_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ImportFileError, match="not a torch file"):
         read_published(path)
     with path.open("wb") as file:
-        file.truncate((16 << 20) + 1)
-    with pytest.raises(ImportFileError, match="larger than 16 MiB"):
+        file.truncate(MAX_FILE_BYTES + 1)
+    with pytest.raises(ImportFileError, match="larger than 1 MiB"):
         read_published(path)
 
 
@@ -261,3 +261,19 @@ def test_damage_is_refused_or_read_but_never_a_traceback(
         assert isinstance(read_published(path).architecture, Architecture)
     except LatlutError as error:
         assert "damaged.pt" in str(error)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "0.5", True, -1, float("nan"), float("inf"), 1e300, 10**400, [0.5], None, torch.zeros(3),
+        torch.tensor(0.5).expand(1 << 40), torch.zeros((), device="meta"),
+        torch.tensor(0.5 + 1j), torch.tensor(True),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_a_score_that_is_no_number_is_refused(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "arch_1.pt"
+    torch.save(student_state() | {"mIoU02": value}, path)
+    with pytest.raises(ImportFileError, match="mIoU02 is"):
+        read_published(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from latlut.search.runs.checkpoints import (
     CheckpointError,
     last_checkpoint,
     load_checkpoint,
+    restoring,
     save_checkpoint,
 )
 
@@ -91,8 +93,39 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
     torch.save({"weights": torch.zeros(2)}, path)
     with pytest.raises(CheckpointError, match="something else"):
         load_checkpoint(path, "search")
-    with pytest.raises(CheckpointError, match="no checkpoint"):
+    with pytest.raises(CheckpointError, match="no such file"):
         load_checkpoint(tmp_path / "none.pt", "search")
+
+
+@pytest.mark.parametrize("epoch", [True, -1, 1.5, "3", None, 10**30, torch.tensor(3)])
+def test_a_value_of_another_type_is_refused(tmp_path: Path, epoch: object) -> None:
+    path = save_checkpoint(tmp_path, "search", {"epoch": epoch, "state": {}})
+    with pytest.raises(CheckpointError, match="its epoch is damaged or missing"):
+        load_checkpoint(path, "search", {"state": dict, "epoch": int})
+    with pytest.raises(CheckpointError, match="its optimizer is damaged or missing"):
+        load_checkpoint(path, "search", {"optimizer": dict})
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"weight": 3}, {"weight": torch.zeros(9), "bias": torch.zeros(1)}, {5: "x"}]
+)
+def test_parts_that_do_not_fit_are_the_files_fault(
+    tmp_path: Path, state: dict[object, object]
+) -> None:
+    message = r"last\.pt does not hold what this run needs"
+    with pytest.raises(CheckpointError, match=message), restoring(tmp_path / LAST):
+        torch.nn.Linear(2, 1).load_state_dict(state)  # type: ignore[arg-type]
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_it_is_is_refused(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, "search", {"weights": torch.zeros(100_000)})
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    with pytest.raises(CheckpointError, match="that unpack to"):
+        load_checkpoint(path, "search")
 
 
 class Malicious:

@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from latlut.errors import ImportFileError, did_you_mean
+from latlut.errors import ImportFileError, LatlutError, did_you_mean
+from latlut.reading import read_text
+
+
+def read_json(path: Path, what: str, error: type[LatlutError] = ImportFileError) -> Any:
+    """The value of a JSON file; ``what`` is as in ``parse_json``.
+
+    Raises:
+        LatlutError: of the class ``error``: a file that cannot be read, or what ``parse_json``
+            refuses; the message begins with the path.
+    """
+    text = read_text(path, error)
+    try:
+        return parse_json(text, what)
+    except ImportFileError as failure:
+        raise error(f"{path}: {failure}") from failure
 
 
 def parse_json(text: str, what: str) -> Any:
@@ -24,11 +41,11 @@ def parse_json(text: str, what: str) -> Any:
         raise ImportFileError(f"{name} is not a value of {what}")
 
     def refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise ImportFileError(f"the key {repeated[0]!r} appears twice in one object")
-        return dict(pairs)
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+            raise ImportFileError(f"the key {name!r:.80} appears twice in one object")
+        return found
 
     try:
         return json.loads(text, parse_constant=refuse_constant, object_pairs_hook=refuse_repeated)
@@ -37,7 +54,7 @@ def parse_json(text: str, what: str) -> Any:
             f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise ImportFileError(f"not readable JSON: {error}") from error
+        raise ImportFileError(f"not readable JSON: {str(error)[:200]}") from error
 
 
 def check_keys(item: object, expected: Sequence[str], where: str) -> None:
@@ -54,7 +71,7 @@ def check_keys(item: object, expected: Sequence[str], where: str) -> None:
     for name in item:
         if name not in expected:
             raise ImportFileError(
-                f"{where} has an unknown key {name!r}; {did_you_mean(name, list(expected))}"
+                f"{where} has an unknown key {name!r:.80}; {did_you_mean(name, list(expected))}"
             )
 
 
