@@ -23,16 +23,7 @@ from checkout import ROOT
 FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "latlut": (
         ("errors", "version", "timestamps", "shell"),
-        (
-            "opspec",
-            "resources",
-            "progress",
-            "files",
-            "file_kinds",
-            "reading",
-            "toml_files",
-            "strict_json",
-        ),
+        ("opspec", "resources", "progress", "files"),
         ("stats", "machine", "operators"),
         ("spaces", "engines", "table"),
         ("pricing",),
@@ -202,7 +193,6 @@ BASICS = {
     "resources",
     "progress",
     "files",
-    "file_kinds",
 }
 PICTURE = ROOT / "docs" / "rooms.svg"
 

@@ -13,7 +13,7 @@ from onnx_models import segmenter
 from PIL import Image
 
 from latlut.cli import main
-from latlut.file_kinds import kind_of_file
+from latlut.files.kinds import kind_of_file
 
 
 def database(path: Path) -> None:

@@ -13,13 +13,13 @@ import pytest
 
 from latlut import files
 from latlut.errors import ImportFileError
-from latlut.files import WriteError, written_whole
+from latlut.files.writing import WriteError, written_whole
 from latlut.spaces import Architecture, Branch, Cell
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from latlut.files import written_whole
+from latlut.files.writing import written_whole
 with written_whole(Path(sys.argv[1])) as part:
     part.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)

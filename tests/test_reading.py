@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from latlut.errors import DataError, ImportFileError
-from latlut.reading import check_archive, check_file, read_file, read_text
+from latlut.files.reading import check_archive, check_file, read_file, read_text
 
 
 def test_a_regular_file_is_read(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from latlut.errors import DataError, ImportFileError
-from latlut.toml_files import parse_toml, read_toml
+from latlut.files.toml_files import parse_toml, read_toml
 
 GOOD = {
     "texts": 'a = "x.x.x.x.x.x.x.x.x.x.x.x.x.x.x.x.x.x" # b.b.b.b.b.b.b.b.b.b.b.b.b.b.b.b.b.b\n',

@@ -131,7 +131,7 @@ def _share(report: SplitReport, number: int | None) -> float | None:
 
 def _write_sample(opened: SegmentationData, path: str) -> None:
     from latlut.errors import LatlutError
-    from latlut.files import written_whole
+    from latlut.files.writing import written_whole
     from latlut.search.data.contact_sheet import contact_sheet
 
     count = min(_SAMPLES, len(opened.train))

@@ -150,7 +150,7 @@ def _writer(
     split: Split, classes: Classes, colours: Path | None, label_ids: Path | None
 ) -> PredictionListener | None:
     """What writes an image's prediction into folders; None where there is nowhere to write."""
-    from latlut.files import written_whole
+    from latlut.files.writing import written_whole
     from latlut.search.deploy.predicting import drawn, prediction_names
 
     places: list[tuple[Literal["colour", "label-ids"], Path | None, str]] = [

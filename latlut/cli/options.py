@@ -21,7 +21,7 @@ class SettingType(click.ParamType[tuple[str, Any]]):
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, Any]:
         """(dotted name, value)."""
         from latlut.errors import ImportFileError
-        from latlut.toml_files import parse_toml
+        from latlut.files.toml_files import parse_toml
 
         if isinstance(value, tuple):
             return value

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from latlut.errors import ImportFileError, SpecError, UnknownNameError, did_you_mean
+from latlut.files.toml_files import read_toml
 from latlut.machine.cpu import (
     allowed_cpus,
     cpu_info,
@@ -25,7 +26,6 @@ from latlut.machine.cpu import (
 )
 from latlut.machine.pinning import choose_cpus
 from latlut.resources import profiles_dir
-from latlut.toml_files import read_toml
 
 #: Bytes that one core or SM can move to and from the last-level cache in a cycle. Generous: the
 #: port of an NVIDIA SM to its L2 is 64 bytes wide, a CPU core sustains 10 to 32 from its L3.

@@ -41,10 +41,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from latlut.errors import ImportFileError, SpecError, UnknownNameError, did_you_mean
+from latlut.files.toml_files import parse_toml
 from latlut.operators.registry import option_names
 from latlut.opspec import OpSpec, parse_size, unique
 from latlut.spaces.space import space_class
-from latlut.toml_files import parse_toml
 
 FORMAT = 1
 

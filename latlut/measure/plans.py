@@ -17,8 +17,8 @@ from functools import cached_property
 from pathlib import Path
 
 from latlut.errors import ImportFileError, SpecError, UnknownNameError, did_you_mean
+from latlut.files.reading import read_text
 from latlut.opspec import OpSpec, unique
-from latlut.reading import read_text
 from latlut.resources import profiles_dir
 
 #: A sweep of more op specs than this is taken for a mistake.

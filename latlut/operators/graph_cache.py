@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from latlut.files import BoundedFolder, cache_folder, read_cached, write_cached
+from latlut.files.writing import BoundedFolder, cache_folder, read_cached, write_cached
 from latlut.operators.workloads import Workload
 
 LIMIT_BYTES = 4 << 30

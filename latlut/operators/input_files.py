@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from latlut.errors import ImportFileError
-from latlut.reading import check_file
+from latlut.files.reading import check_file
 
 #: The largest input that is run, 8 GB, and its header.
 MAX_FILE_BYTES = (8 << 30) + (1 << 20)

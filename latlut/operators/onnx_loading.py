@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from latlut.errors import ImportFileError, LatlutError
+from latlut.files.reading import read_file
 from latlut.operators.onnx_nodes import bodies_of, graphs_of, tensors_of
-from latlut.reading import read_file
 
 #: protobuf's own limit; larger models have their weights in files beside them.
 MAX_MODEL_BYTES = 2 << 30

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from latlut.errors import ImportFileError, SpecError, did_you_mean
-from latlut.files import why_not_written, written_whole
+from latlut.files.reading import read_text
+from latlut.files.strict_json import check_keys, checked_list, parse_json
+from latlut.files.writing import why_not_written, written_whole
 from latlut.opspec import IMAGE, Node, OpSpec
-from latlut.reading import read_text
 from latlut.spaces.shapes import (
     FULL_WIDTH,
     SCALES,
@@ -30,7 +31,6 @@ from latlut.spaces.shapes import (
     stem_specs,
     whole_number,
 )
-from latlut.strict_json import check_keys, checked_list, parse_json
 
 #: Candidate operators of a cell, in the order of a row of alpha.
 OPERATORS = ("skip", "conv", "conv_2x", "zoomed_conv", "zoomed_conv_2x")

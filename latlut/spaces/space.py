@@ -21,8 +21,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from latlut.errors import ImportFileError, SpecError, UnknownNameError, did_you_mean
+from latlut.files.strict_json import parse_json
 from latlut.opspec import Node, OpSpec
-from latlut.strict_json import parse_json
 
 
 class SpaceNetwork(Protocol):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from latlut.errors import ImportFileError
-from latlut.strict_json import parse_json
+from latlut.files.strict_json import parse_json
 
 IDENTITY_PREFIX = "# identity:"
 _DELIMITERS = (",", ";", "\t")

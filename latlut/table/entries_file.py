@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latlut.errors import ImportFileError
-from latlut.file_kinds import but_it_is
-from latlut.files import WriteError, written_whole
+from latlut.files.kinds import but_it_is
+from latlut.files.reading import read_file
+from latlut.files.writing import WriteError, written_whole
 from latlut.opspec import OpSpec
-from latlut.reading import read_file
 from latlut.table.csv_entries import MAX_COLUMNS, MAX_ROWS, Row, parsed_identity, read_csv
 from latlut.table.entry_rows import Cells, EntryRow
 from latlut.table.identity import IN_CONTEXT, Identity

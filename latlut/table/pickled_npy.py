@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 
 from latlut.errors import ImportFileError
-from latlut.reading import read_file
+from latlut.files.reading import read_file
 from latlut.table.entry_rows import is_possible_ms
 from latlut.table.inert_pickle import Inert, Refusal, describe_pickle, shown
 

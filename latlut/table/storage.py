@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from latlut.errors import TableError, UnknownNameError
-from latlut.file_kinds import but_it_is
+from latlut.files.kinds import but_it_is
 from latlut.resources import profiles_dir
 from latlut.shell import command
 

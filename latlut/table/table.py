@@ -22,7 +22,7 @@ import numpy as np
 from sqlite_utils import Database
 
 from latlut.errors import IdentityError, MissingEntryError, TableError
-from latlut.files import folder_beside, place_new, remove_abandoned
+from latlut.files.writing import folder_beside, place_new, remove_abandoned
 from latlut.opspec import OpSpec
 from latlut.shell import command
 from latlut.table.content import READ_WHEN_OPENED, READ_WITH_ENTRIES, refuse_wrong

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from pydantic import TypeAdapter
 
 from latlut.errors import LatlutError
-from latlut.files import written_whole
+from latlut.files.writing import written_whole
 from latlut.search.cosearch.problem import SearchProblem
 from latlut.search.cosearch.records import name_of
 from latlut.search.derive.derive import derive, target_score

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from latlut.errors import DataError
-from latlut.files import WriteError, written_whole
+from latlut.files.writing import WriteError, written_whole
 from latlut.search.data.classes import IGNORE
 from latlut.search.data.dataset import SegmentationData, Split
 from latlut.search.data.files import ColourCoding, FileSplit, Pair

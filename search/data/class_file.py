@@ -34,11 +34,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from latlut.errors import DataError
+from latlut.files.toml_files import read_toml
 from latlut.search.data.classes import IGNORE, Classes, Rgb
 from latlut.search.data.dataset import SegmentationData, Split
 from latlut.search.data.files import Coding, ColourCoding, IndexCoding
 from latlut.search.data.pairing import data_of, paired_split
-from latlut.toml_files import read_toml
 
 FORMAT = 1
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from latlut.errors import DataError
-from latlut.reading import check_file
+from latlut.files.reading import check_file
 from latlut.search.data.classes import Rgb
 from latlut.search.data.pictures import DAMAGED, rgb_of, single, upright
 

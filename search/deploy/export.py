@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from latlut.errors import LatlutError, SpecError, UnknownNameError, did_you_mean
-from latlut.files import written_whole
+from latlut.files.writing import written_whole
 from latlut.operators.onnx_export import OPSET
 from latlut.search.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from latlut.search.deploy.export_formats import FORMATS, OPSETS, Run

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
 from latlut.errors import DataError, LatlutError
-from latlut.files import written_whole
+from latlut.files.writing import written_whole
 from latlut.progress import Progress
 from latlut.search.data.files import open_picture, read_image
 from latlut.search.data.pictures import DAMAGED

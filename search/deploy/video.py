@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlut.errors import DataError
-from latlut.reading import check_file
+from latlut.files.reading import check_file
 
 if TYPE_CHECKING:
     from av.container import InputContainer

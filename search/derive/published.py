@@ -35,7 +35,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from latlut.errors import ImportFileError
-from latlut.reading import check_archive
+from latlut.files.reading import check_archive
 from latlut.search.derive.derive import Candidate, Decoding, derive, select
 from latlut.search.supernet.relaxed import RelaxedArchitecture
 from latlut.spaces import Architecture, FasterSegSpace
@@ -295,5 +295,4 @@ def _number(path: Path, key: str, value: object) -> float:
         raise ImportFileError(
             f"{path}: {key} is {shown}, expected a number from 0 to {MAX_SCORE:g}"
         )
-    number = float(value)
-    return number
+    return float(value)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from latlut.errors import LatlutError
-from latlut.files import written_whole
+from latlut.files.writing import written_whole
 from latlut.operators.workloads import Workload
 from latlut.search.networks.baselines import Figure, Published
 from latlut.search.networks.cost import NetworkCost, cost_of_onnx

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from latlut.errors import LatlutError, SpecError, UnknownNameError, did_you_mean
-from latlut.file_kinds import but_it_is, kind_of_file
+from latlut.files.kinds import but_it_is, kind_of_file
 from latlut.operators.onnx_files import OnnxWorkload, read_onnx
 from latlut.operators.workloads import Workload
 from latlut.search.networks.baselines import (

@@ -22,15 +22,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from latlut.errors import ImportFileError, LatlutError
-from latlut.files import written_whole
-from latlut.reading import check_file
+from latlut.files.reading import check_file
+from latlut.files.strict_json import read_json
+from latlut.files.writing import written_whole
 from latlut.search.data.classes import MAX_CLASSES, Classes
 from latlut.search.networks.baselines import baseline_on_meta, build_baseline
 from latlut.search.networks.network import SegmentationNetwork
 from latlut.search.runs.checkpoints import CheckpointError
 from latlut.shell import command
 from latlut.spaces import Architecture
-from latlut.strict_json import read_json
 
 FORMAT = "latlut model"
 VERSION = 1

@@ -19,8 +19,8 @@ from typing import IO, Any, cast
 import torch
 
 from latlut.errors import LatlutError
-from latlut.files import why_not_written, written_whole
-from latlut.reading import check_archive
+from latlut.files.reading import check_archive
+from latlut.files.writing import why_not_written, written_whole
 
 FORMAT = "latlut checkpoint"
 VERSION = 1

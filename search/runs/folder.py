@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from latlut.errors import ImportFileError, LatlutError
-from latlut.files import written_whole
-from latlut.strict_json import read_json as read_json_file
+from latlut.files.strict_json import read_json as read_json_file
+from latlut.files.writing import written_whole
 from latlut.timestamps import now_text
 from latlut.version import __version__
 

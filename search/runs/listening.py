@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latlut.files import WriteError, why_not_written
+from latlut.files.writing import WriteError, why_not_written
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

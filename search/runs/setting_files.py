@@ -10,8 +10,8 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from latlut.errors import SpecError, UnknownNameError, did_you_mean
+from latlut.files.toml_files import read_toml
 from latlut.resources import profiles_dir
-from latlut.toml_files import read_toml
 
 #: Of one file that are told.
 _MOST_PROBLEMS = 20

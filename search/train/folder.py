@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from latlut.errors import LatlutError
-from latlut.reading import check_file
+from latlut.files.reading import check_file
 from latlut.search.data.dataset import SegmentationData
 from latlut.search.networks.model_files import DESCRIPTION, MAX_WEIGHTS_BYTES, WEIGHTS
 from latlut.search.runs.folder import RESULT, write_csv, write_json

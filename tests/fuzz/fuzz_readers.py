@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from latlut.errors import ImportFileError, LatlutError, SpecError
+from latlut.files.strict_json import read_json
 from latlut.operators.input_files import read_inputs
 from latlut.operators.onnx_files import read_onnx
 from latlut.opspec import OpSpec
@@ -30,7 +31,6 @@ from latlut.search.runs.checkpoints import load_checkpoint
 from latlut.search.train.settings import load_train_settings
 from latlut.spaces import Architecture
 from latlut.spaces.space import network_from_json
-from latlut.strict_json import read_json
 from latlut.table.authors_npy import read_fasterseg_npy
 from latlut.table.entries_file import read_entries
 from latlut.table.identity import Identity

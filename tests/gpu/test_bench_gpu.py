@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from benchmarks.bench_gpu import against_host, fresh_engine
 
-from latlut.files import cache_folder
+from latlut.files.writing import cache_folder
 
 
 @pytest.mark.parametrize("has_own", [True, False])

@@ -14,7 +14,7 @@ from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
 from latlut.errors import SpecError
-from latlut.files import WriteError
+from latlut.files.writing import WriteError
 from latlut.reports.architecture import plot_architecture
 from latlut.resources import profiles_dir
 from latlut.spaces import Architecture, Branch, Cell, FasterSegSpace

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from latlut.errors import SpecError
-from latlut.files import WriteError
+from latlut.files.writing import WriteError
 from latlut.reports.style import STYLE, SUFFIXES, picture_path, save
 from latlut.reports.trajectory import plot_trajectory
 from latlut.search.cosearch.records import EpochRecord

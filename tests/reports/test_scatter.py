@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from latlut.errors import SpecError
-from latlut.files import WriteError
+from latlut.files.writing import WriteError
 from latlut.reports.scatter import plot_agreement
 from latlut.stats.agreement import agreement
 

@@ -15,7 +15,7 @@ import pytest
 from checkout import ROOT
 
 from latlut.errors import IdentityError, TableError
-from latlut.files import folder_beside, place_new, remove_abandoned
+from latlut.files.writing import folder_beside, place_new, remove_abandoned
 from latlut.machine.provenance import collect_environment
 from latlut.table import recording
 from latlut.table.history import latest_runs

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from latlut.files import BoundedFolder, read_cached, write_cached
+from latlut.files.writing import BoundedFolder, read_cached, write_cached
 
 _MAGIC = b"latlut-tensorrt-1 "
 LIMIT_BYTES = 8 << 30

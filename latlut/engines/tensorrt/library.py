@@ -38,7 +38,7 @@ from latlut.engines.tensorrt.build import (
 from latlut.engines.tensorrt.cache import CacheFile, EngineCache, digest_of
 from latlut.engines.tensorrt.int8 import calibrator_of
 from latlut.errors import DeviceLostError, EngineError
-from latlut.files import cache_folder
+from latlut.files.writing import cache_folder
 from latlut.operators.workloads import Workload
 
 if TYPE_CHECKING:

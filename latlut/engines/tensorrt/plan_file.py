@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from latlut.engines.tensorrt.engine import TensorRtEngine
-from latlut.files import written_whole
+from latlut.files.writing import written_whole
 from latlut.operators.workloads import Workload
 
 

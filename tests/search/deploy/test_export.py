@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from latlut.cli import main
 from latlut.engines import engine_class
 from latlut.errors import LatlutError, SpecError, UnknownNameError
-from latlut.files import WriteError, written_whole
+from latlut.files.writing import WriteError, written_whole
 from latlut.operators.onnx_files import read_onnx
 from latlut.search.data.classes import Classes
 from latlut.search.deploy.export import ExportError, ExportSettings, export

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from latlut.errors import ImportFileError, LatlutError
-from latlut.files import WriteError
+from latlut.files.writing import WriteError
 from latlut.search.runs.folder import RESULT, RUN, SETTINGS, begin_run, is_finished
 from latlut.search.runs.listening import RunLog
 from latlut.spaces import Architecture

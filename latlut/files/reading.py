@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 
 from latlut.errors import ImportFileError, LatlutError
-from latlut.file_kinds import but_it_is
+from latlut.files.kinds import but_it_is
 
 #: Settings, plans, architectures, descriptions: 100,000 op specs as text, the longest plan, have 6
 #: MB; tomllib takes a second for each.

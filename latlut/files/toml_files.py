@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from latlut.errors import ImportFileError, LatlutError
-from latlut.reading import read_text
+from latlut.files.reading import read_text
 
 #: Parts of a dotted key; latlut's own files have 2.
 MAX_KEY_PARTS = 16

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from latlut.errors import ImportFileError, LatlutError, did_you_mean
-from latlut.reading import read_text
+from latlut.files.reading import read_text
 
 
 def read_json(path: Path, what: str, error: type[LatlutError] = ImportFileError) -> Any:
