@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latlut.errors import SpecError
-from latlut.files import written_whole
+from latlut.files.writing import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
