@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from latlut.files import writing as files
 from latlut.errors import ImportFileError
+from latlut.files import writing as files
 from latlut.files.writing import WriteError, written_whole
 from latlut.spaces import Architecture, Branch, Cell
 

@@ -88,7 +88,7 @@ class ClusterTable:
         with suppress(OperatorError):  # it fails as an entry, too, and is reported there
             found = cost(spec)
             facts = SpecFacts(found.macs, found.params, found.moved_bytes)
-            recording.add_op_specs(self.table, [spec], {spec: facts})
+            recording.add_facts(self.table, {self._ids[spec.key]: facts})
 
     def add_worker(self, number: int, hello: Hello) -> None:
         """Begin a worker's run."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from latlut.engines.base import Engine, Session
-from latlut.errors import DeviceLostError, EngineError
+from latlut.errors import DeviceLostError, EngineError, SpecError
 from latlut.machine.gpu_state import GpuState, Monitor, merge_states
 from latlut.measure.attempts import Attempts
 from latlut.measure.cpu_share import watching_cpu
@@ -36,6 +36,9 @@ from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 from latlut.stats.sampling import Sampling
 from latlut.table.identity import IN_CONTEXT, STANDALONE
+
+#: What an op spec fails with by itself.
+_FAILURES = (EngineError, SpecError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ class GroupTimer:
                     opened.append((spec, sampler))
                     sessions.append(session)
                     own.callback(attempts.turn_to, spec.key)  # closing is work on it, too
-                except (EngineError, MemoryError) as error:
+                except _FAILURES as error:
                     own.close()  # of two sessions the first may be open
                     self._fail(spec, error)
             if not opened:
@@ -155,7 +158,7 @@ class GroupTimer:
                         companions,
                         resolution=self.engine.resolution,
                     )
-            except (EngineError, MemoryError) as error:
+            except _FAILURES as error:
                 if len(opened) == 1:
                     self._fail(opened[0][0], error)
                     return TimedGroup(state=merge_states(states))

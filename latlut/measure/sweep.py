@@ -9,14 +9,15 @@ or killed, at any time and goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 
 from latlut.engines import run_environment
 from latlut.engines.base import Engine
-from latlut.errors import DeviceLostError, EngineError, OperatorError, SpecError
+from latlut.errors import DeviceLostError, EngineError, SpecError
 from latlut.machine.gpu_state import GpuMonitor, Monitor, power_mode
+from latlut.measure.budget import Budget
 from latlut.measure.groups import GroupTimer
 from latlut.measure.parts import Part
 from latlut.measure.plans import Plan
@@ -165,6 +166,7 @@ class Sweep:
         self.attempts, self._known_failures = supervision.attempts, supervision.failed
         self.summary = SweepSummary(measured=self.attempts.measured)
         self._watch = Stopwatch()
+        self._budget = Budget(settings.budget_s, self._watch, history.measurement_count(table))
         self._uuid = engine.device.uuid
 
     def run(self) -> SweepSummary:
@@ -241,7 +243,8 @@ class Sweep:
                 sound, self.settings.sentinels
             )
             specs = unique([*self.plan.specs, *self.sentinels])
-            self._ids = recording.add_op_specs(self.table, specs, self._costs())
+            self._ids = recording.add_op_specs(self.table, specs)
+            self._costed = history.keys_of_known_cost(self.table)
             floor_ms = self.engine.launch_floor_ms()
             clock_error_ms = 1e3 * self.engine.resolution.error_s
             set_bounds(self.table, self.roofline, floor_ms, clock_error_ms)
@@ -272,21 +275,22 @@ class Sweep:
                 space=self.plan.space,
             )
 
-    def _costs(self) -> dict[OpSpec, SpecFacts]:
-        """What is computed of op specs that are to be measured and have none yet."""
-        known = history.keys_of_known_cost(self.table) | set(self._known_failures)
+    def _add_costs(self, group: Sequence[OpSpec]) -> None:
+        """Store what the group's op specs compute and move, where that is not known yet."""
         facts = {}
-        for spec in {spec for specs in self._todo.values() for spec in specs}:
-            if spec.key in known:
+        for spec in group:
+            if spec.key in self._costed:
                 continue
+            self._costed.add(spec.key)
             self.attempts.turn_to(spec.key)
             try:
                 found = cost(spec)
-            except OperatorError:  # it fails as an entry, too, and is reported there
+            except SpecError:  # it fails as an entry, too, and is reported there
                 continue
-            facts[spec] = SpecFacts(found.macs, found.params, found.moved_bytes)
+            facts[self._ids[spec.key]] = SpecFacts(found.macs, found.params, found.moved_bytes)
         self.attempts.turn_to(None)
-        return facts
+        if facts:
+            recording.add_facts(self.table, facts)
 
     def _all_passes(self) -> str:
         for index, specs in self._todo.items():
@@ -296,8 +300,8 @@ class Sweep:
         return "done"
 
     def _finish(self, status: str) -> None:
+        self._summarise()
         with self._watch.measuring("storing"):
-            summarise(self.table)
             self.cache.trim()
         seconds = self._watch.seconds | {"total": self._watch.elapsed_s}
         self.summary.status, self.summary.seconds = status, seconds
@@ -322,11 +326,15 @@ class Sweep:
             opened = open_sentinels(self._timer, sound, self.settings.timing, stack)
             sentinels = Sentinels(opened, self.table.identity.statistic)
             while queue:
-                if self._is_over_budget():
+                if self._budget.is_spent:
                     return False
-                group, queue = queue[: self.settings.group], queue[self.settings.group :]
+                size = self._budget.group_size(self.settings.group)
+                group, queue = queue[:size], queue[size:]
                 number = sentinels.groups
-                timed = self._timer.time(group, build, sentinels.samplers)
+                with self._budget.visiting(len(group)):
+                    with self._watch.measuring("preparing"):
+                        self._add_costs(group)
+                    timed = self._timer.time(group, build, sentinels.samplers)
                 is_throttled = timed.state is not None and bool(timed.state.disturbances)
                 again = []
                 # Others that stay would make a sweep three times as long: what is measured beside
@@ -362,9 +370,12 @@ class Sweep:
                 self.summary.requeued += len(again)
                 self.summary.disturbed += len(kept) if is_busy else 0
                 self._store(pass_id, index, kept, sentinels.take_new())
-        with self._watch.measuring("storing"):
-            summarise(self.table)
+        self._summarise()
         return True
+
+    def _summarise(self) -> None:
+        with self._watch.measuring("storing"), self._budget.summarising():
+            summarise(self.table)
 
     def _store(
         self,
@@ -381,10 +392,6 @@ class Sweep:
             self._done += 1
             reading_ms = item.sampling.interval_ms.value
             self.listener(Progress(self._done, self._total, index, item.spec.key, reading_ms))
-
-    def _is_over_budget(self) -> bool:
-        budget = self.settings.budget_s
-        return budget is not None and self._watch.elapsed_s >= budget
 
     def _fail(self, spec: OpSpec, error: Exception) -> None:
         """Record a failure; the op spec is not tried again in this run."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from latlut.errors import TableError
 
-#: Milliseconds of a latency: from a femtosecond to thirty years.
+#: Milliseconds of a latency: from a picosecond, less than any clock tells, to thirty years.
 LEAST_MS, MOST_MS = 1e-9, 1e12
 #: The largest relative half-width that entries may share, one of logarithms: two passes that
 #: differ by a sixth give over 1.

@@ -100,10 +100,10 @@ def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
 def _refuse_conflicts(
     into: LatencyTable, source: LatencyTable, measured: set[str], report: MergeReport
 ) -> None:
-    for entry in source:
-        known = into.lookup(entry.spec) if entry.spec in into else None
-        if entry.key not in measured and known and known.latency_ms != entry.latency_ms:
-            report.conflicts.append(entry.key)
+    held = _latencies(into)
+    for key, latency_ms in _latencies(source).items():
+        if key not in measured and held.get(key, latency_ms) != latency_ms:
+            report.conflicts.append(key)
     if report.conflicts:
         raise TableError(
             f"{source.path} and {into.path} hold different latencies without measurements for "
@@ -114,13 +114,26 @@ def _refuse_conflicts(
 
 def _copy_op_specs(into: LatencyTable, source: LatencyTable) -> dict[int, int]:
     """Make sure that the op specs have rows; row id in the source -> row id here."""
-    rows = source.rows("SELECT id, key, macs, params, moved_bytes FROM op_specs")
-    facts = {
-        OpSpec.parse(row["key"]): SpecFacts(row["macs"], row["params"], row["moved_bytes"])
-        for row in rows
+    here = {
+        row["key"]: (row["id"], row["macs"] is None)
+        for row in into.each_row("SELECT key, id, macs FROM op_specs")
     }
-    ids = recording.add_op_specs(into, facts, facts)
-    return {row["id"]: ids[row["key"]] for row in rows}
+    ids = {key: number for key, (number, _) in here.items()}
+    there = {row["key"]: row["id"] for row in source.each_row("SELECT key, id FROM op_specs")}
+    ids |= recording.add_op_specs(into, [OpSpec.parse(key) for key in there if key not in here])
+    facts = {
+        ids[row["key"]]: SpecFacts(row["macs"], row["params"], row["moved_bytes"])
+        for row in source.each_row("SELECT key, macs, params, moved_bytes FROM op_specs")
+        if here.get(row["key"], (0, True))[1]
+    }
+    recording.add_facts(into, facts)
+    return {number: ids[key] for key, number in there.items()}
+
+
+def _latencies(table: LatencyTable) -> dict[str, float]:
+    """Key -> milliseconds of every entry."""
+    rows = table.each_row("SELECT key, latency_ms FROM entries JOIN op_specs ON id = op_spec_id")
+    return {row["key"]: row["latency_ms"] for row in rows}
 
 
 def _copy_entries(
@@ -133,8 +146,9 @@ def _copy_entries(
 ) -> None:
     """Copy the entries without measurements."""
     own = {row["key"]: ids[row["id"]] for row in source.rows("SELECT id, key FROM op_specs")}
+    held = _latencies(into)
     for entry in source:
-        if entry.key not in measured and entry.spec not in into:
+        if entry.key not in measured and entry.key not in held:
             columns = {name: value for name, value in vars(entry).items() if name != "key"}
             insert(db, "entries", op_spec_id=own[entry.key], updated_at=now_text(), **columns)
             report.entries += 1

@@ -57,27 +57,29 @@ _STATE_COLUMNS = ("sm_mhz", "memory_mhz", "temperature_c", "power_w", "power_lim
                   "performance_state", "is_persistent")  # fmt: skip
 
 
-def add_op_specs(
-    table: LatencyTable, specs: Iterable[OpSpec], facts: Mapping[OpSpec, SpecFacts] | None = None
-) -> dict[str, int]:
+def add_op_specs(table: LatencyTable, specs: Iterable[OpSpec]) -> dict[str, int]:
     """Make sure that op specs have rows; key -> row id for all of the given ones."""
     specs = list(specs)
     with table.writing() as db:
-        ids = {row["key"]: row["id"] for row in db.query("SELECT key, id FROM op_specs")}
+        ids = dict(db.execute("SELECT key, id FROM op_specs").fetchall())
         for spec in specs:
-            known = vars(facts[spec]) if facts and spec in facts else {}
             if spec.key not in ids:
                 own = {name: getattr(spec, name) for name in _SPEC_COLUMNS}
                 _, height, width = spec.inputs[-1]
                 own |= {"height": height, "width": width, "options": json.dumps(dict(spec.options))}
-                ids[spec.key] = insert(db, "op_specs", **own, **known)
-            elif known:
-                db.execute(
-                    "UPDATE op_specs SET macs = coalesce(?, macs), params = coalesce(?, params),"
-                    " moved_bytes = coalesce(?, moved_bytes) WHERE id = ?",
-                    [*known.values(), ids[spec.key]],
-                )
+                ids[spec.key] = insert(db, "op_specs", **own)
     return {spec.key: ids[spec.key] for spec in specs}
+
+
+def add_facts(table: LatencyTable, facts: Mapping[int, SpecFacts]) -> None:
+    """Store what is known of op specs, by row id; what is None leaves what is there."""
+    with table.writing() as db:
+        for spec_id, known in facts.items():
+            db.execute(
+                "UPDATE op_specs SET macs = coalesce(?, macs), params = coalesce(?, params),"
+                " moved_bytes = coalesce(?, moved_bytes) WHERE id = ?",
+                [known.macs, known.params, known.moved_bytes, spec_id],
+            )
 
 
 def keep_own_modules(table: LatencyTable, names: Iterable[str]) -> None:
