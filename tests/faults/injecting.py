@@ -7,7 +7,7 @@
 
 ``run`` forks the command from a process that has imported everything, so a case takes
 milliseconds. ``shim.c`` says what counts as a change. ``LATLUT_FAULTS`` sets how many cases the
-slow tests take.
+tests take.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Outcome:
 
 
 def case_count(usual: int) -> int:
-    """How many cases a slow test takes: ``LATLUT_FAULTS``, else ``usual``."""
+    """How many cases a test of many takes: ``LATLUT_FAULTS``, else ``usual``."""
     return int(os.environ.get("LATLUT_FAULTS") or usual)
 
 

@@ -114,7 +114,7 @@ def test_the_same_command_goes_on_and_comes_to_the_same(
     expected = content(run)
     shutil.rmtree(run)
     met = 0
-    for fault, at, found in injector.sweep(words, place, faults, case_count(12), cwd=place.parent):
+    for fault, at, found in injector.sweep(words, place, faults, case_count(2), cwd=place.parent):
         case = f"{fault.name} at change {at}: exit code {found.code}\n{found.output}"
         if fault in KILLS:
             assert found.was_killed or fault is Fault.TORN, case  # which meets writes alone

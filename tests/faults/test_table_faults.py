@@ -98,7 +98,7 @@ def test_a_fault_leaves_all_or_nothing(injector: Injector, folder: Path, name: s
     _sweep(injector, folder, name, 20)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", COMMANDS)
 def test_many_faults_leave_all_or_nothing(injector: Injector, folder: Path, name: str) -> None:
     """``LATLUT_FAULTS`` cases of each command."""

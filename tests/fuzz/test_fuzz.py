@@ -1,6 +1,6 @@
 """Damaged files of every kind: a reader refuses them with a LatlutError or reads them.
 
-The test by default mutates whole files at random, seeded. The slow one is guided by coverage and
+The test by default mutates whole files at random, seeded. The long one is guided by coverage and
 needs atheris (``pip install atheris``); ``python tests/fuzz/guided.py`` runs one reader for longer.
 """
 
@@ -66,7 +66,7 @@ def test_mutated_files_are_read_or_refused(tmp_path: Path, name: str) -> None:
     assert refused > MUTATIONS // 20  # they are no longer whole files
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", READERS)
 def test_guided_by_coverage_nothing_crashes(tmp_path: Path, name: str) -> None:
     if importlib.util.find_spec("atheris") is None:
