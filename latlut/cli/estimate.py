@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latlut.cli.options import batch_option, input_option, table_option
+from latlut.cli.options import batch_option, input_option, table_option, unchecked_option
 from latlut.cli.output import interval_text, json_option, print_json, print_table
 from latlut.errors import LatlutError
 
@@ -35,11 +35,12 @@ if TYPE_CHECKING:
     "--layers", "has_layers", is_flag=True,
     help="Also run the network on the table's engine and show it layer by layer.",
 )  # fmt: skip
+@unchecked_option
 @json_option
 def estimate(
     table_name: str, arch_name: str | None, ops: tuple[str, ...],
     input_size: tuple[int, int] | None, batch: int | None, is_plain: bool, has_layers: bool,
-    as_json: bool,
+    unchecked: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Latency of a network from a table's entries, term by term.
 
@@ -79,7 +80,7 @@ def estimate(
         if has_layers and arch_name:
             from latlut.cli.layers import layers_as_json, measure_layers, print_layers
 
-            view = measure_layers(table, nodes)
+            view = measure_layers(table, nodes, is_compared=not unchecked)
         if as_json:
             layers = {} if view is None else {"layers": layers_as_json(view)}
             print_json(_as_json(found, str(table.path)) | layers)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from latlut.table.table import LatencyTable
 
 
-def measure_layers(table: LatencyTable, nodes: Sequence[Node]) -> LayerView:
+def measure_layers(
+    table: LatencyTable, nodes: Sequence[Node], is_compared: bool = True
+) -> LayerView:
     """Run the network on the table's own engine and device.
 
     Raises:
@@ -30,6 +32,7 @@ def measure_layers(table: LatencyTable, nodes: Sequence[Node]) -> LayerView:
 
     own = table.identity
     target, engine = choose_engine(DeviceChoice.of_identity(own))
+    engine.is_compared = is_compared
     table.check_identity(identity_of(engine, target.name, mode=own.mode, statistic=own.statistic))
     with measuring_on(engine):
         return layer_view(engine, nodes, table)

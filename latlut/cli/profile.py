@@ -21,7 +21,7 @@ from latlut.cli.choices import (
     mode_option,
     operators_option,
 )
-from latlut.cli.options import wait_option
+from latlut.cli.options import unchecked_option, wait_option
 from latlut.cli.output import (
     duration_text,
     json_option,
@@ -130,6 +130,7 @@ if TYPE_CHECKING:
     help="Say what would be measured and how long it takes; write nothing.",
 )
 @mode_option
+@unchecked_option
 @wait_option
 @operators_option
 @quiet_option
@@ -141,7 +142,7 @@ def profile(
     table_path: Path | None, passes: int, rebuilds: int, devices: tuple[int, ...] | None,
     shard: tuple[int, int] | None, address: str | None, workers: int | None, ci: float,
     statistic: str, budget: float | None, timeout_s: float, seed: int, dry_run: bool,
-    mode: str | None, wait: bool, operator_modules: tuple[str, ...],
+    mode: str | None, unchecked: bool, wait: bool, operator_modules: tuple[str, ...],
     quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure every operator of a plan into a latency table.
@@ -179,6 +180,8 @@ def profile(
 
     if workers is not None and address is None:
         raise LatlutError("--workers is for --ray: name the cluster, or leave it out")
+    if address is not None and unchecked:
+        raise LatlutError("--unchecked is for one device: leave it out, or --ray")
     if address is not None:
         import_own_modules(operator_modules)
         profile_on_ray(
@@ -192,6 +195,9 @@ def profile(
     import_own_modules(operator_modules)
     if wait and len(gpus) > 1:
         raise LatlutError("--wait is for one device: leave it out, or --devices")
+    if unchecked and len(gpus) > 1:
+        raise LatlutError("--unchecked is for one device: leave it out, or --devices")
+    chosen.is_compared = not unchecked
     if shard and len(gpus) > 1:
         raise LatlutError("a shard is measured on one device: leave --shard or --devices out")
 

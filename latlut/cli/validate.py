@@ -13,7 +13,7 @@ from latlut.cli.choices import (
     device_options,
     operators_option,
 )
-from latlut.cli.options import wait_option
+from latlut.cli.options import unchecked_option, wait_option
 from latlut.cli.output import (
     json_option,
     print_json,
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     help="Run the N worst estimated networks layer by layer and say what parts sum and whole.",
 )
 @click.option("--min-r", type=float, help="Exit with code 1 if the correlation is below this.")
+@unchecked_option
 @wait_option
 @operators_option
 @quiet_option
@@ -78,7 +79,7 @@ def validate(
     engine_options: tuple[tuple[str, str], ...],
     table_name: str | None, networks: int, rounds: int, seed: int, plan: str | None,
     input_size: tuple[int, int] | None, plot_path: Path | None, explained: int,
-    min_r: float | None, wait: bool,
+    min_r: float | None, unchecked: bool, wait: bool,
     operator_modules: tuple[str, ...], quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure random whole networks and compare them with the table's estimates.
@@ -112,6 +113,7 @@ def validate(
         own = table.identity
     choice = DeviceChoice(gpu, cpu, engine, precision, threads, engine_options)
     target, chosen = choose_engine(as_in_table(choice, own))
+    chosen.is_compared = not unchecked
     settings = ValidationSettings(networks=networks, rounds=rounds, seed=seed)
     with LatencyTable.open(name, is_writable=True) as table:
         table.check_identity(

@@ -282,6 +282,8 @@ class Engine(ABC):
     chooses_tactics: ClassVar[bool] = False
     #: Whether two sessions can be open side by side and take turns, as in-context entries need.
     supports_in_context: ClassVar[bool] = True
+    #: Whether outputs are compared with the reference before anything is timed.
+    is_compared: bool = True
     #: How operators are isolated where nothing else is asked for, one of ``table.identity.MODES``.
     default_mode: ClassVar[str] = "standalone"
 

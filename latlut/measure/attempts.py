@@ -75,9 +75,9 @@ class Attempts:
     def told(self, key: str, sample_ns: SampleNs) -> SampleNs:
         """A sampler that turns to its op spec before it runs."""
 
-        def told(count: int) -> np.ndarray:
+        def told(count: int, runs: int = 1) -> np.ndarray:
             self.turn_to(key)
-            return sample_ns(count)
+            return sample_ns(count) if runs == 1 else sample_ns(count, runs)
 
         return told
 

@@ -22,7 +22,7 @@ import numpy as np
 from torch import nn
 
 from latlut.engines.base import Engine, Session
-from latlut.errors import DeviceLostError, EngineError, LatlutError, ParityError, SpecError
+from latlut.errors import DeviceLostError, EngineError, LatlutError, SpecError
 from latlut.measure.bench_result import BenchResult, ClockContents, PaperReading
 from latlut.measure.cpu_share import watching_cpu
 from latlut.measure.device_warmup import ClockMhz, clock_of, warm_device
@@ -281,10 +281,7 @@ class _Run:
     def visit(self, is_paper: bool) -> float:
         """A fresh session's reading, milliseconds; the first one is checked before it is timed."""
         is_first = self._contents is None
-        try:
-            opened = self._opening.open(is_checked=is_first and self.settings.is_checked)
-        except ParityError as error:
-            raise ParityError(f"{error}; with --unchecked it is timed all the same") from error
+        opened = self._opening.open(is_checked=is_first and self.settings.is_checked)
         with opened as session:
             if is_first:
                 if not self.settings.is_checked:

@@ -260,14 +260,14 @@ class GroupTimer:
             workload, without = context.with_operator, context.without
         opening = self.opening(workload, build)
         session = stack.enter_context(opening.open(is_checked=not is_known))
-        difference = opening.difference or 0.0
+        difference = opening.difference
         sampler: SampleNs | Pair = session.sample_ns
         if without is not None:
             beside, of_neighbours = self._open_neighbours(without, build)
             stack.enter_context(beside)
-            difference = max(difference, of_neighbours)
+            difference = None if difference is None else max(difference, of_neighbours)
             sampler = Pair(session.sample_ns, beside.sample_ns)
-        if not is_known:
+        if difference is not None:
             self._parities[spec.key, build] = difference
         return session, sampler
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import nn
 
 from latlut.engines.base import Engine, Session
+from latlut.errors import ParityError
 from latlut.measure.stopwatch import Stopwatch
 from latlut.operators.graph_cache import GraphCache
 from latlut.operators.workloads import Workload
@@ -54,7 +55,7 @@ class Opening:
             ParityError: the engine computes something else.
         """
         engine, watch, module = self.engine, self._watch, self._module
-        is_checked = is_checked and self.workload.has_reference
+        is_checked = is_checked and engine.is_compared and self.workload.has_reference
         is_compared = is_checked and self.workload.has_module
         if module is None and (is_compared or not engine.reads_onnx):
             # A module that is built to be run is a part of building the session.
@@ -72,7 +73,11 @@ class Opening:
             try:
                 with watch.measuring("checking"):
                     self.difference = engine.check_parity(session, module)
-            except BaseException:
+            except BaseException as error:
                 session.close()
+                if isinstance(error, ParityError):
+                    raise ParityError(
+                        f"{error}; with --unchecked it is timed all the same"
+                    ) from error
                 raise
         return session

@@ -260,7 +260,12 @@ class Sweep:
                 self.attempts,
             )
             recording.keep_own_modules(self.table, imported_own_modules())
-            own = {"part": [self.part.index, self.part.count], "device": self._uuid}
+            own: dict[str, object] = {
+                "part": [self.part.index, self.part.count],
+                "device": self._uuid,
+            }
+            if not self.engine.is_compared:
+                own["is_compared"] = False
             self._run_id = recording.start_run(
                 self.table,
                 "profile",

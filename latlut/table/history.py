@@ -115,6 +115,12 @@ def keys_of_known_cost(table: LatencyTable) -> set[str]:
     return {row["key"] for row in table.rows("SELECT key FROM op_specs WHERE macs IS NOT NULL")}
 
 
+def uncompared_runs(table: LatencyTable) -> list[int]:
+    """Ids of the runs whose outputs were compared with nothing (``--unchecked``)."""
+    sql = "SELECT id FROM runs WHERE json_extract(settings, '$.is_compared') = 0 ORDER BY id"
+    return [row["id"] for row in table.rows(sql)]
+
+
 def failures(table: LatencyTable) -> dict[str, str]:
     """Key -> why the op spec could not be measured."""
     return {row["op_spec"]: row["message"] for row in table.rows("SELECT * FROM failed")}

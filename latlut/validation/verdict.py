@@ -92,6 +92,9 @@ def check(table: LatencyTable, environment: Environment | None = None) -> Verdic
     remarks += _gpu_remarks(table, entries)
     remarks += _build_remarks(entries)
     remarks += _device_remarks(table, entries)
+    if uncompared := history.uncompared_runs(table):
+        listed = ", ".join(map(str, uncompared))
+        remarks.append(f"outputs were compared with nothing in run {listed} (--unchecked)")
     remarks += _calibration_remarks(table)
     # The runs of one sweep on several devices are as late as each other.
     remarks += [
