@@ -89,11 +89,15 @@ def _blob(column: str) -> Rule:
     return Rule(column, f"typeof({column}) <> 'blob'", "compressed samples").or_null()
 
 
-_INTERVAL = (
+#: Of few samples one end is not known.
+_ENDS = (
     _finite("ci_low_ms"),
     _finite("ci_high_ms"),
-    Rule("ci_low_ms", "(ci_low_ms IS NULL) <> (ci_high_ms IS NULL)", "both ends or neither"),
     Rule("ci_low_ms", "ci_low_ms > ci_high_ms", "at most ci_high_ms"),
+)
+_INTERVAL = (
+    *_ENDS,
+    Rule("ci_low_ms", "(ci_low_ms IS NULL) <> (ci_high_ms IS NULL)", "both ends or neither"),
 )
 _MOST_INTEGER = 2**63 - 1
 
@@ -129,7 +133,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         _count("warmup_runs").or_null(),
         _count("is_steady", 0, 1).or_null(),
         _text("at"),
-        *_INTERVAL,
+        *_ENDS,
         *map(_not_negative, ("min_ms", "p10_ms", "median_ms", "p90_ms", "max_ms", "cpu_share")),
         *(_positive_ms(name).or_null() for name in ("with_ms", "without_ms")),
         *map(_blob, ("samples", "without_samples")),

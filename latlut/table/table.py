@@ -277,6 +277,8 @@ class LatencyTable:
             migrations.apply(self.db)
         with self.reading() as db:
             refuse_foreign(db.conn, self.path)
+            # Views and triggers are latlut's own now; SQLite calls JSON functions in them unsafe.
+            db.conn.execute("PRAGMA trusted_schema = ON")
             refuse_incomplete(db.conn, self.path)
             refuse_wrong(db.conn, self.path, READ_WHEN_OPENED)
             _ = self.identity

@@ -183,7 +183,7 @@ def test_missing_plans_list_the_known_ones(tmp_path: Path) -> None:
         load_plan("tinyy")
     with pytest.raises(UnknownNameError, match="none.toml"):
         load_plan(tmp_path / "none.toml")
-    with pytest.raises(ImportFileError, match="cannot read"):
+    with pytest.raises(ImportFileError, match="is a folder"):
         load_plan(tmp_path)
     with pytest.raises(ImportFileError, match="cannot read"):
         load_plan("x" * 5000)
@@ -242,7 +242,6 @@ def test_files_that_are_no_toml(tmp_path: Path) -> None:
         (GRID.replace("out_channels = 8", "out_channels = 0"), "out_channels must be between"),
         (GRID.replace("out_channels = 8", "out_channels = -8"), "out_channels must be between"),
         (GRID.replace("out_channels = 8", "out_channels = 1e3"), "out_channels must be a whole"),
-        (GRID.replace("out_channels = 8", "out_channels = nan"), "out_channels must be a whole"),
         (GRID.replace("= 8", "= 999999999999999999"), "input channels must be between"),
         (GRID.replace("in_channels = 8", "in_channels = '8;8'"), "in_channels: expected numbers"),
         (GRID.replace("in_channels = 8", "in_channels = [[]]"), "at least one input"),

@@ -125,7 +125,7 @@ def test_a_killed_run_is_recorded_as_such_and_one_in_progress_is_not(measured: P
     assert subprocess.run([sys.executable, "-c", begin, measured], check=False).returncode == 9
     with LatencyTable.open(measured, is_writable=True) as table:
         statuses = [row["status"] for row in table.rows("SELECT status FROM runs ORDER BY id")]
-        assert statuses == ["done", "running"]
+        assert statuses == ["done", "killed"]
         for _ in range(2):
             start_run(table, "sweep", settings={}, environment=collect_environment())
         statuses = [row["status"] for row in table.rows("SELECT status FROM runs ORDER BY id")]

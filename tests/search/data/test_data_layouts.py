@@ -293,7 +293,7 @@ def test_class_file_of_colours(tmp_path: Path) -> None:
         ('name = "plant"', 'name = "ground"', "names that repeat: ground"),
         ("[split.val]", "[split.other]", "split.val"),
         ('images = "photos/a"', 'images = "photos/b"', "no folder .*photos/b"),
-        ('"ids"', '"ids', "cannot be read as TOML"),
+        ('"ids"', '"ids', "not TOML"),
         ("colour = [128, 64, 128]", "colour = [128, 64]", "at least 3 items"),
     ],
 )
