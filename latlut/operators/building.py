@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from math import prod
 
 import torch
@@ -32,7 +32,7 @@ def build(spec: OpSpec, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = _built(spec)
-    _run_on_meta(spec)
+    cost(spec)  # which refuses a module that gives another shape
     initialise(module, seed)
     return module.eval()
 
@@ -122,7 +122,18 @@ class Cost:
 
 
 def cost(spec: OpSpec) -> Cost:
-    """Multiply-accumulates, parameters and least memory traffic of one inference."""
+    """Multiply-accumulates, parameters and least memory traffic of one inference.
+
+    Raises:
+        UnknownNameError, SpecError: see ``check``.
+        OperatorError: see ``build``.
+    """
+    return _cost(spec, check(spec).builder)
+
+
+@lru_cache(maxsize=1 << 17)
+def _cost(spec: OpSpec, builder: Callable[[OpSpec], nn.Module]) -> Cost:
+    """The cost by this builder: an operator can be registered anew under the same name."""
     module, maps, macs = _run_on_meta(spec)
     weights = sum(parameter.numel() for parameter in module.parameters())
     elements = sum(item.numel() for item in maps) + spec.batch * prod(spec.output)

@@ -49,7 +49,9 @@ def folder(tmp_path: Path) -> Path:
     ("kind", "history", "headline", "result"),
     [
         ("train", "epochs.csv", "training into ", "best: "),
-        ("search", "trajectory.csv", "searching into ", "student: "),
+        pytest.param(
+            "search", "trajectory.csv", "searching into ", "student: ", marks=pytest.mark.long
+        ),
     ],
 )
 def test_the_first_process_alone_writes_and_prints(
@@ -73,7 +75,7 @@ def test_the_first_process_alone_writes_and_prints(
     assert not list(run.rglob(".*"))
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_killed_process_ends_the_other_and_leaves_a_run_to_go_on_with(
     folder: Path, victim: int
 ) -> None:

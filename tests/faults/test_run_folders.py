@@ -101,7 +101,7 @@ def flat(values: object, name: str = "") -> dict[str, object]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", COMMANDS)
+@pytest.mark.parametrize("kind", [pytest.param("search", marks=pytest.mark.long), "train"])
 @pytest.mark.parametrize(
     "faults", [KILLS, DISK_FAULTS, (Fault.INTERRUPT,)], ids=["killed", "disk", "ctrl-c"]
 )

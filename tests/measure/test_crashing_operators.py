@@ -112,7 +112,10 @@ def test_one_that_hangs_is_timed_out(place: Path) -> None:
     assert "2 of 3 op specs have an entry" in done.stdout
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.long), (signal.SIGTERM, 143)],
+)
 def test_a_sweep_that_is_stopped_keeps_what_it_measured(
     place: Path, number: signal.Signals, code: int
 ) -> None:
