@@ -127,25 +127,23 @@ def _parse_option(text: str) -> tuple[str, OptionValue]:
 class OpSpec:
     """An operator with its shapes. Hashable; equal specs have equal keys.
 
-    Args:
-        kind: name of a registered operator, for instance ``"conv_2x"``.
-        inputs: (C, H, W) of the input map, or several of them. The last one sets the output size.
-        out_channels: channels of the output map.
-        stride: downsampling of the last input; the output is ceil(H / stride) x ceil(W / stride)
-            unless the option ``out_size`` says otherwise.
-        batch: images per inference.
-        options: what else changes the timed graph; integers, words, or sizes as tuples.
-
     Raises:
         SpecError: a shape, stride, batch or option that is not positive, not whole or too large.
     """
 
     kind: str
+    """Name of a registered operator, for instance ``"conv_2x"``."""
     inputs: tuple[tuple[int, int, int], ...]
+    """(C, H, W) of the input map, or several of them. The last one sets the output size."""
     out_channels: int
+    """Channels of the output map."""
     stride: int
+    """Downsampling of the last input; the output is ceil(H / stride) x ceil(W / stride) unless the
+    option ``out_size`` says otherwise."""
     batch: int
+    """Images per inference."""
     options: tuple[tuple[str, OptionValue], ...]
+    """What else changes the timed graph; integers, words, or sizes as tuples."""
 
     def __init__(
         self,

@@ -41,10 +41,6 @@ class ExpectedLatency(nn.Module):
         table: prices the candidates, each by its own entry; no variant stands in for one.
         fixed: op specs that every network executes (stem, head), once per mention.
 
-    Attributes:
-        latency_ms: (L, K) float32 buffer, 0 beyond a layer's own candidates.
-        fixed_ms: () float32 buffer.
-
     Raises:
         SpecError: no layers, or a layer without candidates.
         MissingEntryError: the table lacks entries; names all of them and the command that adds
@@ -54,7 +50,9 @@ class ExpectedLatency(nn.Module):
     """
 
     latency_ms: Tensor
+    """(L, K) float32 buffer, 0 beyond a layer's own candidates."""
     fixed_ms: Tensor
+    """() float32 buffer."""
     _is_candidate: Tensor
 
     def __init__(

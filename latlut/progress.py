@@ -7,17 +7,14 @@ from dataclasses import dataclass
 
 @dataclass
 class Progress:
-    """What a listener is told after each step.
-
-    Attributes:
-        done, total: steps.
-        pass_index: which pass over everything this is, from 0.
-        label: what was just measured.
-        reading_ms: its latency in milliseconds, None where there is none.
-    """
+    """What a listener is told after each step."""
 
     done: int
     total: int
+    """``done``, ``total``: steps."""
     pass_index: int
+    """Which pass over everything this is, from 0."""
     label: str
+    """What was just measured."""
     reading_ms: float | None
+    """Its latency in milliseconds, None where there is none."""

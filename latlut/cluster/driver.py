@@ -58,21 +58,18 @@ class Pool(Protocol):
 
 @dataclass
 class WorkerReport:
-    """How one worker fared.
-
-    Attributes:
-        place: where it ran.
-        state: ``measures``, or how it ended.
-        measured: readings that are in entries.
-        leases: that it completed.
-        speed: its sentinels beside the others'; 1 is equal, more is slower.
-    """
+    """How one worker fared."""
 
     place: str
+    """Where it ran."""
     state: str = "starts"
+    """``measures``, or how it ended."""
     measured: int = 0
+    """Readings that are in entries."""
     leases: int = 0
+    """That it completed."""
     speed: float = 1.0
+    """Its sentinels beside the others'; 1 is equal, more is slower."""
 
 
 class ClusterSweep:

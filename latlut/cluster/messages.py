@@ -16,25 +16,22 @@ from latlut.table.identity import Identity
 
 @dataclass(frozen=True)
 class WorkerJob:
-    """What every worker of a sweep has to know.
-
-    Attributes:
-        gpu: the target's name; None for the CPU.
-        engine: its name.
-        precision, threads, options: of the engine.
-        mode: how operators are isolated; None for the engine's default.
-        settings: of the sweep.
-        own_modules: see ``carried``.
-    """
+    """What every worker of a sweep has to know."""
 
     gpu: str | None
+    """The target's name; None for the CPU."""
     engine: str
+    """Its name."""
     precision: str
     threads: int
     options: Mapping[str, str]
+    """``precision``, ``threads``, ``options``: of the engine."""
     mode: str | None
+    """How operators are isolated; None for the engine's default."""
     settings: SweepSettings
+    """Of the sweep."""
     own_modules: tuple[tuple[str, str | None], ...] = ()
+    """See ``carried``."""
 
 
 def carried(own_modules: Iterable[str]) -> tuple[tuple[str, str | None], ...]:
@@ -56,27 +53,24 @@ def carried(own_modules: Iterable[str]) -> tuple[tuple[str, str | None], ...]:
 
 @dataclass(frozen=True)
 class Hello:
-    """What a worker says once it holds its device.
-
-    Attributes:
-        version: of latlut there.
-        identity: of what it measures.
-        device: a GPU's UUID, or the host of a CPU.
-        place: host, process and device, for people.
-        environment: of its machine, with the engine's facts.
-        launch_floor_ms: what an empty kernel takes, None where nothing says.
-        arithmetic: what the engine computes with, for the target's peak figures.
-        state: of the GPU, None on a CPU.
-    """
+    """What a worker says once it holds its device."""
 
     version: str
+    """Of latlut there."""
     identity: Identity
+    """Of what it measures."""
     device: str
+    """A GPU's UUID, or the host of a CPU."""
     place: str
+    """Host, process and device, for people."""
     environment: Mapping[str, object]
+    """Of its machine, with the engine's facts."""
     launch_floor_ms: float | None
+    """What an empty kernel takes, None where nothing says."""
     arithmetic: str
+    """What the engine computes with, for the target's peak figures."""
     state: GpuState | None
+    """Of the GPU, None on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -94,29 +88,26 @@ class Lease:
 
 @dataclass(frozen=True)
 class LeaseResult:
-    """What came of a lease.
-
-    Attributes:
-        lease: which.
-        opening: how many times the worker has opened its sentinels; a pass of its own in the table.
-        group: number of the lease since then.
-        found: what could be measured.
-        failures: the others -> why.
-        readings: the sentinels', (op spec, group, milliseconds).
-        is_slow: whether they were grossly slower than before.
-        state: of the GPU meanwhile.
-        cpu_share: of the CPU meanwhile.
-    """
+    """What came of a lease."""
 
     lease: Lease
+    """Which."""
     opening: int
+    """How many times the worker has opened its sentinels; a pass of its own in the table."""
     group: int
+    """Number of the lease since then."""
     found: tuple[TimedSpec, ...]
+    """What could be measured."""
     failures: Mapping[OpSpec, str]
+    """The others -> why."""
     readings: tuple[tuple[OpSpec, int, float], ...]
+    """The sentinels', (op spec, group, milliseconds)."""
     is_slow: bool
+    """Whether they were grossly slower than before."""
     state: GpuState | None
+    """Of the GPU meanwhile."""
     cpu_share: float | None
+    """Of the CPU meanwhile."""
 
 
 @dataclass(frozen=True)

@@ -84,23 +84,21 @@ class LayerTime:
 
     An engine's layer is rarely an operator's: it fuses several graph nodes into one, and adds
     conversions of memory layouts that no node asked for.
-
-    Args:
-        name: the engine's name of the layer, unique within one profile.
-        kind: the engine's word for what it does, ``Convolution`` or ``ReorderInput``.
-        time_ms: median over the profiled runs, milliseconds; includes what profiling costs.
-            OpenVINO counts means, of which it is the median over three models.
-        source_nodes: names of the nodes (or else output tensors) of the ONNX graph that it
-            computes, or for an engine that takes the module the path of the submodule; empty
-            for a layer that the engine added.
-        detail: what else the engine says of it, such as the kernel or the layout; may be empty.
     """
 
     name: str
+    """The engine's name of the layer, unique within one profile."""
     kind: str
+    """The engine's word for what it does, ``Convolution`` or ``ReorderInput``."""
     time_ms: float
+    """Median over the profiled runs, milliseconds; includes what profiling costs. OpenVINO counts
+    means, of which it is the median over three models."""
     source_nodes: tuple[str, ...] = ()
+    """Names of the nodes (or else output tensors) of the ONNX graph that it computes, or for an
+    engine that takes the module the path of the submodule; empty for a layer that the engine added.
+    """
     detail: str = ""
+    """What else the engine says of it, such as the kernel or the layout; may be empty."""
 
 
 class Session(ABC):

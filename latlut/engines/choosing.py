@@ -35,23 +35,20 @@ class HasDevice(Protocol):
 
 
 class DeviceChoice(NamedTuple):
-    """A device, an engine, and how it runs.
-
-    Attributes:
-        gpu: a GPU's target by name, or a file that describes one; None where none was named.
-        cpu: whether the CPU was named.
-        engine: an engine's name; None for the best that works.
-        precision: arithmetic of the engine.
-        threads: of one inference on a CPU.
-        engine_options: the engine's own settings, as (name, value).
-    """
+    """A device, an engine, and how it runs."""
 
     gpu: str | None
+    """A GPU's target by name, or a file that describes one; None where none was named."""
     cpu: bool
+    """Whether the CPU was named."""
     engine: str | None
+    """An engine's name; None for the best that works."""
     precision: str
+    """Arithmetic of the engine."""
     threads: int
+    """Of one inference on a CPU."""
     engine_options: tuple[tuple[str, str], ...] = ()
+    """The engine's own settings, as (name, value)."""
 
     @classmethod
     def of_identity(cls, own: HasDevice) -> DeviceChoice:

@@ -31,28 +31,25 @@ class OptionHere:
 
 @dataclass(frozen=True)
 class EngineTest:
-    """How one engine did on one device.
-
-    Args:
-        name, title: the engine, and what the line is called.
-        works: whether it ran and agreed with PyTorch.
-        detail: the version and the figures, or what went wrong.
-        remedy: what to do where it did not work.
-        device: ``cpu`` or ``cuda:N``; empty where no device was reached.
-        precisions: those that the engine has on this device.
-        options: its settings, as far as this device has them.
-        is_proven: whether this engine was run on this kind of device by us.
-    """
+    """How one engine did on one device."""
 
     name: str
     title: str
+    """``name``, ``title``: the engine, and what the line is called."""
     works: bool
+    """Whether it ran and agreed with PyTorch."""
     detail: str
+    """The version and the figures, or what went wrong."""
     remedy: str = ""
+    """What to do where it did not work."""
     device: str = ""
+    """``cpu`` or ``cuda:N``; empty where no device was reached."""
     precisions: tuple[str, ...] = ()
+    """Those that the engine has on this device."""
     options: tuple[OptionHere, ...] = ()
+    """Its settings, as far as this device has them."""
     is_proven: bool = True
+    """Whether this engine was run on this kind of device by us."""
 
 
 def try_engines() -> list[EngineTest]:

@@ -26,23 +26,20 @@ Environment: TypeAlias = dict[str, FactValue]
 
 @dataclass(frozen=True)
 class Fact:
-    """One key of an environment.
-
-    Args:
-        name: the key.
-        description: what it means, a noun phrase.
-        read: reads it here; an exception means that it cannot be known.
-        unit: unit of a number, "" for text and counts.
-        matters: a change between two runs can change latencies.
-        is_optional: None means "not there", so that None is itself worth comparing.
-    """
+    """One key of an environment."""
 
     name: str
+    """The key."""
     description: str
+    """What it means, a noun phrase."""
     read: Callable[[], FactValue]
+    """Reads it here; an exception means that it cannot be known."""
     unit: str = ""
+    """Unit of a number, "" for text and counts."""
     matters: bool = False
+    """A change between two runs can change latencies."""
     is_optional: bool = False
+    """None means "not there", so that None is itself worth comparing."""
 
 
 def installed_version(*distributions: str) -> str | None:

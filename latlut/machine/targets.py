@@ -50,48 +50,44 @@ class Source:
 
 @dataclass(frozen=True)
 class Target:
-    """A piece of hardware. None stands for a figure that is not known.
-
-    Args:
-        name: what people type: "1080ti", "cpu".
-        title: its full name; for a CPU the processor model.
-        kind: "gpu" or "cpu".
-        match: regular expressions for the device name that the driver reports.
-        compute_capability: CUDA's, for instance "8.6".
-        cores: streaming multiprocessors of a GPU; physical cores in use of a CPU.
-        peak_fp32_flops_per_s: fp32 arithmetic without TF32; a multiply-add counts as two.
-        peak_tf32_flops_per_s: fp32 tensors multiplied on tensor cores, dense.
-        peak_fp16_flops_per_s: the fastest dense way to compute with fp16 tensors.
-        peak_bf16_flops_per_s: the same for bf16; where it is not given, the fp16 figure, which
-            no GPU exceeds in bf16.
-        peak_int8_ops_per_s: the same for int8.
-        bandwidth_bytes_per_s: of device memory.
-        cache_bandwidth_bytes_per_s: a generous bound for the last-level cache.
-        last_level_cache_bytes: L2 of a GPU, the highest level of a CPU.
-        tdp_w: board power.
-        notes: which variant the figures are of.
-        sources: where they come from.
-    """
+    """A piece of hardware. None stands for a figure that is not known."""
 
     name: str
+    """What people type: "1080ti", "cpu"."""
     title: str
+    """Its full name; for a CPU the processor model."""
     kind: Literal["gpu", "cpu"]
+    """"gpu" or "cpu"."""
     match: tuple[str, ...] = ()
+    """Regular expressions for the device name that the driver reports."""
     compute_capability: str | None = None
+    """CUDA's, for instance "8.6"."""
     cores: int | None = None
+    """Streaming multiprocessors of a GPU; physical cores in use of a CPU."""
     memory_bytes: int | None = None
     clock_hz: float | None = None
     peak_fp32_flops_per_s: float | None = None
+    """fp32 arithmetic without TF32; a multiply-add counts as two."""
     peak_tf32_flops_per_s: float | None = None
+    """fp32 tensors multiplied on tensor cores, dense."""
     peak_fp16_flops_per_s: float | None = None
+    """The fastest dense way to compute with fp16 tensors."""
     peak_bf16_flops_per_s: float | None = None
+    """The same for bf16; where it is not given, the fp16 figure, which no GPU exceeds in bf16."""
     peak_int8_ops_per_s: float | None = None
+    """The same for int8."""
     bandwidth_bytes_per_s: float | None = None
+    """Of device memory."""
     cache_bandwidth_bytes_per_s: float | None = None
+    """A generous bound for the last-level cache."""
     last_level_cache_bytes: int | None = None
+    """L2 of a GPU, the highest level of a CPU."""
     tdp_w: float | None = None
+    """Board power."""
     notes: str = ""
+    """Which variant the figures are of."""
     sources: tuple[Source, ...] = ()
+    """Where they come from."""
 
     def peak_flops_per_s(self, precision: str) -> float | None:
         """Upper bound of arithmetic at fp32, tf32, fp16, bf16 or int8; None where not known.

@@ -31,15 +31,12 @@ _CALLED = "aten::"
 
 @dataclass(frozen=True)
 class Alone:
-    """An operator by itself, as it runs now.
-
-    Attributes:
-        layers: as the engine's profiler times them.
-        whole_ms: a run without profiling, by the table's statistic, milliseconds.
-    """
+    """An operator by itself, as it runs now."""
 
     layers: tuple[LayerTime, ...]
+    """As the engine's profiler times them."""
     whole_ms: float
+    """A run without profiling, by the table's statistic, milliseconds."""
 
     @property
     def added(self) -> tuple[LayerTime, ...]:

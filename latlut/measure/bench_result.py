@@ -16,19 +16,17 @@ class ClockContents:
     """What is inside the clock, told from the graph's nodes, inputs and outputs.
 
     Copies between host and device are never inside.
-
-    Attributes:
-        input_shapes, output_shapes: of the graph.
-        has_upsample: an output has the image's height and width; None where no input is an image.
-        has_argmax: the graph takes the best class itself.
-        nodes: kind of node -> how many, of a graph that latlut did not make; empty for its own.
     """
 
     input_shapes: tuple[tuple[int, ...], ...]
     output_shapes: tuple[tuple[int, ...], ...]
+    """``input_shapes``, ``output_shapes``: of the graph."""
     has_upsample: bool | None
+    """An output has the image's height and width; None where no input is an image."""
     has_argmax: bool
+    """The graph takes the best class itself."""
     nodes: Mapping[str, int] = field(default_factory=dict)
+    """Kind of node -> how many, of a graph that latlut did not make; empty for its own."""
 
     @classmethod
     def of(cls, workload: Workload, output_shapes: tuple[tuple[int, ...], ...]) -> ClockContents:
@@ -104,42 +102,40 @@ class PaperReading:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """A network's latency.
-
-    Attributes:
-        batch: items that a run takes; None where the graph does not say which axis counts them.
-        statistic: what a reading is of its samples.
-        latency_ms: the ``statistic`` of a run, over all passes, milliseconds.
-        ci_low_ms, ci_high_ms: 95% interval; NaN where one pass says nothing about its spread.
-        readings_ms: (passes,).
-        percentiles_ms, mean_ms: of the samples of all passes together.
-        arithmetic: what the graph itself computes in, beside the engine's precision.
-        cpu_share: the least share of the CPU in a pass (``measure.cpu_share``); None where it is
-            not known. Where it is too small the interval has no lower end.
-        host_share: what the host takes to launch a run over what it takes on the GPU, median over
-            the passes; None where it is not known, as on a CPU.
-        launch: how runs were launched on the GPU, None on a CPU.
-        difference: from ``reference``; None where outputs were not compared.
-    """
+    """A network's latency."""
 
     name: str
     batch: int | None
+    """Items that a run takes; None where the graph does not say which axis counts them."""
     statistic: str
+    """What a reading is of its samples."""
     latency_ms: float
+    """The ``statistic`` of a run, over all passes, milliseconds."""
     ci_low_ms: float
     ci_high_ms: float
+    """``ci_low_ms``, ``ci_high_ms``: 95% interval; NaN where one pass says nothing about its
+    spread."""
     readings_ms: tuple[float, ...]
+    """(passes,)."""
     percentiles_ms: Mapping[int, float]
     mean_ms: float
+    """``percentiles_ms``, ``mean_ms``: of the samples of all passes together."""
     samples: int
     contents: ClockContents
     engine: Mapping[str, object]
     difference: float | None
+    """From ``reference``; None where outputs were not compared."""
     reference: str
     arithmetic: str = "fp32"
+    """What the graph itself computes in, beside the engine's precision."""
     cpu_share: float | None = None
+    """The least share of the CPU in a pass (``measure.cpu_share``); None where it is not known.
+    Where it is too small the interval has no lower end."""
     host_share: float | None = None
+    """What the host takes to launch a run over what it takes on the GPU, median over the passes;
+    None where it is not known, as on a CPU."""
     launch: str | None = None
+    """How runs were launched on the GPU, None on a CPU."""
     warnings: tuple[str, ...] = ()
     paper: PaperReading | None = None
 

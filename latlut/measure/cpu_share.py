@@ -21,14 +21,10 @@ from latlut.stats.machine_speed import is_disturbed
 
 @dataclass
 class CpuShare:
-    """What a block got of the CPUs that it could have had.
-
-    Attributes:
-        value: 0 to 1; None where it is not known: on a GPU, inside the block, or where nothing
-            tells it.
-    """
+    """What a block got of the CPUs that it could have had."""
 
     value: float | None = None
+    """0 to 1; None where it is not known: on a GPU, inside the block, or where nothing tells it."""
 
     @property
     def is_disturbed(self) -> bool:

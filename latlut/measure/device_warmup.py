@@ -30,17 +30,14 @@ ClockMhz = Callable[[], int | None]
 
 @dataclass(frozen=True)
 class DeviceWarmUp:
-    """How a GPU was warmed up.
-
-    Attributes:
-        busy_s: run time that it took, seconds.
-        is_steady: whether the clock settled; True where nothing tells it.
-        clocks_mhz: the readings.
-    """
+    """How a GPU was warmed up."""
 
     busy_s: float
+    """Run time that it took, seconds."""
     is_steady: bool
+    """Whether the clock settled; True where nothing tells it."""
     clocks_mhz: tuple[int, ...]
+    """The readings."""
 
 
 def warm_device(samplers: Sequence[SampleNs], clock_mhz: ClockMhz) -> DeviceWarmUp:

@@ -43,37 +43,31 @@ _FAILURES = (EngineError, SpecError, MemoryError)
 
 @dataclass(frozen=True)
 class TimedSpec:
-    """What came of one op spec.
-
-    Attributes:
-        spec: what was timed.
-        sampling: its samples.
-        parity: difference from PyTorch, None where nothing was ever compared.
-        host_share, launch: see ``Session``; None where it is not known, as on a CPU.
-    """
+    """What came of one op spec."""
 
     spec: OpSpec
+    """What was timed."""
     sampling: Sampling
+    """Its samples."""
     parity: float | None
+    """Difference from PyTorch, None where nothing was ever compared."""
     host_share: float | None = None
     launch: str | None = None
+    """``host_share``, ``launch``: see ``Session``; None where it is not known, as on a CPU."""
 
 
 @dataclass(frozen=True)
 class TimedGroup:
-    """What came of a group.
-
-    Attributes:
-        found: what could be measured.
-        readings: the companions' samples, (n,) int64 nanoseconds each.
-        state: the GPU's meanwhile, None where nobody watches one.
-        cpu_share: of the CPU meanwhile (``measure.cpu_share``), None where it is not known.
-    """
+    """What came of a group."""
 
     found: tuple[TimedSpec, ...] = ()
+    """What could be measured."""
     readings: tuple[np.ndarray, ...] = ()
+    """The companions' samples, (n,) int64 nanoseconds each."""
     state: GpuState | None = None
+    """The GPU's meanwhile, None where nobody watches one."""
     cpu_share: float | None = None
+    """Of the CPU meanwhile (``measure.cpu_share``), None where it is not known."""
 
 
 class GroupTimer:

@@ -39,16 +39,14 @@ class LayerGroup:
     Usually one node with its layers. Several nodes are a group where a layer computes parts of
     more than one of them; such a layer's time cannot be divided. A node without layers is
     computed by none: an identity.
-
-    Args:
-        nodes: in order of execution.
-        layers: in the order in which the engine runs them.
-        estimated_ms: sum of the nodes' entries, milliseconds; None where the table prices not all.
     """
 
     nodes: tuple[Node, ...]
+    """In order of execution."""
     layers: tuple[LayerTime, ...]
+    """In the order in which the engine runs them."""
     estimated_ms: float | None
+    """Sum of the nodes' entries, milliseconds; None where the table prices not all."""
 
     @property
     def layers_ms(self) -> float:
@@ -63,25 +61,22 @@ class LayerGroup:
 
 @dataclass(frozen=True)
 class LayerView:
-    """A network as its engine runs it, beside its estimate. Milliseconds.
-
-    Args:
-        groups: every node of the network in exactly one, in order of execution.
-        added: layers that belong to no node, such as conversions of memory layouts.
-        whole_ms: the measured network, without profiling, with its interval.
-        estimate: the sum of the entries.
-        runs: profiled runs.
-        cpu_share: part of the time that the process was on a CPU while the whole was measured,
-            1 for all of it; None on a GPU. Below 1 another process has the same CPU: a run of a
-            whole network is interrupted then, where most runs of one layer are not.
-    """
+    """A network as its engine runs it, beside its estimate. Milliseconds."""
 
     groups: tuple[LayerGroup, ...]
+    """Every node of the network in exactly one, in order of execution."""
     added: tuple[LayerTime, ...]
+    """Layers that belong to no node, such as conversions of memory layouts."""
     whole_ms: Interval
+    """The measured network, without profiling, with its interval."""
     estimate: Estimate
+    """The sum of the entries."""
     runs: int
+    """Profiled runs."""
     cpu_share: float | None = None
+    """Part of the time that the process was on a CPU while the whole was measured, 1 for all of it;
+    None on a GPU. Below 1 another process has the same CPU: a run of a whole network is interrupted
+    then, where most runs of one layer are not."""
 
     @property
     def added_ms(self) -> float:

@@ -27,27 +27,24 @@ from latlut.table.table import LatencyTable
 
 @dataclass(frozen=True)
 class DeviceJob:
-    """What every process of a sweep on several GPUs has to know.
-
-    Attributes:
-        gpus: one per part.
-        engine, options: the engine's name and its options.
-        path, identity: of the table.
-        plan, settings, roofline: see ``Sweep``.
-        own_modules: files that register operators of one's own.
-        sweep_id: what the runs of all parts have in common.
-    """
+    """What every process of a sweep on several GPUs has to know."""
 
     gpus: tuple[DetectedGpu, ...]
+    """One per part."""
     engine: str
     options: dict[str, str]
+    """``engine``, ``options``: the engine's name and its options."""
     path: Path
     identity: Identity
+    """``path``, ``identity``: of the table."""
     plan: Plan
     settings: SweepSettings
     roofline: Roofline
+    """``plan``, ``settings``, ``roofline``: see ``Sweep``."""
     own_modules: tuple[str, ...]
+    """Files that register operators of one's own."""
     sweep_id: str
+    """What the runs of all parts have in common."""
 
 
 def measure_part(job: DeviceJob, index: int, report: Callable[[Progress], None]) -> SweepSummary:

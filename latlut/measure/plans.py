@@ -29,22 +29,20 @@ MAX_SPECS = 100_000
 class Plan:
     """The op specs to measure, without repetition.
 
-    Args:
-        name: what the plan is called; stored with every run.
-        specs: the op specs, in the order in which they were named.
-        description: one line for people.
-        space: the search space that the plan covers, as its ``to_dict()`` with two more keys:
-            ``"input_size"``, [height, width] in pixels, and ``"batch"``, a list of batch sizes.
-            None for a plan that is no search space.
-
     Raises:
         SpecError: no op specs, or more than 100000.
     """
 
     name: str
+    """What the plan is called; stored with every run."""
     specs: tuple[OpSpec, ...]
+    """The op specs, in the order in which they were named."""
     description: str = ""
+    """One line for people."""
     space: dict[str, object] | None = field(default=None, hash=False)
+    """The search space that the plan covers, as its ``to_dict()`` with two more keys:
+    ``"input_size"``, [height, width] in pixels, and ``"batch"``, a list of batch sizes. None for a
+    plan that is no search space."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "specs", unique(self.specs))

@@ -35,17 +35,14 @@ _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 @dataclass(frozen=True)
 class Supervision:
-    """What the process that measures is given.
-
-    Attributes:
-        attempts: where it says what it works on.
-        failed: op spec's key -> how the process died that worked on it.
-        began_s: when the first process started, by ``time.monotonic``.
-    """
+    """What the process that measures is given."""
 
     attempts: Attempts = field(default_factory=Attempts)
+    """Where it says what it works on."""
     failed: Mapping[str, str] = field(default_factory=dict)
+    """Op spec's key -> how the process died that worked on it."""
     began_s: float = field(default_factory=time.monotonic)
+    """When the first process started, by ``time.monotonic``."""
 
     def left_of(self, budget_s: float | None) -> float | None:
         """What is left of a budget of wall time, seconds."""

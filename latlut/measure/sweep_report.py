@@ -10,24 +10,21 @@ from latlut.progress import Progress
 
 @dataclass
 class SweepSummary:
-    """How a sweep ended.
-
-    Attributes:
-        status: ``done``, ``out of budget``, ``stopped`` or ``failed``.
-        measured, reused: readings that were taken, and that were in the table already.
-        requeued: op specs that were put back because the machine was disturbed.
-        failed: op spec -> why it could not be measured.
-        seconds: by what they went into; ``total`` is their wall time.
-        disturbed: readings that were taken while others had a part of the CPU.
-    """
+    """How a sweep ended."""
 
     status: str = "running"
+    """``done``, ``out of budget``, ``stopped`` or ``failed``."""
     measured: int = 0
     reused: int = 0
+    """``measured``, ``reused``: readings that were taken, and that were in the table already."""
     requeued: int = 0
+    """Op specs that were put back because the machine was disturbed."""
     failed: dict[str, str] = field(default_factory=dict)
+    """Op spec -> why it could not be measured."""
     seconds: dict[str, float] = field(default_factory=dict)
+    """By what they went into; ``total`` is their wall time."""
     disturbed: int = 0
+    """Readings that were taken while others had a part of the CPU."""
 
     @property
     def overhead_fraction(self) -> float:

@@ -75,20 +75,17 @@ class Pair:
 
 
 class WarmUp(NamedTuple):
-    """What warming up took, and what is known after it.
-
-    Attributes:
-        runs, spent_s: runs made, and seconds they took.
-        is_steady: whether two consecutive windows agreed.
-        run_s: seconds of one run at the end.
-        runs_per_reading: how many runs share a reading from here on.
-    """
+    """What warming up took, and what is known after it."""
 
     runs: int
     spent_s: float
+    """``runs``, ``spent_s``: runs made, and seconds they took."""
     is_steady: bool
+    """Whether two consecutive windows agreed."""
     run_s: float
+    """Seconds of one run at the end."""
     runs_per_reading: int = 1
+    """How many runs share a reading from here on."""
 
 
 def warm_up(

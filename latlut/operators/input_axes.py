@@ -50,17 +50,14 @@ _IMAGE_ORDERS = {
 
 @dataclass(frozen=True)
 class InputAxes:
-    """The number of each axis of one input; None where there is none, or it is not known.
-
-    Attributes:
-        batch: items that one run takes.
-        channels, height, width: of an image.
-    """
+    """The number of each axis of one input; None where there is none, or it is not known."""
 
     batch: int | None = None
+    """Items that one run takes."""
     channels: int | None = None
     height: int | None = None
     width: int | None = None
+    """``channels``, ``height``, ``width``: of an image."""
 
     @property
     def is_image(self) -> bool:

@@ -31,23 +31,20 @@ _ARITHMETIC = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16", "DOUBLE":
 
 @dataclass(frozen=True)
 class OnnxWorkload(Workload):
-    """An ONNX model with inputs of known shapes; there is no PyTorch module of it.
-
-    Attributes:
-        names: of the inputs.
-        content: the serialised model.
-        types: NumPy's names of the inputs' types.
-        axes: what is known of each input's axes.
-        weights_folder: where the weights lie that are too large to be in ``content``.
-        given: inputs to run on; random ones where it is empty.
-    """
+    """An ONNX model with inputs of known shapes; there is no PyTorch module of it."""
 
     names: tuple[str, ...]
+    """Of the inputs."""
     content: bytes = field(repr=False)
+    """The serialised model."""
     types: tuple[str, ...]
+    """NumPy's names of the inputs' types."""
     axes: tuple[InputAxes, ...]
+    """What is known of each input's axes."""
     weights_folder: Path | None = None
+    """Where the weights lie that are too large to be in ``content``."""
     given: tuple[np.ndarray, ...] = field(default=(), repr=False)
+    """Inputs to run on; random ones where it is empty."""
 
     reference: ClassVar[str] = "ONNX Runtime without optimisations"
     has_module: ClassVar[bool] = False

@@ -32,18 +32,15 @@ class Option:
 
 @dataclass(frozen=True)
 class Alternative:
-    """Op specs whose latencies, added up, stand for one that a table does not hold.
-
-    Attributes:
-        specs: what to look up, each once.
-        reason: how this differs from the op spec asked for, as a clause for a message.
-        may_lack: those of ``specs`` that a table may lack without making the others useless;
-            they are small, and the caller names them as unpriced.
-    """
+    """Op specs whose latencies, added up, stand for one that a table does not hold."""
 
     specs: tuple[OpSpec, ...]
+    """What to look up, each once."""
     reason: str
+    """How this differs from the op spec asked for, as a clause for a message."""
     may_lack: tuple[OpSpec, ...] = ()
+    """Those of ``specs`` that a table may lack without making the others useless; they are small,
+    and the caller names them as unpriced."""
 
 
 @dataclass(frozen=True)

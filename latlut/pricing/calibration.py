@@ -56,35 +56,32 @@ def spec_effects(spec: OpSpec) -> tuple[str, str, str]:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Equation (1) with what is known of its error. Lists are of length P, in one order.
-
-    Attributes:
-        effects: names: ``kind conv``, ``map 16x32`` and ``conv at 16x32`` are fractions of an
-            entry, ``network`` is in milliseconds.
-        values: a, c, d and b0.
-        covariance: (P, P) of ``values``, posterior.
-        prior_sd: of ``values`` before any network was seen.
-        low_ms, high_ms: range of each effect's sum of entries over the fitted networks; 1 for
-            ``network``.
-        residual_sd: relative standard deviation of a measured network around the model.
-        entries_sd: relative standard deviation that the entries' own errors gave to the fitted
-            networks, root mean square; ``residual_sd`` contains it.
-        dof: degrees of freedom of ``residual_sd``.
-        networks: how many networks it was fitted on.
-        entries_digest: of the entries that it was fitted with.
-    """
+    """Equation (1) with what is known of its error. Lists are of length P, in one order."""
 
     effects: tuple[str, ...]
+    """Names: ``kind conv``, ``map 16x32`` and ``conv at 16x32`` are fractions of an entry,
+    ``network`` is in milliseconds."""
     values: tuple[float, ...]
+    """A, c, d and b0."""
     covariance: tuple[tuple[float, ...], ...]
+    """(P, P) of ``values``, posterior."""
     prior_sd: tuple[float, ...]
+    """Of ``values`` before any network was seen."""
     low_ms: tuple[float, ...]
     high_ms: tuple[float, ...]
+    """``low_ms``, ``high_ms``: range of each effect's sum of entries over the fitted networks; 1
+    for ``network``."""
     residual_sd: float
+    """Relative standard deviation of a measured network around the model."""
     entries_sd: float
+    """Relative standard deviation that the entries' own errors gave to the fitted networks, root
+    mean square; ``residual_sd`` contains it."""
     dof: float
+    """Degrees of freedom of ``residual_sd``."""
     networks: int
+    """How many networks it was fitted on."""
     entries_digest: str = ""
+    """Of the entries that it was fitted with."""
 
     @cached_property
     def _values(self) -> dict[str, float]:

@@ -46,19 +46,17 @@ _FIELDS = ("base_width", "stem_width", "head_width", "num_classes", "branches")
 class Cell:
     """One operator of a branch.
 
-    Args:
-        operator: any of ``OPERATORS`` but ``"skip"``: a stride-1 skip is an identity and left out
-            of a derived network, a stride-2 skip is replaced by the next best operator.
-        width: twelfths of the full channels of its output.
-        is_down: whether it has stride 2, so that its output is at the next scale.
-
     Raises:
         SpecError: an operator, width or flag that is none.
     """
 
     operator: str
+    """Any of ``OPERATORS`` but ``"skip"``: a stride-1 skip is an identity and left out of a derived
+    network, a stride-2 skip is replaced by the next best operator."""
     width: int
+    """Twelfths of the full channels of its output."""
     is_down: bool = False
+    """Whether it has stride 2, so that its output is at the next scale."""
 
     def __post_init__(self) -> None:
         if self.operator == "skip":
@@ -116,21 +114,19 @@ class Branch:
 class Architecture:
     """A discrete FasterSeg network. Hashable; branches are kept in the order of their scales.
 
-    Args:
-        stem_width, head_width: twelfths (the published networks: 8 student, 12 teacher).
-        branches: one or two, of different scales; the last cell of each has the head's width.
-        base_width: F, channels per unit of scale at full width.
-        num_classes: channels of the logits.
-
     Raises:
         SpecError: values that are no network: see the message.
     """
 
     stem_width: int
     head_width: int
+    """``stem_width``, ``head_width``: twelfths (the published networks: 8 student, 12 teacher)."""
     branches: tuple[Branch, ...]
+    """One or two, of different scales; the last cell of each has the head's width."""
     base_width: int = 12
+    """F, channels per unit of scale at full width."""
     num_classes: int = 19
+    """Channels of the logits."""
 
     def __post_init__(self) -> None:
         highest = {"base_width": 1024, "num_classes": 1 << 16}

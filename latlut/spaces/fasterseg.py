@@ -54,15 +54,6 @@ _SAMPLER = (
 class FasterSegSpace:
     """FasterSeg's search space.
 
-    Args:
-        layers: L, 3 to 256.
-        base_width: F, channels per unit of scale at full width.
-        widths: candidate widths in twelfths, 1 to 12; kept in increasing order.
-        stem_head_widths: candidate widths of stem and head in twelfths; need not be in ``widths``.
-        branches: how many branches a network has, 1 or 2.
-        num_classes: channels of the logits.
-        operators: candidate operators, in the order of alpha; at least one that is not a skip.
-
     Raises:
         SpecError: a value out of range, repeated, unknown, or one that gives part of a channel.
     """
@@ -71,12 +62,19 @@ class FasterSegSpace:
     title: ClassVar[str] = "FasterSeg"
 
     layers: int = 16
+    """L, 3 to 256."""
     base_width: int = 12
+    """F, channels per unit of scale at full width."""
     widths: tuple[int, ...] = (4, 6, 8, 10, 12)
+    """Candidate widths in twelfths, 1 to 12; kept in increasing order."""
     stem_head_widths: tuple[int, ...] = (8, 12)
+    """Candidate widths of stem and head in twelfths; need not be in ``widths``."""
     branches: int = 2
+    """How many branches a network has, 1 or 2."""
     num_classes: int = 19
+    """Channels of the logits."""
     operators: tuple[str, ...] = OPERATORS
+    """Candidate operators, in the order of alpha; at least one that is not a skip."""
 
     def __post_init__(self) -> None:
         bounds = {

@@ -39,54 +39,53 @@ _NAN_INTERVAL: Interval = (math.nan, math.nan)
 
 @dataclass(frozen=True)
 class Agreement:
-    """Estimated against measured latency of N networks; undefined numbers are NaN, with a note.
-
-    Attributes:
-        n: number of networks.
-        r: Pearson correlation of estimate and measurement.
-        r2: 1 - SS_res / SS_tot of the estimate itself, that is of the line y = x. It falls with
-            bias and may be negative, unlike ``r2_of_line``.
-        r2_of_line: r squared, the share of variance that the best line through the points explains.
-        spearman, kendall: rank correlations, Kendall's is tau-b.
-        mape_percent, rmspe_percent: mean absolute and root mean square percent error.
-        bias_percent: mean signed percent error, positive where the estimate is too high.
-        within_5, within_10: share of networks, 0 to 1, whose percent error is at most 5, 10.
-        slope, intercept_ms: least squares line measured = slope * estimated + intercept.
-        r12: Pearson correlation between the two measuring passes.
-        ceiling_r: the ``r`` that a perfect estimate would reach on these measurements.
-        noise_floor_mape_percent: the ``mape_percent`` that a perfect estimate would reach.
-        median_ratio: median of estimated / measured.
-        measured_p10_ms, measured_p90_ms: 10th and 90th percentile of the measured latencies.
-        intervals: 95% interval (low, high) by field name. Percentile bootstrap over networks for
-            r, r2, spearman, mape_percent, rmspe_percent and bias_percent; Wilson's for within_5
-            and within_10; Student's t for slope and intercept_ms.
-        resamples, seed: of the bootstrap.
-        notes: why a number is NaN or should be read with care.
-    """
+    """Estimated against measured latency of N networks; undefined numbers are NaN, with a note."""
 
     n: int
+    """Number of networks."""
     r: float
+    """Pearson correlation of estimate and measurement."""
     r2: float
+    """1 - SS_res / SS_tot of the estimate itself, that is of the line y = x. It falls with bias and
+    may be negative, unlike ``r2_of_line``."""
     r2_of_line: float
+    """R squared, the share of variance that the best line through the points explains."""
     spearman: float
     kendall: float
+    """``spearman``, ``kendall``: rank correlations, Kendall's is tau-b."""
     mape_percent: float
     rmspe_percent: float
+    """``mape_percent``, ``rmspe_percent``: mean absolute and root mean square percent error."""
     bias_percent: float
+    """Mean signed percent error, positive where the estimate is too high."""
     within_5: float
     within_10: float
+    """``within_5``, ``within_10``: share of networks, 0 to 1, whose percent error is at most 5, 10.
+    """
     slope: float
     intercept_ms: float
+    """``slope``, ``intercept_ms``: least squares line measured = slope * estimated + intercept."""
     r12: float
+    """Pearson correlation between the two measuring passes."""
     ceiling_r: float
+    """The ``r`` that a perfect estimate would reach on these measurements."""
     noise_floor_mape_percent: float
+    """The ``mape_percent`` that a perfect estimate would reach."""
     median_ratio: float
+    """Median of estimated / measured."""
     measured_p10_ms: float
     measured_p90_ms: float
+    """``measured_p10_ms``, ``measured_p90_ms``: 10th and 90th percentile of the measured latencies.
+    """
     intervals: Mapping[str, Interval] = field(hash=False)
+    """95% interval (low, high) by field name. Percentile bootstrap over networks for r, r2,
+    spearman, mape_percent, rmspe_percent and bias_percent; Wilson's for within_5 and within_10;
+    Student's t for slope and intercept_ms."""
     resamples: int
     seed: int
+    """``resamples``, ``seed``: of the bootstrap."""
     notes: tuple[str, ...]
+    """Why a number is NaN or should be read with care."""
 
     def to_dict(self) -> dict[str, object]:
         """All fields as plain values that JSON can hold: NaN becomes None, tuples lists."""

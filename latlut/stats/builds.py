@@ -27,25 +27,22 @@ from latlut.stats.quantiles import student_95
 
 @dataclass(frozen=True)
 class CombinedBuilds:
-    """Entries from several builds; arrays of length E, NaN where nothing is known.
-
-    Attributes:
-        value: in the unit of the input.
-        half_width: relative (log) half-width of its 95% interval, from both sources.
-        build_half_width: what of it comes from the builds alone.
-        build_sd, pass_sd: standard deviations of log latency from build to build and from pass to
-            pass on one build.
-        builds: how many builds an entry has.
-        elasticity: how strongly readings follow the machine's speed.
-    """
+    """Entries from several builds; arrays of length E, NaN where nothing is known."""
 
     value: np.ndarray
+    """In the unit of the input."""
     half_width: np.ndarray
+    """Relative (log) half-width of its 95% interval, from both sources."""
     build_half_width: np.ndarray
+    """What of it comes from the builds alone."""
     build_sd: np.ndarray
     pass_sd: np.ndarray
+    """``build_sd``, ``pass_sd``: standard deviations of log latency from build to build and from
+    pass to pass on one build."""
     builds: np.ndarray
+    """How many builds an entry has."""
     elasticity: float
+    """How strongly readings follow the machine's speed."""
 
 
 def separate_builds(values: np.ndarray, builds: np.ndarray) -> CombinedBuilds:

@@ -21,16 +21,14 @@ class CombinedReadings(CombinedBuilds):
     """Entries from several passes, builds and devices; arrays of length E.
 
     ``half_width`` holds all three sources.
-
-    Attributes:
-        device_half_width: what of it comes from devices, NaN where there is one.
-        device_sd: standard deviation from device to device, NaN where there is one.
-        devices: how many devices an entry was measured on.
     """
 
     device_half_width: np.ndarray
+    """What of it comes from devices, NaN where there is one."""
     device_sd: np.ndarray
+    """Standard deviation from device to device, NaN where there is one."""
     devices: np.ndarray
+    """How many devices an entry was measured on."""
 
 
 def combine_readings(

@@ -25,19 +25,16 @@ from latlut.stats.quantiles import student_95
 
 @dataclass(frozen=True)
 class DeviceTerm:
-    """What devices have in the intervals of entries; arrays of length E, NaN where unknown.
-
-    Attributes:
-        missing: half-width that the spread between passes does not know.
-        half_width: what of the interval comes from devices.
-        sd: standard deviation from device to device.
-        devices: how many an entry was measured on.
-    """
+    """What devices have in the intervals of entries; arrays of length E, NaN where unknown."""
 
     missing: np.ndarray
+    """half-width that the spread between passes does not know."""
     half_width: np.ndarray
+    """What of the interval comes from devices."""
     sd: np.ndarray
+    """Standard deviation from device to device."""
     devices: np.ndarray
+    """How many an entry was measured on."""
 
 
 def device_term(values: np.ndarray, devices: np.ndarray) -> DeviceTerm | None:

@@ -13,23 +13,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EntryError:
-    """What an entry's interval is made of; None where unknown.
-
-    Attributes:
-        own, own_ms: the half-width that it does not share with others, relative to the entry and
-            in milliseconds.
-        build, device: the parts of ``own`` that come from builds and from devices.
-        low_ms, high_ms: the interval.
-        total: its half-width relative to the entry.
-    """
+    """What an entry's interval is made of; None where unknown."""
 
     own: float | None = None
     own_ms: float | None = None
+    """``own``, ``own_ms``: the half-width that it does not share with others, relative to the entry
+    and in milliseconds."""
     build: float | None = None
     device: float | None = None
+    """``build``, ``device``: the parts of ``own`` that come from builds and from devices."""
     low_ms: float | None = None
     high_ms: float | None = None
+    """``low_ms``, ``high_ms``: the interval."""
     total: float | None = None
+    """Its half-width relative to the entry."""
 
     @property
     def is_near_zero(self) -> bool:

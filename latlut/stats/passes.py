@@ -67,20 +67,17 @@ def _inverse_trigamma(y: float) -> float:
 
 @dataclass(frozen=True)
 class Combined:
-    """Entries from several passes; arrays of length E.
-
-    Attributes:
-        value: in the unit of the input.
-        half_width: of each entry's own 95% interval from the spread between passes, NaN where
-            nothing is known of it; that of log latencies is relative.
-        passes: how many readings an entry has.
-        elasticity: how strongly readings follow the machine's speed, 0 where that cannot be told.
-    """
+    """Entries from several passes; arrays of length E."""
 
     value: np.ndarray
+    """In the unit of the input."""
     half_width: np.ndarray
+    """Of each entry's own 95% interval from the spread between passes, NaN where nothing is known
+    of it; that of log latencies is relative."""
     passes: np.ndarray
+    """How many readings an entry has."""
     elasticity: float = 0.0
+    """How strongly readings follow the machine's speed, 0 where that cannot be told."""
 
 
 #: Standard deviation of a median of normal values over that of their mean, at most: sqrt(pi / 2).

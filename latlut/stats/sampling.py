@@ -11,22 +11,19 @@ from latlut.stats.quantiles import Interval
 
 @dataclass(frozen=True)
 class Sampling:
-    """One op's samples in one pass.
-
-    Attributes:
-        samples_ns: (n,) int64 nanoseconds, in order.
-        interval_ms: the statistic with its within-pass 95% interval.
-        warmup_runs: runs that were not counted.
-        warmup_s, timing_s: seconds of run time.
-        is_steady: whether warm-up settled before its cap.
-    """
+    """One op's samples in one pass."""
 
     samples_ns: np.ndarray
+    """(n,) int64 nanoseconds, in order."""
     interval_ms: Interval
+    """The statistic with its within-pass 95% interval."""
     warmup_runs: int
+    """Runs that were not counted."""
     warmup_s: float
     timing_s: float
+    """``warmup_s``, ``timing_s``: seconds of run time."""
     is_steady: bool
+    """Whether warm-up settled before its cap."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +32,12 @@ class PairedSampling(Sampling):
 
     ``interval_ms`` is the difference's, which may be negative; ``samples_ns`` are those with the
     operator; warm-up and timing are those of both.
-
-    Attributes:
-        without_ns: (n,) int64 nanoseconds without the operator.
-        turn_sizes: how many samples of each were taken in each turn, n in all.
-        with_ms, without_ms: the two latencies, whose difference is the reading.
     """
 
     without_ns: np.ndarray
+    """(n,) int64 nanoseconds without the operator."""
     turn_sizes: tuple[int, ...]
+    """How many samples of each were taken in each turn, n in all."""
     with_ms: float
     without_ms: float
+    """``with_ms``, ``without_ms``: the two latencies, whose difference is the reading."""

@@ -35,13 +35,10 @@ class ImportedRow:
 
 @dataclass(frozen=True)
 class FasterSegTable:
-    """All rows of the authors' table, in the file's order.
-
-    Attributes:
-        rows: one per key. Several rows may have the same op spec: repeat measurements.
-    """
+    """All rows of the authors' table, in the file's order."""
 
     rows: tuple[ImportedRow, ...]
+    """One per key. Several rows may have the same op spec: repeat measurements."""
 
     def latencies_ms(self) -> Mapping[OpSpec, tuple[float, ...]]:
         """Every measurement of each distinct op spec, milliseconds, in the file's order."""

@@ -13,20 +13,17 @@ from latlut.version import __version__
 
 @dataclass(frozen=True)
 class UsedNetwork:
-    """A network behind a calibration.
-
-    Attributes:
-        architecture: as JSON.
-        source: file of the validation that measured it.
-        validation_id, position: which one of which validation.
-        is_fitted: tells the fitted from those that judge.
-    """
+    """A network behind a calibration."""
 
     architecture: str
+    """As JSON."""
     source: str
+    """File of the validation that measured it."""
     validation_id: int
     position: int
+    """``validation_id``, ``position``: which one of which validation."""
     is_fitted: bool
+    """Tells the fitted from those that judge."""
 
 
 @dataclass(frozen=True)

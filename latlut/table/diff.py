@@ -11,23 +11,20 @@ from latlut.table.table import Entry, LatencyTable
 
 @dataclass(frozen=True)
 class Move:
-    """An op spec in two tables, milliseconds.
-
-    Attributes:
-        key: canonical text of the op spec.
-        before_ms, after_ms: its latency in each.
-        ratio: after / before, None where one of them is not positive.
-        bound: what noise explains of the ratio's logarithm; None where a latency is itself a
-            difference, or an interval is unknown.
-        bound_ms: what noise explains of the difference, which decides there; else None.
-    """
+    """An op spec in two tables, milliseconds."""
 
     key: str
+    """Canonical text of the op spec."""
     before_ms: float
     after_ms: float
+    """``before_ms``, ``after_ms``: its latency in each."""
     ratio: float | None
+    """After / before, None where one of them is not positive."""
     bound: float | None
+    """What noise explains of the ratio's logarithm; None where a latency is itself a difference, or
+    an interval is unknown."""
     bound_ms: float | None = None
+    """What noise explains of the difference, which decides there; else None."""
 
     @property
     def size(self) -> float:
@@ -44,20 +41,17 @@ class Move:
 
 @dataclass(frozen=True)
 class Difference:
-    """What differs between two tables.
-
-    Attributes:
-        identity: a phrase per field of the identity that differs.
-        overall: the median ratio after / before.
-        moves: every common op spec, the largest change first.
-        only_before, only_after: keys that one of them lacks.
-    """
+    """What differs between two tables."""
 
     identity: tuple[str, ...]
+    """A phrase per field of the identity that differs."""
     overall: float
+    """The median ratio after / before."""
     moves: tuple[Move, ...]
+    """Every common op spec, the largest change first."""
     only_before: tuple[str, ...]
     only_after: tuple[str, ...]
+    """``only_before``, ``only_after``: keys that one of them lacks."""
 
     @property
     def moved(self) -> tuple[Move, ...]:

@@ -48,17 +48,14 @@ _IDENTITY_KEY = b"latlut_identity"
 
 @dataclass(frozen=True)
 class EntriesFile:
-    """What a file of entries holds.
-
-    Attributes:
-        identity: whose latencies they are, None where the file does not say.
-        rows: one per op spec, in the file's order.
-        ignored_columns: columns that are not part of an entry.
-    """
+    """What a file of entries holds."""
 
     identity: dict[str, Any] | None
+    """Whose latencies they are, None where the file does not say."""
     rows: tuple[EntryRow, ...]
+    """One per op spec, in the file's order."""
     ignored_columns: tuple[str, ...] = ()
+    """Columns that are not part of an entry."""
 
 
 def read_entries(path: str | Path, mode: str | None = None) -> EntriesFile:

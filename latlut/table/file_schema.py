@@ -26,15 +26,12 @@ _REMADE = {
 
 @dataclass(frozen=True)
 class FileSchema:
-    """Views and triggers by name, with their SQL; tables with their columns.
-
-    Attributes:
-        texts: (type, name) -> SQL, blanks aside.
-        columns: table -> its columns as ``PRAGMA table_xinfo`` gives them.
-    """
+    """Views and triggers by name, with their SQL; tables with their columns."""
 
     texts: Mapping[tuple[str, str], str]
+    """(type, name) -> SQL, blanks aside."""
     columns: Mapping[str, frozenset[tuple[object, ...]]]
+    """Table -> its columns as ``PRAGMA table_xinfo`` gives them."""
 
 
 def own_schema() -> FileSchema:

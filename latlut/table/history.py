@@ -29,17 +29,14 @@ class SentinelReading:
 
 @dataclass(frozen=True)
 class Quarantine:
-    """What a slow device measured, which is kept out of the entries.
-
-    Attributes:
-        device: its name: a GPU's UUID, or the host of a CPU.
-        reason: why.
-        readings: how many measurements it has.
-    """
+    """What a slow device measured, which is kept out of the entries."""
 
     device: str
+    """Its name: a GPU's UUID, or the host of a CPU."""
     reason: str
+    """Why."""
     readings: int
+    """How many measurements it has."""
 
     def __str__(self) -> str:
         return (

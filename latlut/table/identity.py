@@ -27,27 +27,24 @@ _REQUIRED = {"target", "device_model", "engine", "engine_version"}
 
 @dataclass(frozen=True)
 class Identity:
-    """Device, engine and measuring protocol of a table.
-
-    Attributes:
-        target: latlut's name of the hardware, ``cpu`` or ``1080ti``.
-        device_model: the name that the driver or the kernel gives.
-        mode: how entries are isolated, one of ``MODES``.
-        engine_options: the engine's settings that are not at their default, ``cuda_graph=on``.
-    """
+    """Device, engine and measuring protocol of a table."""
 
     target: str
+    """latlut's name of the hardware, ``cpu`` or ``1080ti``."""
     device_model: str
+    """The name that the driver or the kernel gives."""
     engine: str
     engine_version: str
     precision: str = "fp32"
     threads: int = 1
     mode: str = STANDALONE
+    """How entries are isolated, one of ``MODES``."""
     statistic: str = "p10"
     power_mode: str = ""
     driver: str = ""
     protocol_version: str = PROTOCOL_VERSION
     engine_options: str = ""
+    """The engine's settings that are not at their default, ``cuda_graph=on``."""
 
     def to_dict(self) -> dict[str, str | int]:
         """Field name -> value, JSON-able."""

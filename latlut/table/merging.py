@@ -26,21 +26,18 @@ from latlut.timestamps import now_text
 
 @dataclass
 class MergeReport:
-    """What a merge added.
-
-    Attributes:
-        runs: that were not there; ``grown_runs`` were, and had gone on since; ``skipped_runs``
-            were there with all they have.
-        measurements, entries: how many; entries are those without measurements.
-        conflicts: keys of op specs whose entries contradict each other.
-    """
+    """What a merge added."""
 
     runs: int = 0
+    """That were not there; ``grown_runs`` were, and had gone on since; ``skipped_runs`` were there
+    with all they have."""
     measurements: int = 0
     entries: int = 0
+    """``measurements``, ``entries``: how many; entries are those without measurements."""
     skipped_runs: int = 0
     grown_runs: int = 0
     conflicts: list[str] = field(default_factory=list)
+    """Keys of op specs whose entries contradict each other."""
 
     @property
     def has_added(self) -> bool:

@@ -66,47 +66,45 @@ _PART = ("SAVEPOINT part", "RELEASE part", ("ROLLBACK TO part", "RELEASE part"))
 
 @dataclass(frozen=True)
 class Entry:
-    """One op spec's measured latency; in a table of differences it may be zero or negative.
-
-    Attributes:
-        key: canonical text of the op spec.
-        latency_ms, ci_low_ms, ci_high_ms: with its 95% interval, None where unknown: one pass, or
-            imported without one.
-        own_error: the part of the interval's relative half-width that other entries do not share.
-        passes, n: how many passes and samples it rests on.
-        roofline_ms: the least that the target's peak figures allow.
-        warnings: what to know before using it, joined by "; ".
-        builds: how many independent builds of the engine it rests on.
-        build_error: the part of ``own_error`` that comes from their number.
-        build_sd, pass_sd: relative standard deviations from build to build and from pass to pass
-            on one build; None where one build was measured. Of a difference they are relative to
-            what it is a difference of (``stats.differences``).
-        own_error_ms: ``own_error`` in milliseconds, which also an entry of zero has.
-        host_share: what the host takes to enqueue a run over what the run takes on the GPU, median
-            over passes; None where it is not known, as on a CPU.
-        launch: how runs were launched on the GPU (``engines.cuda.graphs``), all ways if several.
-        devices, device_error, device_sd: as of builds, of the devices that it was measured on.
-    """
+    """One op spec's measured latency; in a table of differences it may be zero or negative."""
 
     key: str
+    """Canonical text of the op spec."""
     latency_ms: float
     ci_low_ms: float | None
     ci_high_ms: float | None
+    """``latency_ms``, ``ci_low_ms``, ``ci_high_ms``: with its 95% interval, None where unknown: one
+    pass, or imported without one."""
     own_error: float | None
+    """The part of the interval's relative half-width that other entries do not share."""
     passes: int
     n: int
+    """``passes``, ``n``: how many passes and samples it rests on."""
     roofline_ms: float | None
+    """The least that the target's peak figures allow."""
     warnings: str
+    """What to know before using it, joined by "; "."""
     builds: int = 1
+    """How many independent builds of the engine it rests on."""
     build_error: float | None = None
+    """The part of ``own_error`` that comes from their number."""
     build_sd: float | None = None
     pass_sd: float | None = None
+    """``build_sd``, ``pass_sd``: relative standard deviations from build to build and from pass to
+    pass on one build; None where one build was measured. Of a difference they are relative to what
+    it is a difference of (``stats.differences``)."""
     own_error_ms: float | None = None
+    """``own_error`` in milliseconds, which also an entry of zero has."""
     host_share: float | None = None
+    """What the host takes to enqueue a run over what the run takes on the GPU, median over passes;
+    None where it is not known, as on a CPU."""
     launch: str | None = None
+    """How runs were launched on the GPU (``engines.cuda.graphs``), all ways if several."""
     devices: int = 1
     device_error: float | None = None
     device_sd: float | None = None
+    """``devices``, ``device_error``, ``device_sd``: as of builds, of the devices that it was
+    measured on."""
 
     @property
     def is_distinguishable(self) -> bool:

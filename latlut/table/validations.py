@@ -13,23 +13,20 @@ from latlut.version import __version__
 
 @dataclass(frozen=True)
 class StoredNetwork:
-    """A network that a validation measured.
-
-    Attributes:
-        validation_id, position: which one of which validation.
-        architecture: as JSON.
-        measured_first_ms, measured_second_ms: its latency in the two passes.
-        input_size: height and width; None of a validation that did not keep it.
-        batch: the same.
-    """
+    """A network that a validation measured."""
 
     validation_id: int
     position: int
+    """``validation_id``, ``position``: which one of which validation."""
     architecture: str
+    """As JSON."""
     measured_first_ms: float
     measured_second_ms: float
+    """``measured_first_ms``, ``measured_second_ms``: its latency in the two passes."""
     input_size: tuple[int, int] | None
+    """Height and width; None of a validation that did not keep it."""
     batch: int | None
+    """The same."""
 
 
 def store(table: LatencyTable, networks: Sequence[Mapping[str, object]], **columns: object) -> int:
@@ -61,15 +58,12 @@ def validation_ids(table: LatencyTable) -> list[int]:
 
 @dataclass(frozen=True)
 class Quietness:
-    """What a validation says of the machine meanwhile.
-
-    Attributes:
-        cpu_share: of the CPU that the process got; None where the validation did not keep it.
-        r12: correlation of the two measuring passes; None where it was not defined.
-    """
+    """What a validation says of the machine meanwhile."""
 
     cpu_share: float | None
+    """Of the CPU that the process got; None where the validation did not keep it."""
     r12: float | None
+    """Correlation of the two measuring passes; None where it was not defined."""
 
 
 def quietness(table: LatencyTable) -> dict[int, Quietness]:

@@ -18,17 +18,14 @@ from latlut.validation.validate import Validation
 
 @dataclass(frozen=True)
 class Explained:
-    """A network and what its difference from the sum of its entries is made of.
-
-    Attributes:
-        label: its estimate and its measurement, for people.
-        view: its layers.
-        effects: the difference divided, the largest first.
-    """
+    """A network and what its difference from the sum of its entries is made of."""
 
     label: str
+    """Its estimate and its measurement, for people."""
     view: LayerView
+    """Its layers."""
     effects: tuple[CompositionEffect, ...]
+    """The difference divided, the largest first."""
 
 
 def explain(

@@ -11,25 +11,22 @@ from latlut.spaces.space import SpaceNetwork
 
 @dataclass(frozen=True)
 class MeasuredNetwork:
-    """A network that a validation measured, twice, with its estimates.
-
-    Attributes:
-        architecture: the network.
-        plain: the sum of its entries.
-        measured_first_ms, measured_second_ms: its latency in the validation's two passes.
-        calibrated: its estimate by the table's calibration, None without one.
-        is_fitted: whether the calibration was fitted on it; it says nothing about it then.
-        validation_id, position: where a table keeps it, None before it is kept.
-    """
+    """A network that a validation measured, twice, with its estimates."""
 
     architecture: SpaceNetwork
+    """The network."""
     plain: Estimate
+    """The sum of its entries."""
     measured_first_ms: float
     measured_second_ms: float
+    """``measured_first_ms``, ``measured_second_ms``: its latency in the validation's two passes."""
     calibrated: Estimate | None = None
+    """Its estimate by the table's calibration, None without one."""
     is_fitted: bool = False
+    """Whether the calibration was fitted on it; it says nothing about it then."""
     validation_id: int | None = None
     position: int | None = None
+    """``validation_id``, ``position``: where a table keeps it, None before it is kept."""
 
     @property
     def estimate(self) -> Estimate:

@@ -35,22 +35,19 @@ RANGE = (0.1, 0.9)
 
 @dataclass(frozen=True)
 class Slope:
-    """How the relative error of one estimate goes along with a property.
-
-    Attributes:
-        spearman: rank correlation of property and error, 0 where all errors are equal.
-        p_value: of ``spearman`` against 0, two-sided, multiplied by Holm's method over all trends
-            of the same estimate: the chance that any of them looks like this without a trend.
-        change_percent: percentage points by which the error (estimate / measured - 1) changes
-            from the property's 10th to its 90th percentile, by least squares.
-        low_percent, high_percent: its 95% interval, Student's t.
-    """
+    """How the relative error of one estimate goes along with a property."""
 
     spearman: float
+    """Rank correlation of property and error, 0 where all errors are equal."""
     p_value: float
+    """Of ``spearman`` against 0, two-sided, multiplied by Holm's method over all trends of the same
+    estimate: the chance that any of them looks like this without a trend."""
     change_percent: float
+    """Percentage points by which the error (estimate / measured - 1) changes from the property's
+    10th to its 90th percentile, by least squares."""
     low_percent: float
     high_percent: float
+    """``low_percent``, ``high_percent``: its 95% interval, Student's t."""
 
     @property
     def is_significant(self) -> bool:
@@ -60,21 +57,18 @@ class Slope:
 
 @dataclass(frozen=True, eq=False)
 class Trend:
-    """One property of networks, and how the errors go along with it.
-
-    Attributes:
-        name: ``size``, ``depth``, or ``share of KIND``.
-        unit: of ``values``.
-        values: (N,) float, the property of each network.
-        plain: of the sum of the entries.
-        calibrated: of the calibrated estimates, None without them.
-    """
+    """One property of networks, and how the errors go along with it."""
 
     name: str
+    """``size``, ``depth``, or ``share of KIND``."""
     unit: str
+    """Of ``values``."""
     values: Floats
+    """(N,) float, the property of each network."""
     plain: Slope
+    """Of the sum of the entries."""
     calibrated: Slope | None
+    """Of the calibrated estimates, None without them."""
 
 
 def trends(

@@ -37,21 +37,18 @@ FULL = "full"
 
 @dataclass(frozen=True)
 class Strategy:
-    """One row of the ablation: a network, and how it is trained.
-
-    Attributes:
-        name: also that of its training's folder.
-        title: for people.
-        search: name of the search that found the network.
-        network: its student, its teacher, or that teacher pruned.
-        is_taught: whether the search's trained teacher teaches it.
-    """
+    """One row of the ablation: a network, and how it is trained."""
 
     name: str
+    """Also that of its training's folder."""
     title: str
+    """For people."""
     search: str
+    """Name of the search that found the network."""
     network: Literal["student", "teacher", "pruned"] = "student"
+    """Its student, its teacher, or that teacher pruned."""
     is_taught: bool = False
+    """Whether the search's trained teacher teaches it."""
 
 
 TEACHER = Strategy("teacher", "teacher", FULL, "teacher")
@@ -68,20 +65,17 @@ STRATEGIES: tuple[Strategy, ...] = (
 
 @dataclass(frozen=True)
 class PlannedSearch:
-    """One of the three searches.
-
-    Attributes:
-        name: ``one-branch``, ``two-branches`` or ``full``.
-        settings: with branches, widths and target; the seed is still to be set.
-        target_ms: latency to hit. is_moved: whether the common one is out of its reach.
-        reachable_ms: (fastest, slowest) network of its space.
-    """
+    """One of the three searches."""
 
     name: str
+    """``one-branch``, ``two-branches`` or ``full``."""
     settings: SearchSettings
+    """With branches, widths and target; the seed is still to be set."""
     target_ms: float
+    """Latency to hit. is_moved: whether the common one is out of its reach."""
     is_moved: bool
     reachable_ms: tuple[float, float]
+    """(fastest, slowest) network of its space."""
 
     def seeded(self, seed: int) -> SearchSettings:
         """The settings with a seed."""
@@ -90,26 +84,24 @@ class PlannedSearch:
 
 @dataclass(frozen=True)
 class AblationPlan:
-    """What an ablation compares, before anything is searched.
-
-    Attributes:
-        searches: the three, the full one last.
-        target_ms: the common target.
-        fixed_width, narrowest_width, end_width: twelfths; of the searches of fixed width, of the
-            pruned teacher's cells, of the students' and the pruned teacher's stem and head.
-        input_size: (height, width) in pixels that latencies, MACs and parameters are of.
-        batch: images per inference.
-        space: of the full search, JSON-able.
-    """
+    """What an ablation compares, before anything is searched."""
 
     searches: tuple[PlannedSearch, ...]
+    """The three, the full one last."""
     target_ms: float
+    """The common target."""
     fixed_width: int
     narrowest_width: int
     end_width: int
+    """``fixed_width``, ``narrowest_width``, ``end_width``: twelfths; of the searches of fixed
+    width, of the pruned teacher's cells, of the students' and the pruned teacher's stem and head.
+    """
     input_size: tuple[int, int]
+    """(height, width) in pixels that latencies, MACs and parameters are of."""
     batch: int
+    """Images per inference."""
     space: Mapping[str, Any]
+    """Of the full search, JSON-able."""
 
     def search(self, name: str) -> PlannedSearch:
         """The search of that name."""

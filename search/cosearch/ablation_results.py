@@ -29,30 +29,28 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class SeedResult:
-    """One row of the ablation under one seed.
-
-    Attributes:
-        strategy: its name. seed: of search and training.
-        miou_percent, best_miou_percent: on the validation set, after the last epoch and the best.
-        latency_ms: by the table. fps: 1000 / latency_ms.
-        macs, parameters, training_parameters: see ``networks.cost``.
-        target_ms: of the search; None for a network that has none, the teacher and the pruned one.
-        branches: the scales at which they end, ``16+32``.
-        training_s: seconds of the training, evaluations included.
-    """
+    """One row of the ablation under one seed."""
 
     strategy: str
+    """Its name. seed: of search and training."""
     seed: int
     miou_percent: float
     best_miou_percent: float
+    """``miou_percent``, ``best_miou_percent``: on the validation set, after the last epoch and the
+    best."""
     latency_ms: float
+    """By the table. fps: 1000 / latency_ms."""
     fps: float
     macs: int
     parameters: int
     training_parameters: int
+    """``macs``, ``parameters``, ``training_parameters``: see ``networks.cost``."""
     target_ms: float | None
+    """Of the search; None for a network that has none, the teacher and the pruned one."""
     branches: str
+    """The scales at which they end, ``16+32``."""
     training_s: float
+    """Seconds of the training, evaluations included."""
 
 
 def seed_result(
@@ -129,21 +127,18 @@ COMPARISONS: tuple[Comparison, ...] = (
 
 @dataclass(frozen=True)
 class Difference:
-    """A comparison's difference in mIoU, seed by seed, in percentage points.
-
-    Attributes:
-        by_seed: seed -> difference.
-        mean: over seeds.
-        ci_low, ci_high: 95% interval of the mean by Student's t with n - 1 degrees of freedom;
-            None below three seeds. It takes differences to be normal: with few seeds a rough
-            guide, and it knows nothing of other data.
-    """
+    """A comparison's difference in mIoU, seed by seed, in percentage points."""
 
     comparison: Comparison
     by_seed: dict[int, float]
+    """Seed -> difference."""
     mean: float
+    """Over seeds."""
     ci_low: float | None
     ci_high: float | None
+    """``ci_low``, ``ci_high``: 95% interval of the mean by Student's t with n - 1 degrees of
+    freedom; None below three seeds. It takes differences to be normal: with few seeds a rough
+    guide, and it knows nothing of other data."""
 
 
 def difference(comparison: Comparison, results: Sequence[SeedResult]) -> Difference:

@@ -28,23 +28,21 @@ RANGE = 1e3
 class LambdaController:
     """The state of the controller; ``after`` gives the next one.
 
-    Args:
-        first: the first lambda, per millisecond; 0 switches the penalty off for good.
-        target_ms: the latency to settle at.
-        proportional, integral: gains, dimensionless.
-        value: lambda now, ``first`` if not given.
-        last_error: log ratio of latency to target after the last epoch; None before the first.
-
     Raises:
         SpecError: a negative ``first`` or a target that is not positive.
     """
 
     first: float
+    """The first lambda, per millisecond; 0 switches the penalty off for good."""
     target_ms: float
+    """The latency to settle at."""
     proportional: float = 3.0
     integral: float = 2.0
+    """``proportional``, ``integral``: gains, dimensionless."""
     value: float = -1.0
+    """Lambda now, ``first`` if not given."""
     last_error: float | None = None
+    """Log ratio of latency to target after the last epoch; None before the first."""
 
     def __post_init__(self) -> None:
         if not (self.first >= 0 and self.target_ms > 0):

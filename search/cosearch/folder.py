@@ -26,20 +26,17 @@ ROLES = ("student", "teacher")
 
 @dataclass(frozen=True)
 class Found:
-    """The result of a search.
-
-    Attributes:
-        folder: of the run. table: the file that priced networks.
-        target_ms: latency to hit. student: the network at the target. teacher: its teacher.
-        records: of all epochs.
-    """
+    """The result of a search."""
 
     folder: Path
+    """Of the run. table: the file that priced networks."""
     table: Path
     target_ms: float
+    """Latency to hit. student: the network at the target. teacher: its teacher."""
     student: Archived
     teacher: Archived
     records: tuple[EpochRecord, ...]
+    """Of all epochs."""
 
 
 def search_facts(problem: SearchProblem, data_name: str) -> dict[str, Any]:

@@ -20,41 +20,40 @@ class EpochRecord:
     in milliseconds, ``miou`` the supernet's mean IoU on validation images with the soft choices
     of operators and inputs and the likeliest widths. Of a pretraining epoch only the losses are
     known.
-
-    Attributes:
-        phase, epoch: ``pretrain`` or ``search``, and the epoch within it from 0.
-        seconds: wall time.
-        weight_loss, architecture_loss: mean over the epoch's steps, of all passes together; the
-            architecture's is without the penalty.
-        lambda_per_ms: the penalty's weight during the epoch.
-        expected_ms, penalty_ms, terms_ms: of the student's logits at its end.
-        derived_ms: of the student's derived networks.
-        fitted_ms, fitted_loss: of those fitted to the target, and the log probability given up.
-        miou, teacher_miou: fractions.
-        scores: Target(m) of the derived networks.
-        skip_share, narrowest_share: of all cells and maps, how many have skip or the narrowest
-            width as their likeliest choice.
-        largest_alpha: mean over cells of the largest probability.
     """
 
     phase: str
     epoch: int
+    """``phase``, ``epoch``: ``pretrain`` or ``search``, and the epoch within it from 0."""
     seconds: float
+    """Wall time."""
     weight_loss: float
     architecture_loss: float | None = None
+    """``weight_loss``, ``architecture_loss``: mean over the epoch's steps, of all passes together;
+    the architecture's is without the penalty."""
     lambda_per_ms: float | None = None
+    """The penalty's weight during the epoch."""
     expected_ms: float | None = None
     penalty_ms: float | None = None
     terms_ms: tuple[float, ...] = ()
+    """``expected_ms``, ``penalty_ms``, ``terms_ms``: of the student's logits at its end."""
     derived_ms: Mapping[str, float] = field(default_factory=dict)
+    """Of the student's derived networks."""
     fitted_ms: Mapping[str, float] = field(default_factory=dict)
     fitted_loss: Mapping[str, float] = field(default_factory=dict)
+    """``fitted_ms``, ``fitted_loss``: of those fitted to the target, and the log probability given
+    up."""
     miou: Mapping[str, float] = field(default_factory=dict)
     teacher_miou: Mapping[str, float] = field(default_factory=dict)
+    """``miou``, ``teacher_miou``: fractions."""
     scores: Mapping[str, float] = field(default_factory=dict)
+    """Target(m) of the derived networks."""
     skip_share: float | None = None
     narrowest_share: float | None = None
+    """``skip_share``, ``narrowest_share``: of all cells and maps, how many have skip or the
+    narrowest width as their likeliest choice."""
     largest_alpha: float | None = None
+    """Mean over cells of the largest probability."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""

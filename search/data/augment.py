@@ -36,22 +36,20 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Augmentation:
     """How training examples are varied.
 
-    Attributes:
-        crop: (height, width) of what comes out; any size, larger than the image too.
-        scales: factors of which one is drawn per example.
-        mirror_share: probability of a left-right mirror.
-        image_scale: factor that every image is scaled by besides; the paper searches at 0.5.
-        label_stride: labels are taken at every d-th row and column; 8 for logits at 1/8.
-
     Raises:
         DataError: a number outside its range.
     """
 
     crop: tuple[int, int]
+    """(height, width) of what comes out; any size, larger than the image too."""
     scales: tuple[float, ...] = (0.75, 1.0, 1.25)
+    """Factors of which one is drawn per example."""
     mirror_share: float = 0.5
+    """Probability of a left-right mirror."""
     image_scale: float = 1.0
+    """Factor that every image is scaled by besides; the paper searches at 0.5."""
     label_stride: int = 1
+    """Labels are taken at every d-th row and column; 8 for logits at 1/8."""
 
     def __post_init__(self) -> None:
         if len(self.crop) != 2 or min(self.crop) < 1:

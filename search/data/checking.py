@@ -35,23 +35,20 @@ _VERSION = 1  # of the remembered file
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What was found in one split.
-
-    Attributes:
-        count: images of the split. looked_at: those that were read, now or before.
-        sizes: (height, width) -> number of images.
-        class_pixels: pixels of each class. ignored_pixels: those labelled 255.
-        problems: one line each, with the file's name.
-        unusable: numbers of the images that cannot be used; the first problems are theirs.
-    """
+    """What was found in one split."""
 
     count: int
+    """Images of the split. looked_at: those that were read, now or before."""
     looked_at: int
     sizes: Mapping[tuple[int, int], int]
+    """(height, width) -> number of images."""
     class_pixels: tuple[int, ...]
+    """Pixels of each class. ignored_pixels: those labelled 255."""
     ignored_pixels: int
     problems: tuple[str, ...]
+    """One line each, with the file's name."""
     unusable: tuple[int, ...] = ()
+    """Numbers of the images that cannot be used; the first problems are theirs."""
 
 
 class _Found(NamedTuple):

@@ -19,15 +19,13 @@ Rgb = tuple[int, int, int]
 class Classes:
     """Names and colours of a data set's classes; class k is labelled k.
 
-    Attributes:
-        names: one per class, all different. colours: RGB, one per class.
-
     Raises:
         DataError: lists of different length, names that repeat, a colour outside 0 to 255, no
             class or more than 254.
     """
 
     names: tuple[str, ...]
+    """One per class, all different. colours: RGB, one per class."""
     colours: tuple[Rgb, ...]
 
     def __post_init__(self) -> None:

@@ -77,18 +77,15 @@ class Split:
 
 @dataclass(frozen=True)
 class SegmentationData:
-    """A data set for semantic segmentation.
-
-    Attributes:
-        name: kind and place, such as ``cityscapes:/data/cityscapes``.
-        classes: what the labels mean.
-        train, val: splits. test: where the layout has one with masks, else None.
-    """
+    """A data set for semantic segmentation."""
 
     name: str
+    """Kind and place, such as ``cityscapes:/data/cityscapes``."""
     classes: Classes
+    """What the labels mean."""
     train: Split
     val: Split
+    """``train``, ``val``: splits. test: where the layout has one with masks, else None."""
     test: Split | None = None
 
     @property

@@ -37,13 +37,10 @@ _UNKNOWN = 254  # in tables from a mask's values to labels; no class has this nu
 
 @dataclass(frozen=True)
 class IndexCoding:
-    """Masks of one number a pixel.
-
-    Attributes:
-        label_of: mask value -> label; 255 to ignore. Values that are not listed are errors.
-    """
+    """Masks of one number a pixel."""
 
     label_of: Mapping[int, int] = field(hash=False)
+    """Mask value -> label; 255 to ignore. Values that are not listed are errors."""
 
     @cached_property
     def _table(self) -> NDArray[np.uint8]:
@@ -86,13 +83,10 @@ class IndexCoding:
 
 @dataclass(frozen=True)
 class ColourCoding:
-    """Masks of one colour a pixel.
-
-    Attributes:
-        label_of: RGB -> label; 255 to ignore. Colours that are not listed are errors.
-    """
+    """Masks of one colour a pixel."""
 
     label_of: Mapping[Rgb, int] = field(hash=False)
+    """RGB -> label; 255 to ignore. Colours that are not listed are errors."""
 
     @cached_property
     def _sorted(self) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
@@ -136,14 +130,12 @@ class Pair:
 class FileSplit:
     """A split whose images and masks are files, read when they are asked for.
 
-    Attributes:
-        split: name of the split. pairs: the files, in order. coding: what the masks' values mean.
-
     Raises:
         DataError: no pair at all.
     """
 
     split: str
+    """Name of the split. pairs: the files, in order. coding: what the masks' values mean."""
     pairs: tuple[Pair, ...]
     coding: Coding
 

@@ -36,24 +36,21 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Predictor:
-    """A network with all that it needs to judge an image.
-
-    Attributes:
-        network: image (1, 3, H, W), ImageNet-normalised -> logits; in evaluation mode, on the
-            fabric's device.
-        classes: what the logits mean.
-        fabric: device and precision.
-        image_scale, window: see ``evaluating.full_logits``.
-        form, opacity: how predictions are drawn; opacity of an overlay's colours, 0 to 1.
-    """
+    """A network with all that it needs to judge an image."""
 
     network: nn.Module
+    """Image (1, 3, H, W), ImageNet-normalised -> logits; in evaluation mode, on the fabric's
+    device."""
     classes: Classes
+    """What the logits mean."""
     fabric: Fabric
+    """Device and precision."""
     image_scale: float = 1.0
     window: tuple[int, int] | None = None
+    """``image_scale``, ``window``: see ``evaluating.full_logits``."""
     form: Form = "overlay"
     opacity: float = 0.5
+    """``form``, ``opacity``: how predictions are drawn; opacity of an overlay's colours, 0 to 1."""
 
     def labels(self, image: Bytes) -> Bytes:
         """(H, W) classes of an image (H, W, 3), RGB."""

@@ -58,15 +58,12 @@ _CONTAINER_TICK_S = Fraction(1, 1_000_000)
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame of a video.
-
-    Attributes:
-        image: (H, W, 3) uint8 RGB.
-        ticks: when it is shown, in the video's ``tick_s`` since its start.
-    """
+    """A frame of a video."""
 
     image: NDArray[np.uint8]
+    """(H, W, 3) uint8 RGB."""
     ticks: int
+    """When it is shown, in the video's ``tick_s`` since its start."""
 
 
 def check_av(path: Path) -> None:

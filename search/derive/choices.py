@@ -28,20 +28,17 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Choices:
-    """The logits of every choice, and the width that every map chose.
-
-    Attributes:
-        alpha: per cell (K,) float64 logits, in the order of ``space.operators``.
-        beta: per cell with two inputs (2,) float64 logits, from the finer scale first.
-        width: per cell but the first the width of the map that enters it, in twelfths: the
-            argmax of gamma, of equal ones the first in ``relaxed.widths``.
-    """
+    """The logits of every choice, and the width that every map chose."""
 
     space: FasterSegSpace
     end_width: int
     alpha: Mapping[Place, Floats]
+    """Per cell (K,) float64 logits, in the order of ``space.operators``."""
     beta: Mapping[Place, Floats]
+    """Per cell with two inputs (2,) float64 logits, from the finer scale first."""
     width: Mapping[Place, int]
+    """Per cell but the first the width of the map that enters it, in twelfths: the argmax of gamma,
+    of equal ones the first in ``relaxed.widths``."""
 
     def operator(self, place: Place, with_skip: bool) -> str:
         """The operator of largest alpha; of equal ones the first in ``space.operators``."""

@@ -59,21 +59,18 @@ _FEWEST_LAYERS, _MOST_LAYERS = 5, 256
 
 @dataclass(frozen=True)
 class PublishedArchitecture:
-    """What a file of the authors holds.
-
-    Attributes:
-        role: "teacher" or "student".
-        relaxed: the logits, rows and columns in latlut's order.
-        scores: (mIoU, latency in ms) by branches, as stored; empty where the file has none.
-        scales: the branches that were chosen.
-        architecture: the network with these branches.
-    """
+    """What a file of the authors holds."""
 
     role: str
+    """"teacher" or "student"."""
     relaxed: RelaxedArchitecture
+    """The logits, rows and columns in latlut's order."""
     scores: Mapping[tuple[int, ...], tuple[float, float]]
+    """(mIoU, latency in ms) by branches, as stored; empty where the file has none."""
     scales: tuple[int, ...]
+    """The branches that were chosen."""
     architecture: Architecture
+    """The network with these branches."""
 
 
 def read_published(

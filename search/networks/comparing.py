@@ -45,32 +45,29 @@ Measure = Callable[[Sequence[Workload]], Sequence[Latency | LatlutError]]
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One network at one image size.
-
-    Attributes:
-        name, title, kind: of the contender.
-        input_size: (height, width) in pixels; None of a file that takes no image.
-        is_paper_size: whether its paper states its speed at this size.
-        cost: None where only published numbers are known, or the file cannot be read.
-        published: what its paper says, at its own size and on its own device.
-        batch: items that one run takes, of which the latency is; None where it is not known.
-        latency: None where it was not measured.
-        failure: why it cannot be counted or measured.
-        own_miou_percent, own_data: of a trained network.
-    """
+    """One network at one image size."""
 
     name: str
     title: str
     kind: Kind
+    """``name``, ``title``, ``kind``: of the contender."""
     input_size: tuple[int, int] | None
+    """(height, width) in pixels; None of a file that takes no image."""
     is_paper_size: bool
+    """Whether its paper states its speed at this size."""
     cost: NetworkCost | None
+    """None where only published numbers are known, or the file cannot be read."""
     published: Published | None
+    """What its paper says, at its own size and on its own device."""
     batch: int | None = 1
+    """Items that one run takes, of which the latency is; None where it is not known."""
     latency: Latency | None = None
+    """None where it was not measured."""
     failure: str = ""
+    """Why it cannot be counted or measured."""
     own_miou_percent: float | None = None
     own_data: str = ""
+    """``own_miou_percent``, ``own_data``: of a trained network."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; what a paper says is under ``published``, with its sources."""

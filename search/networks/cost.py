@@ -37,19 +37,16 @@ DEFINITION = (
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """Counts of one network at one image size.
-
-    Attributes:
-        parameters: of the deployed network.
-        training_parameters: with the heads that only training uses; None for an ONNX file.
-        macs: multiply-accumulates for one image; None where they cannot be counted.
-        why_unknown: why not.
-    """
+    """Counts of one network at one image size."""
 
     parameters: int
+    """Of the deployed network."""
     training_parameters: int | None
+    """With the heads that only training uses; None for an ONNX file."""
     macs: int | None
+    """multiply-accumulates for one image; None where they cannot be counted."""
     why_unknown: str = ""
+    """Why not."""
 
 
 def cost_of_baseline(name: str, input_size: tuple[int, int], num_classes: int = 19) -> NetworkCost:

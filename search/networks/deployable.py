@@ -44,25 +44,22 @@ class BestClass(nn.Module):
 
 @dataclass(frozen=True)
 class Deployable:
-    """A network that can be exported and measured.
-
-    Args:
-        name: for people.
-        kind: where its weights are from.
-        network: in evaluation mode, image (B, 3, H, W) -> logits (B, C, H, W).
-        num_classes: C.
-        classes: their names, empty where they are not known.
-        input_size: (height, width) that it is meant for; None where it was made for none.
-        image_scale: factor by which images are scaled before they enter it.
-    """
+    """A network that can be exported and measured."""
 
     name: str
+    """For people."""
     kind: Kind
+    """Where its weights are from."""
     network: nn.Module = field(repr=False)
+    """In evaluation mode, image (B, 3, H, W) -> logits (B, C, H, W)."""
     num_classes: int
+    """C."""
     classes: tuple[str, ...] = ()
+    """Their names, empty where they are not known."""
     input_size: tuple[int, int] | None = None
+    """(height, width) that it is meant for; None where it was made for none."""
     image_scale: float = 1.0
+    """Factor by which images are scaled before they enter it."""
 
     @property
     def architecture(self) -> Architecture | None:

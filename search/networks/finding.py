@@ -153,30 +153,26 @@ def find_teacher(name: str | None) -> Architecture | Path | None:
 
 @dataclass(frozen=True)
 class Contender:
-    """A network that takes part in a comparison.
-
-    Args:
-        name: as it was asked for.
-        kind: ``published`` has numbers of a paper alone and cannot be counted or measured.
-        published: what a paper says of it.
-        architecture: of a network of the FasterSeg space. baseline: name of any other one that
-            latlut can build. num_classes: of its logits.
-        own_miou_percent: of a trained network, on the validation set of the data it was trained
-            on.
-        own_data: that data. own_size: (height, width) of its images, as the network sees them.
-        failure: why the file cannot be read.
-    """
+    """A network that takes part in a comparison."""
 
     name: str
+    """As it was asked for."""
     kind: Kind
+    """``published`` has numbers of a paper alone and cannot be counted or measured."""
     published: Published | None = None
+    """What a paper says of it."""
     architecture: Architecture | None = None
+    """Of a network of the FasterSeg space. baseline: name of any other one that latlut can build.
+    num_classes: of its logits."""
     baseline: str | None = None
     num_classes: int = 19
     own_miou_percent: float | None = None
+    """Of a trained network, on the validation set of the data it was trained on."""
     own_data: str = ""
+    """That data. own_size: (height, width) of its images, as the network sees them."""
     own_size: tuple[int, int] | None = None
     failure: str = ""
+    """Why the file cannot be read."""
 
     @property
     def title(self) -> str:

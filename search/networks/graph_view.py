@@ -41,38 +41,32 @@ _RANDOM = {
 
 @dataclass(frozen=True)
 class Constant:
-    """A value that does not depend on the graph's input.
-
-    Attributes:
-        size: number of elements.
-        rank: number of axes.
-        is_float: whether its elements are floating-point numbers.
-        value: the element of one that is a single whole number, such as a loop's length.
-    """
+    """A value that does not depend on the graph's input."""
 
     size: int
+    """Number of elements."""
     rank: int
+    """Number of axes."""
     is_float: bool
+    """Whether its elements are floating-point numbers."""
     value: int | None = None
+    """The element of one that is a single whole number, such as a loop's length."""
 
 
 @dataclass
 class Scope:
-    """A graph or the body of an If, Loop or Scan, which sees the names of the graphs around it.
-
-    Attributes:
-        nodes: of this graph alone.
-        shapes: tensor -> shape, of those that are known.
-        constants: initializers and Constant nodes, by name.
-        varying: tensors that depend on the graph's inputs, or are drawn at random.
-        makers: tensor -> the node that gives it.
-    """
+    """A graph or the body of an If, Loop or Scan, which sees the names of the graphs around it."""
 
     nodes: list[Any]
+    """Of this graph alone."""
     shapes: dict[str, Shape]
+    """Tensor -> shape, of those that are known."""
     constants: dict[str, Constant]
+    """Initializers and Constant nodes, by name."""
     varying: set[str]
+    """Tensors that depend on the graph's inputs, or are drawn at random."""
     makers: dict[str, Any] = field(default_factory=dict)
+    """Tensor -> the node that gives it."""
 
     def body(self, graph: Any) -> Scope:
         """The scope of a node's body."""

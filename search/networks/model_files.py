@@ -43,25 +43,22 @@ WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a trained network is.
-
-    Attributes:
-        architecture: an Architecture, or the name of a baseline.
-        classes: names and colours of what it tells apart.
-        data: what it was trained on.
-        input_size: (height, width) in pixels of the images that it is meant for, after scaling.
-        image_scale: factor by which images are scaled before they enter it.
-        epoch: whose weights these are, from 0; None if not known.
-        mean_iou: their score on the validation set, a fraction; NaN if not known.
-    """
+    """What a trained network is."""
 
     architecture: Architecture | str
+    """An Architecture, or the name of a baseline."""
     classes: Classes
+    """Names and colours of what it tells apart."""
     data: str
+    """What it was trained on."""
     input_size: tuple[int, int]
+    """(height, width) in pixels of the images that it is meant for, after scaling."""
     image_scale: float = 1.0
+    """Factor by which images are scaled before they enter it."""
     epoch: int | None = None
+    """Whose weights these are, from 0; None if not known."""
     mean_iou: float = math.nan
+    """Their score on the validation set, a fraction; NaN if not known."""
 
     @property
     def kind(self) -> str:

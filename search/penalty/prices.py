@@ -49,25 +49,23 @@ class CellChoice:
 class SpaceLayout:
     """Which op spec stands behind every choice, without prices.
 
-    Args:
-        space: what is searched.
-        widths: gamma's columns, in twelfths.
-        end_width: of stem and head, in twelfths.
-        input_size: (height, width) of the image in pixels.
-        batch: images per inference.
-        skip_price: of a stride-1 skip: "derived", where it is an identity and costs nothing, or
-            "searched", the 1x1 convolution that the supernet runs.
-
     Raises:
         SpecError: a width that the space does not have, or an unknown skip price.
     """
 
     space: FasterSegSpace
+    """What is searched."""
     widths: tuple[int, ...]
+    """gamma's columns, in twelfths."""
     end_width: int
+    """Of stem and head, in twelfths."""
     input_size: tuple[int, int]
+    """(height, width) of the image in pixels."""
     batch: int
+    """Images per inference."""
     skip_price: SkipPrice = "derived"
+    """Of a stride-1 skip: "derived", where it is an identity and costs nothing, or "searched", the
+    1x1 convolution that the supernet runs."""
 
     def __post_init__(self) -> None:
         for width in self.widths:
@@ -155,25 +153,21 @@ class SpaceLayout:
 
 @dataclass(frozen=True, eq=False)
 class SpacePrices:
-    """A layout's prices in milliseconds, and what they rest on.
-
-    Attributes:
-        layout: what is priced.
-        cell_ms: (2, S, K, V, V): keep and down; the last two axes are the widths read and written.
-            0 where no network has such a cell.
-        refine_ms: (S, V): refinement up to a scale by the width of its fine map; 0 at 1/32.
-        fixed_ms: stem, fusion, head and upsampling together, and what a calibration adds to every
-            network.
-        terms: op spec -> what ``estimate`` says of it, for all that was priced.
-        unpriced: op specs that the table cannot price and that were left out, by permission.
-    """
+    """A layout's prices in milliseconds, and what they rest on."""
 
     layout: SpaceLayout
+    """What is priced."""
     cell_ms: np.ndarray
+    """(2, S, K, V, V): keep and down; the last two axes are the widths read and written. 0 where no
+    network has such a cell."""
     refine_ms: np.ndarray
+    """(S, V): refinement up to a scale by the width of its fine map; 0 at 1/32."""
     fixed_ms: float
+    """Stem, fusion, head and upsampling together, and what a calibration adds to every network."""
     terms: dict[OpSpec, Term]
+    """Op spec -> what ``estimate`` says of it, for all that was priced."""
     unpriced: tuple[OpSpec, ...]
+    """Op specs that the table cannot price and that were left out, by permission."""
 
     def network_ms(self, network: Architecture) -> float:
         """A network's latency: what ``latlut.estimate`` says of it, read from the arrays.

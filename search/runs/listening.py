@@ -24,21 +24,19 @@ class RunListener:
 
     Of several runs one after the other, a teacher's and its student's or an ablation's, the same
     listener is told.
-
-    Attributes:
-        remark: told in sentences what there is to know.
-        step: told after each step: name of the epoch, step from 1, steps in the epoch, loss.
-        epoch: told after each epoch its record, ``EpochRecord`` of a search, ``TrainEpoch`` of a
-            training.
-        ended: called when no step follows: the run is done, was stopped, or failed.
-        searched: told what a search found, ``cosearch.folder.Found``, once it is written.
     """
 
     remark: Callable[[str], None] = _ignored
+    """Told in sentences what there is to know."""
     step: Callable[[str, int, int, float], None] = _ignored
+    """Told after each step: name of the epoch, step from 1, steps in the epoch, loss."""
     epoch: Callable[[Any], None] = _ignored
+    """Told after each epoch its record, ``EpochRecord`` of a search, ``TrainEpoch`` of a training.
+    """
     ended: Callable[[], None] = _ignored
+    """Called when no step follows: the run is done, was stopped, or failed."""
     searched: Callable[[Any], None] = _ignored
+    """Told what a search found, ``cosearch.folder.Found``, once it is written."""
 
 
 class RunLog:

@@ -19,20 +19,17 @@ from latlut.search.runs.processes import sum_of
 
 @dataclass(frozen=True)
 class SegmentationScore:
-    """How well predictions agree with labels, over a whole set.
-
-    Attributes:
-        class_iou: (C) intersection over union of each class, in [0, 1]; NaN for a class that
-            neither labels nor predictions hold.
-        mean_iou: mean over the classes that are not NaN; NaN where there is none.
-        pixel_accuracy: share of the labelled pixels that are right; NaN where none is labelled.
-        labelled_pixels: number of pixels that were not ignored.
-    """
+    """How well predictions agree with labels, over a whole set."""
 
     class_iou: tuple[float, ...]
+    """(C) intersection over union of each class, in [0, 1]; NaN for a class that neither labels nor
+    predictions hold."""
     mean_iou: float
+    """Mean over the classes that are not NaN; NaN where there is none."""
     pixel_accuracy: float
+    """Share of the labelled pixels that are right; NaN where none is labelled."""
     labelled_pixels: int
+    """Number of pixels that were not ignored."""
 
 
 class ScoreMeter:

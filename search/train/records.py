@@ -10,27 +10,25 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TrainEpoch:
-    """One epoch of a training.
-
-    Attributes:
-        epoch: from 0. seconds: with the evaluation.
-        loss: mean of the steps' losses; main_loss, auxiliary_loss, distillation_loss: its parts
-            before they are weighed, summed over heads; None where there is no such part.
-        rate: of the last step.
-        mean_iou, pixel_accuracy: on the validation set, fractions; None where it was not evaluated.
-        class_iou: of each class, fractions; NaN for a class that is nowhere.
-    """
+    """One epoch of a training."""
 
     epoch: int
+    """From 0. seconds: with the evaluation."""
     seconds: float
     loss: float
+    """Mean of the steps' losses; main_loss, auxiliary_loss, distillation_loss: its parts before
+    they are weighed, summed over heads; None where there is no such part."""
     main_loss: float
     rate: float
+    """Of the last step."""
     auxiliary_loss: float | None = None
     distillation_loss: float | None = None
     mean_iou: float | None = None
     pixel_accuracy: float | None = None
+    """``mean_iou``, ``pixel_accuracy``: on the validation set, fractions; None where it was not
+    evaluated."""
     class_iou: tuple[float, ...] | None = None
+    """Of each class, fractions; NaN for a class that is nowhere."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""

@@ -56,20 +56,17 @@ EpochListener = Callable[[TrainEpoch, TrainingState], None]
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training came to.
-
-    Attributes:
-        best_epoch: from 0; its model is in the run's folder.
-        best_mean_iou, last_mean_iou: on the validation set, fractions.
-        classes: what was learnt.
-        records: of all epochs.
-    """
+    """What a training came to."""
 
     best_epoch: int
+    """From 0; its model is in the run's folder."""
     best_mean_iou: float
     last_mean_iou: float
+    """``best_mean_iou``, ``last_mean_iou``: on the validation set, fractions."""
     classes: Classes
+    """What was learnt."""
     records: tuple[TrainEpoch, ...]
+    """Of all epochs."""
 
 
 class Training(TrainingState):

@@ -75,15 +75,12 @@ class CacheFlush:
 
 
 class Timed(NamedTuple):
-    """What readings took per run.
-
-    Attributes:
-        durations_ns: (n,) int64, nanoseconds.
-        host_ns: what the host took to enqueue a run, median, nanoseconds.
-    """
+    """What readings took per run."""
 
     durations_ns: np.ndarray
+    """(n,) int64, nanoseconds."""
     host_ns: float
+    """What the host took to enqueue a run, median, nanoseconds."""
 
     @property
     def host_share(self) -> float:

@@ -30,14 +30,12 @@ class DeviceMemory(ABC):
 
     All calls but ``current`` are made inside ``with memory.current():``. Copies and clearing are
     put on the stream; ``synchronize`` waits for them.
-
-    Attributes:
-        title: what provides it, with version: ``pycuda 2025.1``.
-        stream: the stream's address, as TensorRT takes it.
     """
 
     title: str
+    """What provides it, with version: ``pycuda 2025.1``."""
     stream: int
+    """The stream's address, as TensorRT takes it."""
 
     @abstractmethod
     def current(self) -> AbstractContextManager[None]:

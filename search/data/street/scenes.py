@@ -42,18 +42,15 @@ MIN_SIZE = 32
 
 @dataclass(frozen=True)
 class StreetScenes:
-    """One split of generated street scenes; any two splits or seeds share no image.
-
-    Attributes:
-        split: name of the split. seed: of the whole data set. count: number of images.
-        height, width: size of an image in pixels.
-    """
+    """One split of generated street scenes; any two splits or seeds share no image."""
 
     split: str
+    """Name of the split. seed: of the whole data set. count: number of images."""
     seed: int
     count: int
     height: int
     width: int
+    """``height``, ``width``: size of an image in pixels."""
 
     def __post_init__(self) -> None:
         if self.split not in _SPLIT_NUMBER:

@@ -16,48 +16,41 @@ FASTERSEG_TABLE_4 = "FasterSeg (Chen et al., ICLR 2020), Table 4"
 
 @dataclass(frozen=True)
 class Figure:
-    """One number and where it stands.
-
-    Args:
-        value: the number, in the unit of the field that holds it.
-        source: the text that states it.
-        is_confirmed: False where that text could not be read, and the number is cited from memory
-            of it.
-        note: what the number is of, where the field's name does not say it.
-    """
+    """One number and where it stands."""
 
     value: float
+    """The number, in the unit of the field that holds it."""
     source: str
+    """The text that states it."""
     is_confirmed: bool = True
+    """False where that text could not be read, and the number is cited from memory of it."""
     note: str = ""
+    """What the number is of, where the field's name does not say it."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """What a paper says of its network. None where it says nothing that could be found.
-
-    Args:
-        title: the network's name as the paper writes it.
-        paper: authors, title and venue.
-        input_size: (height, width) in pixels at which the paper states its speed.
-        parameters_m: millions of parameters.
-        macs_g: billions of multiply-accumulates at ``macs_input_size``.
-        macs_input_size: (height, width) in pixels.
-        miou_val_percent, miou_test_percent: mean IoU on Cityscapes, single scale.
-        fps: images per second at ``input_size``.
-        fps_device: what it was measured on.
-    """
+    """What a paper says of its network. None where it says nothing that could be found."""
 
     title: str
+    """The network's name as the paper writes it."""
     paper: str
+    """Authors, title and venue."""
     input_size: tuple[int, int]
+    """(height, width) in pixels at which the paper states its speed."""
     parameters_m: Figure | None = None
+    """Millions of parameters."""
     macs_g: Figure | None = None
+    """Billions of multiply-accumulates at ``macs_input_size``."""
     macs_input_size: tuple[int, int] | None = None
+    """(height, width) in pixels."""
     miou_val_percent: Figure | None = None
     miou_test_percent: Figure | None = None
+    """``miou_val_percent``, ``miou_test_percent``: mean IoU on Cityscapes, single scale."""
     fps: Figure | None = None
+    """Images per second at ``input_size``."""
     fps_device: str = ""
+    """What it was measured on."""
 
     @property
     def miou_percent(self) -> Figure | None:
