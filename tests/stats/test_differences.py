@@ -190,7 +190,7 @@ def test_builds_that_differ_are_in_the_interval() -> None:
 @given(unit=st.floats(1e-3, 1e3), seed=st.integers(0, 1000))
 def test_differences_have_no_unit_of_their_own(unit: float, seed: int) -> None:
     generator = np.random.default_rng(seed)
-    parts = _drawn(generator, generator.normal(0, 1, 12), np.full(12, 4.0), 4)
+    parts = _drawn(generator, generator.normal(0, 1, 12), np.full(12, 9.0), 4)
     none = np.zeros((12, 4), int)
     one = combine_differences(*parts, none)
     other = combine_differences(*(part * unit for part in parts), none)
