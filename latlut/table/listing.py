@@ -37,9 +37,18 @@ _OVERVIEW = {
 }
 
 
+#: Subjects of sweeps on several devices alone; left out of others.
+_OF_SEVERAL_DEVICES = {"devices", "quarantine"}
+
+
 def overview(table: LatencyTable) -> dict[str, Rows]:
     """What a table holds, by subject: entries by kind and by builds, runs, validations, ..."""
-    return {subject: table.rows(sql) for subject, sql in _OVERVIEW.items()}
+    found = {subject: table.rows(sql) for subject, sql in _OVERVIEW.items()}
+    return {
+        subject: rows
+        for subject, rows in found.items()
+        if rows or subject not in _OF_SEVERAL_DEVICES
+    }
 
 
 def entries_where(
