@@ -212,15 +212,9 @@ def merge(into: str, sources: tuple[str, ...], as_json: bool) -> None:
     \b
     latlut table merge profiles/h200.db profiles/h200-*-shard*of8.db
     """
-    from latlut.table.merging import merge as join
-    from latlut.table.merging import open_or_make
-    from latlut.table.table import LatencyTable
+    from latlut.table.merging import merge_files
 
-    reports = []
-    with open_or_make(into, sources[0]) as target, target.writing():
-        for name in sources:
-            with LatencyTable.open(name) as source:
-                reports.append({"source": str(source.path), **vars(join(target, source))})
+    reports = [{"source": str(path), **vars(report)} for path, report in merge_files(into, sources)]
     if as_json:
         print_json(reports)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,16 +45,32 @@ class MergeReport:
         return bool(self.runs or self.grown_runs or self.entries)
 
 
-def open_or_make(path: str | Path, source: str | Path) -> LatencyTable:
-    """The table to merge into, writable; a file that does not exist is made as the source's kind.
+def merge_files(into: str | Path, sources: Sequence[str | Path]) -> list[tuple[Path, MergeReport]]:
+    """Merge tables into a file, which is made if it does not exist: all of them or none.
+
+    Args:
+        into: the file, or a bare name (``find_table``).
+        sources: likewise; at least one.
+
+    Returns:
+        Each source's file, and what it added.
 
     Raises:
-        TableError: either is no table, or a bare name that means none.
+        IdentityError, TableError: see ``merge``; also a file that is no table.
     """
-    if find_table(path).exists():
-        return LatencyTable.open(path, is_writable=True)
-    with LatencyTable.open(source) as first:
-        return LatencyTable.create(find_table(path), first.identity)
+    place = find_table(into)
+    with LatencyTable.open(place if place.exists() else sources[0]) as first:
+        identity = first.identity
+    reports: list[tuple[Path, MergeReport]] = []
+
+    def fill(target: LatencyTable) -> None:
+        reports.clear()  # where another process has made the file meanwhile, it is filled again
+        for name in sources:
+            with LatencyTable.open(name) as source:
+                reports.append((source.path, merge(target, source)))
+
+    LatencyTable.create(place, identity, fill).close()
+    return reports
 
 
 def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:

@@ -20,7 +20,7 @@ from latlut.measure.sweep import SweepSettings
 from latlut.measure.sweep_report import SweepSummary
 from latlut.progress import Progress
 from latlut.table.history import quarantines
-from latlut.table.merging import merge, open_or_make
+from latlut.table.merging import merge_files
 from latlut.table.roofline import Roofline
 from latlut.table.table import LatencyTable
 from latlut.validation.verdict import check
@@ -217,9 +217,8 @@ def test_entries_of_quarantine_alone_are_taken_out_and_merges_keep_them_out(
         assert {entry.key for entry in table} == kept
         assert 0 < len(kept) < len(PLAN.specs)
         assert {row["status"] for row in table.rows("SELECT status FROM runs")} == {"stopped"}
-    with open_or_make(tmp_path / "merged.db", db_path) as merged:
-        with LatencyTable.open(db_path) as source:
-            merge(merged, source)
+    merge_files(tmp_path / "merged.db", [db_path])
+    with LatencyTable.open(tmp_path / "merged.db") as merged:
         assert {entry.key for entry in merged} == kept
         assert [item.device for item in quarantines(merged)] == ["GPU-0"]
     _run(db_path, ScriptedPool([1.0]))

@@ -17,7 +17,7 @@ from latlut.measure.plans import Plan, load_plan, plan_from_ops
 from latlut.measure.profile import profile
 from latlut.measure.sweep import Sweep, SweepSettings, identity_of
 from latlut.table.history import usual_sentinels
-from latlut.table.merging import merge, open_or_make
+from latlut.table.merging import merge_files
 from latlut.table.roofline import Roofline, bounds, set_bounds
 from latlut.table.table import LatencyTable
 
@@ -61,10 +61,9 @@ def test_merged_shards_are_the_whole_sweep(tmp_path: Path, plan: Plan) -> None:
         with _sweep(tmp_path / f"{index}.db", plan, Shard(index, 3)) as part:
             assert list(usual_sentinels(part)) == sentinels
             set_bounds(part, Roofline(1e12, 1e11), 0.002)
-    with open_or_make(tmp_path / "merged.db", tmp_path / "0.db") as merged:
-        for index in range(3):
-            with LatencyTable.open(tmp_path / f"{index}.db") as source:
-                assert merge(merged, source).skipped_runs == 0
+    reports = merge_files(tmp_path / "merged.db", [tmp_path / f"{index}.db" for index in range(3)])
+    assert [report.skipped_runs for _, report in reports] == [0, 0, 0]
+    with LatencyTable.open(tmp_path / "merged.db") as merged:
         assert {entry.key: entry.passes for entry in merged} == expected
         assert bounds(merged)[1] == 0.002
         assert bounds(merged)[0].flops_per_s == 1e12

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from latlut.measure.plans import plan_from_ops
 from latlut.measure.sweep import Sweep, SweepSettings, identity_of
 from latlut.opspec import OpSpec
 from latlut.table.diff import diff
-from latlut.table.merging import merge
+from latlut.table.merging import merge, merge_files
 from latlut.table.table import LatencyTable
 from latlut.validation.verdict import check
 
@@ -145,3 +146,17 @@ def test_a_copy_merged_back_adds_nothing(measured: Path, tmp_path: Path) -> None
         before = target.frame()
         assert merge(target, source).skipped_runs == 1
         assert target.frame().equals(before)
+
+
+def test_a_refused_merge_makes_no_file(tmp_path: Path, measured: Path) -> None:
+    other = tmp_path / "other.db"
+    with LatencyTable.open(measured) as table:
+        identity = replace(table.identity, driver="other")
+    LatencyTable.create(other, identity).close()
+    with pytest.raises(IdentityError, match="driver"):
+        merge_files(tmp_path / "new.db", [measured, other])
+    assert not (tmp_path / "new.db").exists()
+    ((_, report),) = merge_files(tmp_path / "new.db", [measured])
+    assert report.runs == 1
+    ((_, again),) = merge_files(tmp_path / "new.db", [measured])
+    assert (again.runs, again.skipped_runs) == (0, 1)
