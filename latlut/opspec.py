@@ -59,9 +59,12 @@ GRAMMAR = (
 
 
 def _positive_int(name: str, value: object, limit: int = MAX_DIMENSION) -> int:
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+    if type(value) is int:  # nearly always; asking for the protocol takes ten times as long
+        number = value
+    elif isinstance(value, bool) or not isinstance(value, SupportsIndex):
         raise SpecError(f"{name} must be a whole number, received {value!r:.80}")
-    number = index(value)
+    else:
+        number = index(value)
     if not 1 <= number <= limit:
         raise SpecError(f"{name} must be between 1 and {limit}, received {_shown(number)}")
     return number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from latlut.errors import LatlutError, TableError
 from latlut.opspec import OpSpec
@@ -17,13 +18,17 @@ _MOST_RATIO, _BASE_BYTES = 64, 64 << 20
 _AT_ONCE = 1000
 
 
-def faults(table: LatencyTable) -> list[str]:
+def faults(table: LatencyTable, known: LatencyTable | None = None) -> list[str]:
     """What is wrong with a table's file, one phrase each; empty where nothing is.
 
     Takes time and memory in proportion to the size of the file.
+
+    Args:
+        table: to be examined.
+        known: a sound table; op specs that it has as well are not read again.
     """
     found: list[str] = []
-    for examine in (_pages, _references, _rows, _keys, _samples):
+    for examine in (_pages, _references, _rows, partial(_keys, known=known), _samples):
         try:
             found += examine(table)
         except TableError as error:
@@ -33,13 +38,13 @@ def faults(table: LatencyTable) -> list[str]:
     return found
 
 
-def refuse_faults(table: LatencyTable) -> None:
-    """Refuse a table with a fault.
+def refuse_faults(table: LatencyTable, known: LatencyTable | None = None) -> None:
+    """Refuse a table with a fault; arguments as of ``faults``.
 
     Raises:
         TableError: names it.
     """
-    for phrase in faults(table):
+    for phrase in faults(table, known):
         raise TableError(
             f"{table.path}: {phrase}: the file is damaged, or somebody has changed it\n"
             "restore a copy, or leave this table out"
@@ -64,19 +69,22 @@ def _rows(table: LatencyTable) -> Iterator[str]:
             yield f"the {kind} {name} is missing"
 
 
-def _keys(table: LatencyTable) -> Iterator[str]:
-    for row in table.rows("SELECT * FROM op_specs"):
+def _keys(table: LatencyTable, known: LatencyTable | None) -> Iterator[str]:
+    columns = ("key", "kind", "in_channels", "out_channels", "stride", "batch")
+    sql = f"SELECT {', '.join(columns)} FROM op_specs"
+    sound = set() if known is None else {tuple(row.values()) for row in known.each_row(sql)}
+    for row in table.each_row(sql):
+        found = tuple(row.values())
+        if found in sound:
+            continue
+        key = row["key"]
         try:
-            spec = OpSpec.parse(row["key"])
+            spec = OpSpec.parse(key)
         except (LatlutError, ValueError, TypeError) as error:
-            yield f"op_specs row {row['id']}: {row['key'][:120]!r} is no op spec: {error}"
+            yield f"op_specs: {key[:120]!r} is no op spec: {error}"
             return
-        is_same = spec.key == row["key"] and all(
-            getattr(spec, name) == row[name]
-            for name in ("kind", "in_channels", "out_channels", "stride", "batch")
-        )
-        if not is_same:
-            yield f"op_specs row {row['id']}: its columns are not those of {row['key'][:120]!r}"
+        if found != tuple(getattr(spec, name) for name in columns):
+            yield f"op_specs: the columns of {key[:120]!r} are not its own"
             return
 
 

@@ -97,7 +97,7 @@ def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
         )
     report = MergeReport()
     with source.snapshot():
-        refuse_faults(source)
+        refuse_faults(source, known=into)
         measured = measured_keys(source)
         with into.writing() as db:
             _refuse_conflicts(into, source, measured, report)
@@ -158,10 +158,12 @@ def _copy_entries(
     db: Database,
 ) -> None:
     """Copy the entries without measurements."""
-    own = {row["key"]: ids[row["id"]] for row in source.rows("SELECT id, key FROM op_specs")}
-    held = _latencies(into)
+    missing = _latencies(source).keys() - measured - _latencies(into).keys()
+    if not missing:
+        return
+    own = {row["key"]: ids[row["id"]] for row in source.each_row("SELECT id, key FROM op_specs")}
     for entry in source:
-        if entry.key not in measured and entry.key not in held:
+        if entry.key in missing:
             columns = {name: value for name, value in vars(entry).items() if name != "key"}
             insert(db, "entries", op_spec_id=own[entry.key], updated_at=now_text(), **columns)
             report.entries += 1
