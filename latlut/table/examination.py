@@ -84,7 +84,7 @@ def _keys(table: LatencyTable, known: LatencyTable | None) -> Iterator[str]:
             yield f"op_specs: {key[:120]!r} is no op spec: {error}"
             return
         if found != tuple(getattr(spec, name) for name in columns):
-            yield f"op_specs: the columns of {key[:120]!r} are not its own"
+            yield f"op_specs: its columns are not those of {key[:120]!r}"
             return
 
 
