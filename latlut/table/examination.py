@@ -72,12 +72,11 @@ def _rows(table: LatencyTable) -> Iterator[str]:
 def _keys(table: LatencyTable, known: LatencyTable | None) -> Iterator[str]:
     columns = ("key", "kind", "in_channels", "out_channels", "stride", "batch")
     sql = f"SELECT {', '.join(columns)} FROM op_specs"
-    sound = set() if known is None else {tuple(row.values()) for row in known.each_row(sql)}
-    for row in table.each_row(sql):
-        found = tuple(row.values())
+    sound = set() if known is None else set(known.tuples(sql))
+    for found in table.tuples(sql):
         if found in sound:
             continue
-        key = row["key"]
+        key = found[0]
         try:
             spec = OpSpec.parse(key)
         except (LatlutError, ValueError, TypeError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,73 +100,63 @@ def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
         refuse_faults(source, known=into)
         measured = measured_keys(source)
         with into.writing() as db:
-            _refuse_conflicts(into, source, measured, report)
+            held, offered = _latencies(into), _latencies(source)
+            unmeasured = offered.keys() - measured
+            report.conflicts = [
+                key for key in unmeasured if held.get(key, offered[key]) != offered[key]
+            ]
+            if report.conflicts:
+                raise _conflict(into, source, report.conflicts)
             ids = _copy_op_specs(into, source)
             _copy_runs(source, ids, report, db)
-            _copy_entries(into, source, ids, measured, report, db)
+            report.entries = _copy_entries(source, ids, unmeasured - held.keys(), db)
             _copy_facts(into, source, db)
             if report.has_added:
                 summarise(into)
     return report
 
 
-def _refuse_conflicts(
-    into: LatencyTable, source: LatencyTable, measured: set[str], report: MergeReport
-) -> None:
-    held = _latencies(into)
-    for key, latency_ms in _latencies(source).items():
-        if key not in measured and held.get(key, latency_ms) != latency_ms:
-            report.conflicts.append(key)
-    if report.conflicts:
-        raise TableError(
-            f"{source.path} and {into.path} hold different latencies without measurements for "
-            f"{len(report.conflicts)} op specs, such as {report.conflicts[0]}: compare them with "
-            + command("table", "diff", into.path, source.path)
-        )
+def _conflict(into: LatencyTable, source: LatencyTable, keys: Sequence[str]) -> TableError:
+    return TableError(
+        f"{source.path} and {into.path} hold different latencies without measurements for "
+        f"{len(keys)} op specs, such as {min(keys)}: compare them with "
+        + command("table", "diff", into.path, source.path)
+    )
 
 
 def _copy_op_specs(into: LatencyTable, source: LatencyTable) -> dict[int, int]:
     """Make sure that the op specs have rows; row id in the source -> row id here."""
-    here = {
-        row["key"]: (row["id"], row["macs"] is None)
-        for row in into.each_row("SELECT key, id, macs FROM op_specs")
-    }
-    ids = {key: number for key, (number, _) in here.items()}
-    there = {row["key"]: row["id"] for row in source.each_row("SELECT key, id FROM op_specs")}
-    ids |= recording.add_op_specs(into, [OpSpec.parse(key) for key in there if key not in here])
-    facts = {
-        ids[row["key"]]: SpecFacts(row["macs"], row["params"], row["moved_bytes"])
-        for row in source.each_row("SELECT key, macs, params, moved_bytes FROM op_specs")
-        if here.get(row["key"], (0, True))[1]
-    }
+    ids = dict(into.tuples("SELECT key, id FROM op_specs"))
+    there = source.tuples("SELECT key, id FROM op_specs")
+    ids |= recording.add_op_specs(into, [OpSpec.parse(key) for key, _ in there if key not in ids])
+    lacking = {key for (key,) in into.tuples("SELECT key FROM op_specs WHERE macs IS NULL")}
+    known = source.tuples(
+        "SELECT key, macs, params, moved_bytes FROM op_specs WHERE macs IS NOT NULL"
+    )
+    facts = {ids[key]: SpecFacts(*values) for key, *values in known if key in lacking}
     recording.add_facts(into, facts)
-    return {number: ids[key] for key, number in there.items()}
+    return {number: ids[key] for key, number in there}
 
 
 def _latencies(table: LatencyTable) -> dict[str, float]:
     """Key -> milliseconds of every entry."""
-    rows = table.each_row("SELECT key, latency_ms FROM entries JOIN op_specs ON id = op_spec_id")
-    return {row["key"]: row["latency_ms"] for row in rows}
+    return dict(
+        table.tuples("SELECT key, latency_ms FROM entries JOIN op_specs ON id = op_spec_id")
+    )
 
 
 def _copy_entries(
-    into: LatencyTable,
-    source: LatencyTable,
-    ids: Mapping[int, int],
-    measured: set[str],
-    report: MergeReport,
-    db: Database,
-) -> None:
-    """Copy the entries without measurements."""
-    missing = _latencies(source).keys() - measured - _latencies(into).keys()
-    if not missing:
-        return
-    own = {row["key"]: ids[row["id"]] for row in source.each_row("SELECT id, key FROM op_specs")}
+    source: LatencyTable, ids: Mapping[int, int], keys: Set[str], db: Database
+) -> int:
+    """Copy the entries of these op specs; how many."""
+    if not keys:
+        return 0
+    own = {key: ids[number] for key, number in source.tuples("SELECT key, id FROM op_specs")}
     for entry in source:
-        if entry.key in missing:
+        if entry.key in keys:
             columns = {name: value for name, value in vars(entry).items() if name != "key"}
             insert(db, "entries", op_spec_id=own[entry.key], updated_at=now_text(), **columns)
-            report.entries += 1
+    return len(keys)
 
 
 def _copy_facts(into: LatencyTable, source: LatencyTable, db: Database) -> None:

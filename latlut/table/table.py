@@ -361,6 +361,12 @@ class LatencyTable:
         with self.reading() as db:
             yield from db.query(sql, list(parameters))
 
+    def tuples(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """The same as tuples, for queries of many rows."""
+        with self.reading() as db:
+            found: list[tuple[Any, ...]] = db.execute(sql, list(parameters)).fetchall()
+        return found
+
     @contextmanager
     def reading(self) -> Iterator[Database]:
         """The database, for what is read while the context lasts.
