@@ -23,8 +23,9 @@ from latlut.engines.base import (
     cpu_device,
 )
 from latlut.engines.cuda import devices as cuda
-from latlut.engines.cuda.clock import GpuClock, TorchTimeline
+from latlut.engines.cuda.clock import GpuClock
 from latlut.engines.cuda.graphs import CUDA_GRAPH, REPLAYED, captured
+from latlut.engines.cuda.timeline import TorchTimeline
 from latlut.engines.precision import half_precision
 from latlut.engines.resolution import EVENT_TICK_S, EXACT, Resolution
 from latlut.errors import EngineError

@@ -27,9 +27,10 @@ from latlut.engines.base import (
     Session,
     cpu_device,
 )
-from latlut.engines.cuda.clock import GpuClock, TorchTimeline
+from latlut.engines.cuda.clock import GpuClock
 from latlut.engines.cuda.devices import cuda_devices, driver_uuids, is_called
 from latlut.engines.cuda.graphs import CUDA_GRAPH, captured
+from latlut.engines.cuda.timeline import TorchTimeline
 from latlut.engines.resolution import EVENT_TICK_S, EXACT, Resolution
 from latlut.errors import EngineError
 from latlut.machine.gpus import driver_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,14 +11,14 @@ import numpy as np
 from torch import nn
 
 from latlut.errors import EngineError, ImportFileError
+from latlut.operators.file_workloads import FileWorkload
 from latlut.operators.input_arrays import arrays_of, by_name, named_arrays, random_arrays
-from latlut.operators.input_axes import InputAxes, common_batch, common_image_size, find_axes
+from latlut.operators.input_axes import find_axes
 from latlut.operators.onnx_shapes import settle_shapes, sides_of
-from latlut.operators.workloads import Workload
 
 
 @dataclass(frozen=True)
-class IrWorkload(Workload):
+class IrWorkload(FileWorkload):
     """A model of OpenVINO's with inputs of known shapes.
 
     There is nothing independent to compare its outputs with.
@@ -26,40 +26,11 @@ class IrWorkload(Workload):
 
     path: Path
     """Of the .xml; the weights lie beside it."""
-    names: tuple[str, ...]
-    """Of the inputs."""
-    types: tuple[str, ...]
-    """NumPy's names of the inputs' types."""
-    axes: tuple[InputAxes, ...]
-    """What is known of each input's axes."""
     arithmetic: str = "fp32"
     """``int8`` of a quantised model; OpenVINO runs any other in float32."""
-    given: tuple[np.ndarray, ...] = field(default=(), repr=False)
-    """Inputs to run on; random ones where it is empty."""
 
     only_engine: ClassVar[str | None] = "openvino"
-    has_module: ClassVar[bool] = False
     has_reference: ClassVar[bool] = False
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """The file's own."""
-        return self.names
-
-    @property
-    def input_types(self) -> tuple[np.dtype, ...]:
-        """The file's own."""
-        return tuple(map(np.dtype, self.types))
-
-    @property
-    def batch(self) -> int | None:
-        """Items that one run takes; None where nothing says which axis counts them."""
-        return common_batch(self.axes, self.input_shapes)
-
-    @property
-    def image_size(self) -> tuple[int, int] | None:
-        """(height, width) of its image; None where it takes none, or several sizes."""
-        return common_image_size(self.axes, self.input_shapes)
 
     def random_inputs(self, seed: int = 0) -> list[np.ndarray]:
         """What the inputs are filled with; see ``random_arrays``."""
@@ -116,10 +87,10 @@ def read_ir(
     found, axes = settle_shapes(called, inputs, axes, asked, input_size, batch)
     given = arrays_of(called, inputs, found, types, arrays)
     is_quantised = any(node.get_type_name() == "FakeQuantize" for node in model.get_ops())
+    names, arithmetic = tuple(item.name for item in inputs), "int8" if is_quantised else "fp32"
     return IrWorkload(
-        called, found, path, tuple(item.name for item in inputs), tuple(types), tuple(axes),
-        "int8" if is_quantised else "fp32", given,
-    )  # fmt: skip
+        called, found, names, tuple(types), tuple(axes), path, arithmetic, given=given
+    )
 
 
 def _load(path: Path) -> Any:

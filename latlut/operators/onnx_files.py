@@ -17,57 +17,28 @@ import numpy as np
 from torch import nn
 
 from latlut.errors import EngineError, ImportFileError
+from latlut.operators.file_workloads import FileWorkload
 from latlut.operators.input_arrays import arrays_of, by_name, named_arrays, random_arrays
-from latlut.operators.input_axes import InputAxes, common_batch, common_image_size, find_axes
+from latlut.operators.input_axes import find_axes
 from latlut.operators.onnx_loading import load_onnx, making_sense_of
 from latlut.operators.onnx_nodes import nodes_of, tensors_of
 from latlut.operators.onnx_shapes import settle_shapes, sides_of, write_shapes
 from latlut.operators.onnx_weights import model_file, take_in_weights
-from latlut.operators.workloads import Workload
 
 #: Name of a floating-point tensor type -> what results call it, as an engine's precision.
 _ARITHMETIC = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16", "DOUBLE": "fp64"}
 
 
 @dataclass(frozen=True)
-class OnnxWorkload(Workload):
-    """An ONNX model with inputs of known shapes; there is no PyTorch module of it."""
+class OnnxWorkload(FileWorkload):
+    """An ONNX model with inputs of known shapes."""
 
-    names: tuple[str, ...]
-    """Of the inputs."""
     content: bytes = field(repr=False)
     """The serialised model."""
-    types: tuple[str, ...]
-    """NumPy's names of the inputs' types."""
-    axes: tuple[InputAxes, ...]
-    """What is known of each input's axes."""
     weights_folder: Path | None = None
     """Where the weights lie that are too large to be in ``content``."""
-    given: tuple[np.ndarray, ...] = field(default=(), repr=False)
-    """Inputs to run on; random ones where it is empty."""
 
     reference: ClassVar[str] = "ONNX Runtime without optimisations"
-    has_module: ClassVar[bool] = False
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """The file's own."""
-        return self.names
-
-    @property
-    def input_types(self) -> tuple[np.dtype, ...]:
-        """The file's own."""
-        return tuple(map(np.dtype, self.types))
-
-    @property
-    def batch(self) -> int | None:
-        """Items that one run takes; None where the file does not say which axis counts them."""
-        return common_batch(self.axes, self.input_shapes)
-
-    @property
-    def image_size(self) -> tuple[int, int] | None:
-        """(height, width) of its image; None where it takes none, or several sizes."""
-        return common_image_size(self.axes, self.input_shapes)
 
     @cached_property
     def model(self) -> Any:
@@ -216,7 +187,7 @@ def _workload(
         ) from error
     names = tuple(item.name for item in inputs)
     folder = None if is_whole else Path(source).parent  # type: ignore[arg-type]
-    return OnnxWorkload(called, found, names, content, types, tuple(axes), folder, given)
+    return OnnxWorkload(called, found, names, types, tuple(axes), content, folder, given=given)
 
 
 def _is_quantised(kind: str) -> bool:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from latlut.engines.cuda.driver import CapturedGraph, EmptyKernel
 from latlut.engines.cuda.memory import DeviceBuffer, DeviceMemory
+from latlut.engines.cuda.timeline import Timeline
 from latlut.engines.resolution import EVENT_TICK_S, Resolution
 
 #: Readings that are put on the stream before waiting for them.
@@ -25,40 +26,6 @@ _FLOOR_READINGS = 200
 #: What a GPU is kept busy with before its launch floor is read: clearing this much, this long.
 _BUSY_BYTES = 32 << 20
 _BUSY_S = 0.2
-
-
-class Timeline(Protocol):
-    """A stream and its events; ``DeviceMemory`` is one."""
-
-    def event(self) -> Any: ...
-    def record(self, event: Any) -> None: ...
-    def elapsed_ms(self, start: Any, end: Any) -> float: ...
-    def synchronize(self) -> None: ...
-
-
-class TorchTimeline:
-    """A ``torch.cuda.Stream`` of the current device and PyTorch's events."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def event(self) -> Any:
-        """A new event that takes time."""
-        import torch
-
-        return torch.cuda.Event(enable_timing=True)
-
-    def record(self, event: Any) -> None:
-        """Put the event on the stream."""
-        event.record(self._stream)
-
-    def elapsed_ms(self, start: Any, end: Any) -> float:
-        """Milliseconds between two events that have passed."""
-        return float(start.elapsed_time(end))
-
-    def synchronize(self) -> None:
-        """Wait until the stream is done."""
-        self._stream.synchronize()
 
 
 class CacheFlush:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from latlut.engines.cuda.timeline import TorchTimeline
 from latlut.errors import EngineError
 
 
@@ -127,7 +128,7 @@ class PycudaMemory(DeviceMemory):
         self._stream.synchronize()
 
 
-class TorchMemory(DeviceMemory):
+class TorchMemory(TorchTimeline, DeviceMemory):
     """Through PyTorch's CUDA build; ``index`` is CUDA's number of the device."""
 
     def __init__(self, index: int) -> None:
@@ -136,7 +137,7 @@ class TorchMemory(DeviceMemory):
         self.title = f"torch {torch.__version__}"
         self._torch: Any = torch
         self._device = torch.device("cuda", index)
-        self._stream: Any = torch.cuda.Stream(self._device)
+        super().__init__(torch.cuda.Stream(self._device))
         self.stream = int(self._stream.cuda_stream)
 
     @contextmanager
@@ -159,18 +160,6 @@ class TorchMemory(DeviceMemory):
 
     def clear(self, buffer: DeviceBuffer) -> None:
         buffer.owner.zero_()
-
-    def event(self) -> Any:
-        return self._torch.cuda.Event(enable_timing=True)
-
-    def record(self, event: Any) -> None:
-        event.record(self._stream)
-
-    def elapsed_ms(self, start: Any, end: Any) -> float:
-        return float(start.elapsed_time(end))
-
-    def synchronize(self) -> None:
-        self._stream.synchronize()
 
 
 def memory_type() -> type[DeviceMemory] | None:
