@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import click
@@ -23,14 +22,13 @@ from latlut.cli.choices import (
 )
 from latlut.cli.options import unchecked_option, wait_option
 from latlut.cli.output import (
-    duration_text,
     json_option,
-    print_json,
     progress_bar,
     quiet_option,
     remark,
     waiting,
 )
+from latlut.cli.profile_output import print_preview, print_report
 from latlut.cli.profile_ray import profile_on_ray
 from latlut.errors import LatlutError
 
@@ -40,10 +38,7 @@ if TYPE_CHECKING:
     from latlut.machine.gpus import DetectedGpu
     from latlut.machine.targets import Target
     from latlut.measure.plans import Plan
-    from latlut.measure.preview import Preview
     from latlut.measure.sweep import SweepSettings
-    from latlut.measure.sweep_report import SweepSummary
-    from latlut.table.table import LatencyTable
 
 
 @click.command()
@@ -187,7 +182,7 @@ def profile(
         profile_on_ray(
             address, choice, _plan(plan, ops, input_size, batch),
             _settings(statistic, ci, passes, budget, seed, rebuilds, table_path),
-            lambda own: table_path or _default_path(own.file_stem, batch), _report,
+            lambda own: table_path or _default_path(own.file_stem, batch), print_report,
             mode=mode, workers=workers, own_modules=operator_modules, quiet=quiet, as_json=as_json,
         )  # fmt: skip
         return
@@ -236,7 +231,7 @@ def profile(
     if dry_run:
         if len(gpus) > 1:
             raise LatlutError("--dry-run looks at one device: leave it out, or --devices")
-        _preview(
+        print_preview(
             preview(wanted, chosen, identity, path, settings, part, waiting(wait, quiet)),
             path, as_json,
         )  # fmt: skip
@@ -266,27 +261,9 @@ def profile(
     if failed_parts:
         remark("\n".join([*failed_parts, "the same command goes on with what is missing"]))
     with LatencyTable.open(path) as table:
-        _report(table, mine, summary, as_json)
+        print_report(table, mine, summary, as_json)
     if summary.failed or failed_parts:
         click.get_current_context().exit(1)
-
-
-def _preview(found: Preview, path: Path, as_json: bool) -> None:
-    if as_json:
-        print_json(vars(found))
-        return
-    click.echo(
-        f"{len(found.missing)} of {found.op_specs} op specs lack readings in {path}: "
-        f"{found.readings} to take, {found.reused} are there"
-    )
-    for kind, count in found.by_kind.items():
-        click.echo(f"  {kind}: {count}")
-    if found.seconds is None:
-        click.echo("how long it takes is unknown: none of the op specs that were tried can be run")
-    elif found.missing:
-        click.echo(
-            f"about {duration_text(found.seconds)}, from {found.tried} op specs that were tried"
-        )
 
 
 def _settings(
@@ -304,19 +281,6 @@ def _settings(
         passes = max(passes, 2 * rebuilds)  # two per build, to tell builds and passes apart
     timing = TimingSettings(statistic=check_statistic(statistic), ci=ci)
     return SweepSettings(timing, passes, budget, seed=seed, rebuilds=rebuilds)
-
-
-def _next_command(table: LatencyTable) -> str:
-    """What says how far to trust the table: whole networks where it knows which."""
-    from latlut.errors import TableError
-    from latlut.shell import command
-    from latlut.table.space import space_of
-
-    try:
-        space_of(table)
-    except TableError:
-        return command("table", "check", table.path)
-    return table.command("validate")
 
 
 def _choose(
@@ -382,86 +346,3 @@ def _default_path(stem: str, batch: int | None, shard: tuple[int, int] | None = 
     suffix = f"-batch{batch}" if batch not in (None, 1) else ""
     suffix += f"-shard{shard[0]}of{shard[1]}" if shard else ""
     return Path("profiles") / f"{stem}{suffix}.db"
-
-
-def _report(
-    table: LatencyTable, plan: Plan, summary: SweepSummary, as_json: bool,
-    workers: Sequence[Mapping[str, object]] = (),
-) -> None:  # fmt: skip
-    from latlut.measure.coverage import plan_coverage
-    from latlut.table.history import quarantines
-    from latlut.table.summary import HOST_BOUND
-
-    quarantined = [str(item) for item in quarantines(table)]
-    coverage = plan_coverage(table, plan)
-    facts: dict[str, Any] = {
-        "table": str(table.path),
-        "status": summary.status,
-        "op_specs": len(plan.specs),
-        "entries": coverage.entries,
-        "median_ci_percent": coverage.median_ci_percent,
-        "p95_ci_percent": coverage.p95_ci_percent,
-        "median_build_percent": coverage.median_build_percent,
-        "median_device_percent": coverage.median_device_percent,
-        "near_zero": coverage.near_zero,
-        "negative": coverage.negative,
-        "shared_error_percent": 100 * table.shared_error,
-        "measured": summary.measured,
-        "reused": summary.reused,
-        "requeued": summary.requeued,
-        "disturbed": summary.disturbed,
-        "failed": summary.failed,
-        "seconds": {name: round(value, 2) for name, value in summary.seconds.items()},
-        "workers": list(workers),
-        "quarantine": quarantined,
-        "overhead_percent": round(100 * summary.overhead_fraction, 1),
-    }
-    host_bound = sum(HOST_BOUND in entry.warnings for entry in table)
-    if host_bound:
-        facts["host_bound"] = host_bound
-    if as_json:
-        print_json(facts)
-        return
-    if summary.disturbed:
-        click.echo(
-            f"disturbed: other processes had a part of the CPU in {summary.disturbed} of "
-            f"{summary.measured} new measurements, latencies may be too high; the entries are "
-            "marked (--wait waits for a quiet machine)"
-        )
-    click.echo(
-        f"{coverage.entries} of {len(plan.specs)} op specs have an entry in {table.path} "
-        f"({summary.status}, {summary.seconds['total']:.0f} s, "
-        f"{summary.measured} new measurements, {summary.requeued} repeated)"
-    )
-    if coverage.median_ci_percent is not None:
-        sources = {
-            "builds": coverage.median_build_percent,
-            "devices": coverage.median_device_percent,
-        }
-        known = {name: share for name, share in sources.items() if share is not None}
-        click.echo(
-            f"95% interval of an entry: ±{coverage.median_ci_percent:.1f}% (median), "
-            f"±{coverage.p95_ci_percent:.1f}% (95% of them); of that ±"
-            f"{100 * table.shared_error:.1f}% is shared by all"
-            + "".join(
-                f", ±{share:.1f}% comes from {name} (median)" for name, share in known.items()
-            )
-        )
-    if coverage.near_zero or coverage.negative:
-        click.echo(
-            f"{coverage.near_zero} entries are not distinguishable from zero, "
-            f"{coverage.negative} are negative"
-        )
-    if host_bound:
-        click.echo(
-            f"the host takes more than 80% of the time of {host_bound} entries to launch them: "
-            "they may show the host's speed, not the GPU's; they are marked"
-        )
-    for text in quarantined:
-        click.echo(f"quarantine: {text}")
-    for key, message in summary.failed.items():
-        click.echo(f"failed: {key}: {message}")
-    if summary.status == "out of budget":
-        click.echo("the budget is spent; the same command goes on from here")
-    else:
-        click.echo(f"how far to trust it: {_next_command(table)}")

@@ -20,7 +20,8 @@ from latlut.operators.registry import alternatives
 from latlut.opspec import HasOpSpecs, OpSpec
 from latlut.pricing import calibration as calibrations
 from latlut.pricing.calibration import Calibration, features_ms
-from latlut.table.table import Entry, LatencyTable
+from latlut.table.entry import Entry
+from latlut.table.table import LatencyTable
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latlut.table.table import Entry, LatencyTable
+from latlut.table.entry import Entry
+from latlut.table.table import LatencyTable
 
 
 @dataclass(frozen=True)

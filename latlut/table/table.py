@@ -13,7 +13,6 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from latlut.files.writing import folder_beside, place_new, remove_abandoned
 from latlut.opspec import OpSpec
 from latlut.shell import command
 from latlut.table.content import READ_WHEN_OPENED, READ_WITH_ENTRIES, refuse_wrong
+from latlut.table.entry import Entry
 from latlut.table.file_schema import refuse_foreign, refuse_incomplete
 from latlut.table.identity import Identity
 from latlut.table.killed import killed_runs, record_killed
@@ -62,69 +62,6 @@ _BRIEFLY_S = 1.0
 #: How a transaction begins, ends and is undone, and a part of one.
 _WHOLE = ("BEGIN IMMEDIATE", "COMMIT", ("ROLLBACK",))
 _PART = ("SAVEPOINT part", "RELEASE part", ("ROLLBACK TO part", "RELEASE part"))
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One op spec's measured latency; in a table of differences it may be zero or negative."""
-
-    key: str
-    """Canonical text of the op spec."""
-    latency_ms: float
-    ci_low_ms: float | None
-    ci_high_ms: float | None
-    """``latency_ms``, ``ci_low_ms``, ``ci_high_ms``: with its 95% interval, None where unknown: one
-    pass, or imported without one."""
-    own_error: float | None
-    """The part of the interval's relative half-width that other entries do not share."""
-    passes: int
-    n: int
-    """``passes``, ``n``: how many passes and samples it rests on."""
-    roofline_ms: float | None
-    """The least that the target's peak figures allow."""
-    warnings: str
-    """What to know before using it, joined by "; "."""
-    builds: int = 1
-    """How many independent builds of the engine it rests on."""
-    build_error: float | None = None
-    """The part of ``own_error`` that comes from their number."""
-    build_sd: float | None = None
-    pass_sd: float | None = None
-    """``build_sd``, ``pass_sd``: relative standard deviations from build to build and from pass to
-    pass on one build; None where one build was measured. Of a difference they are relative to what
-    it is a difference of (``stats.differences``)."""
-    own_error_ms: float | None = None
-    """``own_error`` in milliseconds, which also an entry of zero has."""
-    host_share: float | None = None
-    """What the host takes to enqueue a run over what the run takes on the GPU, median over passes;
-    None where it is not known, as on a CPU."""
-    launch: str | None = None
-    """How runs were launched on the GPU (``engines.cuda.graphs``), all ways if several."""
-    devices: int = 1
-    device_error: float | None = None
-    device_sd: float | None = None
-    """``devices``, ``device_error``, ``device_sd``: as of builds, of the devices that it was
-    measured on."""
-
-    @property
-    def is_distinguishable(self) -> bool:
-        """Whether zero lies outside the interval; True where there is none."""
-        if self.ci_low_ms is None or self.ci_high_ms is None:
-            return True
-        return not self.ci_low_ms <= 0 <= self.ci_high_ms
-
-    @property
-    def ci_percent(self) -> float | None:
-        """The interval's half-width in percent of the latency; None where there is no interval,
-        or where zero lies in it: nothing is a share of what may be nothing."""
-        if self.ci_low_ms is None or self.ci_high_ms is None or not self.is_distinguishable:
-            return None
-        return 50 * (self.ci_high_ms - self.ci_low_ms) / abs(self.latency_ms)
-
-    @property
-    def spec(self) -> OpSpec:
-        """The op spec that was measured."""
-        return OpSpec.parse(self.key)
 
 
 class LatencyTable:

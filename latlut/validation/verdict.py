@@ -16,9 +16,10 @@ from latlut.pricing.estimator import calibrated
 from latlut.shell import command
 from latlut.table import history
 from latlut.table.calibrations import fitted_networks
+from latlut.table.entry import Entry
 from latlut.table.examination import faults
 from latlut.table.summary import HOST_BOUND, NEAR_LAUNCH_FLOOR, NEAR_ZERO, OTHER_PROCESSES
-from latlut.table.table import Entry, LatencyTable
+from latlut.table.table import LatencyTable
 from latlut.table.validations import validation_ids
 from latlut.validation.fitting import measured_networks
 

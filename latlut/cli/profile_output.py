@@ -1,0 +1,133 @@
+"""What ``latlut profile`` prints: what a sweep came to, and what one would do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from latlut.cli.output import duration_text, print_json
+
+if TYPE_CHECKING:
+    from latlut.measure.plans import Plan
+    from latlut.measure.preview import Preview
+    from latlut.measure.sweep_report import SweepSummary
+    from latlut.table.table import LatencyTable
+
+
+def print_preview(found: Preview, path: Path, as_json: bool) -> None:
+    """What a sweep would measure, and about how long it takes."""
+    if as_json:
+        print_json(vars(found))
+        return
+    click.echo(
+        f"{len(found.missing)} of {found.op_specs} op specs lack readings in {path}: "
+        f"{found.readings} to take, {found.reused} are there"
+    )
+    for kind, count in found.by_kind.items():
+        click.echo(f"  {kind}: {count}")
+    if found.seconds is None:
+        click.echo("how long it takes is unknown: none of the op specs that were tried can be run")
+    elif found.missing:
+        click.echo(
+            f"about {duration_text(found.seconds)}, from {found.tried} op specs that were tried"
+        )
+
+
+def print_report(
+    table: LatencyTable, plan: Plan, summary: SweepSummary, as_json: bool,
+    workers: Sequence[Mapping[str, object]] = (),
+) -> None:  # fmt: skip
+    """How a sweep ended, what the table holds of the plan, what failed, what to do next."""
+    from latlut.measure.coverage import plan_coverage
+    from latlut.table.history import quarantines
+    from latlut.table.summary import HOST_BOUND
+
+    quarantined = [str(item) for item in quarantines(table)]
+    coverage = plan_coverage(table, plan)
+    facts: dict[str, Any] = {
+        "table": str(table.path),
+        "status": summary.status,
+        "op_specs": len(plan.specs),
+        "entries": coverage.entries,
+        "median_ci_percent": coverage.median_ci_percent,
+        "p95_ci_percent": coverage.p95_ci_percent,
+        "median_build_percent": coverage.median_build_percent,
+        "median_device_percent": coverage.median_device_percent,
+        "near_zero": coverage.near_zero,
+        "negative": coverage.negative,
+        "shared_error_percent": 100 * table.shared_error,
+        "measured": summary.measured,
+        "reused": summary.reused,
+        "requeued": summary.requeued,
+        "disturbed": summary.disturbed,
+        "failed": summary.failed,
+        "seconds": {name: round(value, 2) for name, value in summary.seconds.items()},
+        "workers": list(workers),
+        "quarantine": quarantined,
+        "overhead_percent": round(100 * summary.overhead_fraction, 1),
+    }
+    host_bound = sum(HOST_BOUND in entry.warnings for entry in table)
+    if host_bound:
+        facts["host_bound"] = host_bound
+    if as_json:
+        print_json(facts)
+        return
+    if summary.disturbed:
+        click.echo(
+            f"disturbed: other processes had a part of the CPU in {summary.disturbed} of "
+            f"{summary.measured} new measurements, latencies may be too high; the entries are "
+            "marked (--wait waits for a quiet machine)"
+        )
+    click.echo(
+        f"{coverage.entries} of {len(plan.specs)} op specs have an entry in {table.path} "
+        f"({summary.status}, {summary.seconds['total']:.0f} s, "
+        f"{summary.measured} new measurements, {summary.requeued} repeated)"
+    )
+    if coverage.median_ci_percent is not None:
+        sources = {
+            "builds": coverage.median_build_percent,
+            "devices": coverage.median_device_percent,
+        }
+        known = {name: share for name, share in sources.items() if share is not None}
+        click.echo(
+            f"95% interval of an entry: ±{coverage.median_ci_percent:.1f}% (median), "
+            f"±{coverage.p95_ci_percent:.1f}% (95% of them); of that ±"
+            f"{100 * table.shared_error:.1f}% is shared by all"
+            + "".join(
+                f", ±{share:.1f}% comes from {name} (median)" for name, share in known.items()
+            )
+        )
+    if coverage.near_zero or coverage.negative:
+        click.echo(
+            f"{coverage.near_zero} entries are not distinguishable from zero, "
+            f"{coverage.negative} are negative"
+        )
+    if host_bound:
+        click.echo(
+            f"the host takes more than 80% of the time of {host_bound} entries to launch them: "
+            "they may show the host's speed, not the GPU's; they are marked"
+        )
+    for text in quarantined:
+        click.echo(f"quarantine: {text}")
+    for key, message in summary.failed.items():
+        click.echo(f"failed: {key}: {message}")
+    if summary.status == "out of budget":
+        click.echo("the budget is spent; the same command goes on from here")
+    else:
+        click.echo(f"how far to trust it: {_next_command(table)}")
+
+
+def _next_command(table: LatencyTable) -> str:
+    """What says how far to trust the table: whole networks where it knows which."""
+    from latlut.errors import TableError
+    from latlut.shell import command
+    from latlut.table.space import space_of
+
+    try:
+        space_of(table)
+    except TableError:
+        return command("table", "check", table.path)
+    return table.command("validate")
