@@ -72,6 +72,11 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "latlut.cli.table:table",
         "Inspect, query, compare, merge, export and import tables.",
     ),
+    "report": LazyCommand(
+        "Use a table",
+        "latlut.cli.report:report",
+        "One HTML page of tables, searches, trainings and comparisons.",
+    ),
     "sensitivity": LazyCommand(
         "Use a table",
         "latlut.cli.sensitivity:sensitivity",

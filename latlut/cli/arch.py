@@ -12,7 +12,6 @@ from latlut.cli.output import json_option, print_json, print_table
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
-    from latlut.opspec import Node
     from latlut.spaces import Architecture
 
 _FILE = click.Path(path_type=Path)
@@ -42,10 +41,11 @@ def show(name: str, out: Path | None, input_size: tuple[int, int], as_json: bool
     latlut arch show fasterseg-student
     latlut arch show found.json --out found.png
     """
+    from latlut.search.networks.nodes import architecture_rows
     from latlut.spaces.shipped import find_architecture
 
     architecture = find_architecture(name)
-    rows = _rows(architecture, input_size)
+    rows = architecture_rows(architecture, input_size)
     facts = _facts(architecture, rows)
     if out is not None:
         from latlut.reports.architecture import plot_architecture
@@ -146,43 +146,6 @@ def _headline(architecture: Architecture) -> str:
         f"branches at {scales} of {depths} cells, {architecture.shared_cells} shared; "
         f"stem {architecture.stem_width}/12, head {architecture.head_width}/12"
     )
-
-
-def _rows(architecture: Architecture, input_size: tuple[int, int]) -> list[dict[str, Any]]:
-    """One row per node of the graph, in order of execution."""
-    from latlut.operators.building import cost
-
-    widths = {}
-    for branch in architecture.branches:
-        for index, cell in enumerate(branch.cells):
-            owner = "shared" if index < architecture.shared_cells else f"branch{branch.scale}"
-            widths[f"{owner}.cell.{index}"] = cell.width
-    costs = {spec: cost(spec) for spec in set(architecture.op_specs(input_size))}
-    scales = _output_scales(architecture)
-    return [
-        {
-            "node": node.name,
-            "operator": node.spec.kind,
-            "in_scale": scales[node.inputs[0]],
-            "scale": scales[node.name],
-            "width": widths.get(node.name),
-            "in_channels": [channels for channels, _, _ in node.spec.inputs],
-            "channels": node.spec.out_channels,
-            "stride": node.spec.stride,
-            "parameters": costs[node.spec].params,
-            "macs": costs[node.spec].macs,
-        }
-        for node in architecture.nodes(input_size)
-    ]
-
-
-def _output_scales(architecture: Architecture) -> dict[str, int]:
-    """The scale of every node's output, from a graph of a size that all scales divide."""
-    from latlut.opspec import IMAGE
-
-    side = 64
-    nodes: tuple[Node, ...] = architecture.nodes((side, side))
-    return {IMAGE: 1} | {node.name: side // node.spec.out_size[0] for node in nodes}
 
 
 def _facts(architecture: Architecture, rows: list[dict[str, Any]]) -> dict[str, Any]:

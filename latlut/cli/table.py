@@ -239,6 +239,33 @@ def export(name: str, file: Path) -> None:
     click.echo(f"{count} entries written to {file}")
 
 
+@table.command()
+@click.argument("name", metavar="TABLE")
+@click.argument("chart", type=click.Choice(["heatmap", "roofline", "agreement", "residuals"]))
+@click.option(
+    "--out", "-o", type=click.Path(path_type=Path, dir_okay=False), required=True, metavar="FILE",
+    help="The figure as .png or .svg, or its data as .csv.",
+)  # fmt: skip
+@click.option("--operator", help="Of a heat map [the first]; --operator list names them.")
+def plot(name: str, chart: str, out: Path, operator: str | None) -> None:
+    """One figure of a table, as in `latlut report`.
+
+    \b
+    latlut table plot cpu heatmap --operator conv -o conv.png
+    latlut table plot cpu agreement -o agreement.csv
+    """
+    from latlut.reports.page.figures import figure_of, operators_of, save_figure
+    from latlut.table.table import LatencyTable
+
+    with LatencyTable.open(name) as opened:
+        found = figure_of(opened, chart)
+    if operator == "list":
+        click.echo("\n".join(operators_of(found)))
+        return
+    save_figure(found, out, operator)
+    click.echo(f"{out} written")
+
+
 @table.command(name="import")
 @click.argument("file", type=_FILE)
 @click.option("--table", "table_path", type=_FILE, help="Table to make or add to.")

@@ -1,0 +1,37 @@
+"""``latlut report``: tables, searches, trainings and comparisons as one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from latlut.cli.output import quiet_option, remark
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILES...")
+@click.option(
+    "--out", "-o", type=click.Path(path_type=Path, dir_okay=False), default=Path("report.html"),
+    show_default=True, help="The page to write.",
+)  # fmt: skip
+@click.option("--title", help="Of the page [the first file's name].")
+@quiet_option
+def report(files: tuple[str, ...], out: Path, title: str | None, quiet: bool) -> None:
+    """One page that shows FILES: it opens from disk, without a network, and can be sent on.
+
+    FILES are tables (files or bare names), folders of searches and trainings, architectures
+    (.json), and comparisons (latlut compare --csv). Several tables are also compared.
+
+    \b
+    latlut report cpu -o cpu.html
+    latlut report before.db after.db -o upgrade.html
+    latlut report cpu runs/search compare.csv -o study.html
+    """
+    from latlut.reports.page.collect import sections_of
+    from latlut.reports.page.write import page_path, write_page
+
+    page_path(out)
+    sections = sections_of(files)
+    write_page(sections, out, title or sections[0].title)
+    remark(f"{out}: {len(sections)} sections, {out.stat().st_size / 1e6:.1f} MB", quiet)
