@@ -44,7 +44,7 @@ def sensitivity(
 
     \b
     latlut sensitivity --table cpu
-    latlut sensitivity --table 1080ti-fasterseg --plan fasterseg --branches 1
+    latlut sensitivity --table 1080ti --branches 1
     """
     from dataclasses import replace
 

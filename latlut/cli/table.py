@@ -37,6 +37,7 @@ def info(name: str, as_json: bool) -> None:
             "table": str(opened.path),
             "identity": opened.identity.to_dict(),
             "entries": len(opened),
+            **({"source": source} if (source := opened.fact("source")) else {}),
             **found,
         }
     if as_json:
@@ -45,6 +46,8 @@ def info(name: str, as_json: bool) -> None:
     click.echo(f"{facts['table']}: {facts['entries']} entries")
     for field, value in facts["identity"].items():
         click.echo(f"  {field}: {value}")
+    if "source" in facts:
+        click.echo(f"  source: {facts['source']}")
     has_builds = any(row["builds"] > 1 for row in found["builds"])
     for title, rows in (
         ("runs", found["runs"]),
@@ -283,7 +286,7 @@ def import_(file: Path, table_path: Path | None, overrides: tuple[str, ...], as_
     Nothing in a .npy is executed: a file that holds anything but numbers by name is refused.
 
     \b
-    latlut table import latency_lookup_table.npy --table profiles/1080ti-fasterseg.db
+    latlut table import latency_lookup_table.npy --table profiles/authors.db
     latlut table import entries.csv --set target=cpu --set device_model=... --set engine=... \\
         --set engine_version=...
     """

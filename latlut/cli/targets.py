@@ -16,6 +16,7 @@ def targets(name: str | None, as_json: bool) -> None:
 
     from latlut.machine.gpus import detect_gpus, gpu_absence_reason, slug
     from latlut.machine.targets import load_target, target_names
+    from latlut.table.storage import shipped_tables
 
     if name:
         target = load_target(name)
@@ -30,8 +31,15 @@ def targets(name: str | None, as_json: bool) -> None:
         return
     known = [load_target(item) for item in target_names()]
     here = detect_gpus()
+    tables = [path.stem for path in shipped_tables()]
     if as_json:
-        print_json({"targets": [asdict(t) for t in known], "gpus_here": [asdict(g) for g in here]})
+        print_json(
+            {
+                "targets": [asdict(t) for t in known],
+                "gpus_here": [asdict(g) for g in here],
+                "shipped_tables": tables,
+            }
+        )
         return
     rows = [
         [
@@ -49,6 +57,8 @@ def targets(name: str | None, as_json: bool) -> None:
     ]
     columns = ["target", "hardware", "FP32 TFLOP/s", "FP16 TFLOP/s", "GB/s", "W", "here"]
     print_table(columns, rows)
+    if tables:
+        click.echo(f"\ntables that ship with latlut: {', '.join(tables)} (latlut table info NAME)")
     for gpu in here:
         click.echo(
             f"\nGPU {gpu.index} here: {gpu.name} (--gpu {gpu.target_name or slug(gpu.name)})"

@@ -16,6 +16,7 @@ import numpy as np
 
 from latlut.errors import IdentityError, ImportFileError, TableError
 from latlut.opspec import OpSpec
+from latlut.spaces.fasterseg import FasterSegSpace
 from latlut.table import recording
 from latlut.table.authors_npy import read_fasterseg_npy
 from latlut.table.content import MOST_SHARED_ERROR
@@ -40,6 +41,11 @@ FASTERSEG_IDENTITY = Identity(
     statistic="mean",
     driver="CUDA 10.0, cuDNN 7",
     protocol_version="fasterseg-release",
+)
+#: Whose figures a table of the published size holds; ``latlut table info`` shows it.
+PUBLISHED_SOURCE = (
+    "latency_lookup_table.npy of FasterSeg, github.com/VITA-Group/FasterSeg, MIT licence, "
+    "Copyright (c) 2019 Wuyang"
 )
 #: (height, width) of the images and the number of classes of the published table.
 _PUBLISHED_SIZE, _PUBLISHED_CLASSES = (1024, 2048), 19
@@ -92,7 +98,8 @@ def import_file(
         remarks.append(assumed)
         notes = Counter(row.note for row in source.rows if row.note)
         remarks += [f"{rows} rows: {note}" for note, rows in notes.items()]
-        write = partial(_write_readings, repeats=repeats, path=path)
+        space = _published_space() if _is_published(list(repeats)) else None
+        write = partial(_write_readings, repeats=repeats, path=path, space=space)
     else:
         mode = overrides.get("mode")
         entries = read_entries(path, None if mode is None else str(mode))
@@ -120,16 +127,15 @@ def _identity_of_npy(
         IdentityError: it is not the published table, and who measured it is not said.
     """
     published = FASTERSEG_IDENTITY.to_dict()
-    sizes = {max(shape[1:] for spec in specs for shape in spec.inputs)}
-    classes = {spec.out_channels for spec in specs if spec.kind == "head"}
-    is_published = sizes == {_PUBLISHED_SIZE} and classes == {_PUBLISHED_CLASSES}
+    size, classes = _size_and_classes(specs)
+    is_published = _is_published(specs)
     is_theirs = all(overrides.get(name, published[name]) == published[name] for name in _ASKED)
     if is_published and is_theirs:
         assumed = published
     else:
         missing = [name for name in _ASKED if name not in overrides]
         if missing:
-            (height, width), told = sizes.pop(), ", ".join(map(str, sorted(classes))) or "no head"
+            (height, width), told = size, ", ".join(map(str, sorted(classes))) or "no head"
             why = (
                 "another device than the published table's is named"
                 if is_published
@@ -148,6 +154,22 @@ def _identity_of_npy(
     return assumed, f"assumed, since the file does not say: {shown or 'nothing'}"
 
 
+def _size_and_classes(specs: Sequence[OpSpec]) -> tuple[tuple[int, ...], set[int]]:
+    """(height, width) of the largest map, and the classes of the heads."""
+    size = max(shape[1:] for spec in specs for shape in spec.inputs)
+    return size, {spec.out_channels for spec in specs if spec.kind == "head"}
+
+
+def _is_published(specs: Sequence[OpSpec]) -> bool:
+    """Whether op specs are of the space and image size of the published table."""
+    return _size_and_classes(specs) == (_PUBLISHED_SIZE, {_PUBLISHED_CLASSES})
+
+
+def _published_space() -> dict[str, object]:
+    """The space of the published table, as a run keeps one."""
+    return FasterSegSpace().to_dict() | {"input_size": list(_PUBLISHED_SIZE), "batch": [1]}
+
+
 def _refuse_measured(table: LatencyTable, specs: Sequence[OpSpec], path: Path) -> None:
     measured = measured_keys(table)
     if clash := [spec.key for spec in specs if spec.key in measured]:
@@ -157,23 +179,31 @@ def _refuse_measured(table: LatencyTable, specs: Sequence[OpSpec], path: Path) -
         )
 
 
-def _start(table: LatencyTable, path: Path, count: int) -> int:
+def _start(
+    table: LatencyTable, path: Path, count: int, space: Mapping[str, object] | None = None
+) -> int:
     settings = {"file": path.name, "rows": count}
-    return recording.start_run(table, "import", settings=settings, environment={})
+    return recording.start_run(table, "import", settings=settings, environment={}, space=space)
 
 
 def _write_readings(
-    table: LatencyTable, repeats: Mapping[OpSpec, Sequence[float]], path: Path
+    table: LatencyTable,
+    repeats: Mapping[OpSpec, Sequence[float]],
+    path: Path,
+    space: Mapping[str, object] | None,
 ) -> None:
     """Each repeat of an op spec as a pass of its own; entries follow as from any measurement."""
     ids = recording.add_op_specs(table, repeats)
-    run_id = _start(table, path, sum(len(readings) for readings in repeats.values()))
+    run_id = _start(table, path, sum(len(readings) for readings in repeats.values()), space)
     for index in range(max(len(readings) for readings in repeats.values())):
         pass_id = recording.start_pass(table, run_id, index)
         readings = {
             ids[spec.key]: values[index] for spec, values in repeats.items() if index < len(values)
         }
         recording.add_readings(table, pass_id, readings)
+    if space is not None:
+        with table.writing() as db:
+            set_fact(db, "source", PUBLISHED_SOURCE)
     recording.end_run(table, run_id, "imported")
     summarise(table)
 

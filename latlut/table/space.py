@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from latlut.errors import TableError
 from latlut.spaces.space import Space, space_class
@@ -23,6 +23,8 @@ class TableSpace:
     space: Space
     input_size: tuple[int, int]
     batch: int
+    is_swept: bool = True
+    """False where a file of entries was imported, which need not hold all that networks run."""
 
 
 def space_from_plan(values: Mapping[str, object]) -> TableSpace:
@@ -43,11 +45,14 @@ def space_of(table: LatencyTable) -> TableSpace:
     Raises:
         TableError: no run of this table swept a search space.
     """
-    rows = table.rows("SELECT space FROM runs WHERE space IS NOT NULL ORDER BY id DESC LIMIT 1")
+    rows = table.rows(
+        "SELECT space, kind FROM runs WHERE space IS NOT NULL ORDER BY id DESC LIMIT 1"
+    )
     if not rows:
         raise TableError(
             f"{table.path}: no run of this table swept a search space, so it does not say which "
             "networks and which input size it is for\nsweep one with: latlut profile --plan "
             "fasterseg, or name it with --plan"
         )
-    return space_from_plan(json.loads(rows[0]["space"]))
+    found = space_from_plan(json.loads(rows[0]["space"]))
+    return replace(found, is_swept=rows[0]["kind"] != "import")

@@ -30,6 +30,11 @@ _LOGS = ("-wal", "-journal")
 RESTORE = "restore a copy, or profile into a new file with --table"
 
 
+def shipped_tables() -> list[Path]:
+    """The tables that ship with latlut, by name."""
+    return sorted((profiles_dir() / "tables").glob("*.db"))
+
+
 def find_table(name: str | Path) -> Path:
     """The file that a table name means.
 

@@ -58,7 +58,7 @@ class SearchProblem:
     def __init__(
         self, table: LatencyTable, space_settings: SpaceSettings, settings: LatencySettings
     ) -> None:
-        found, is_swept = _space(table, settings.input_size)
+        found = _space(table, settings.input_size)
         self.table, self.input_size, self.batch = table, found.input_size, found.batch
         self.settings, self.tolerance = settings, settings.tolerance
         chosen = {
@@ -88,7 +88,7 @@ class SearchProblem:
             skip_price=settings.skip_price,
             sampling=settings.sampling,
             batch=self.batch,
-            leave_out_fixed=not is_swept,
+            leave_out_fixed=not found.is_swept,
         )
         self.skip_column = (
             self.space.operators.index("skip") if "skip" in self.space.operators else None
@@ -148,8 +148,8 @@ class SearchProblem:
         return LambdaController(self.settings.strength / self.target_ms, self.target_ms, *gains)
 
 
-def _space(table: LatencyTable, input_size: tuple[int, int] | None) -> tuple[TableSpace, bool]:
-    """The space to search and whether the table says so; else FasterSeg's, at ``input_size``."""
+def _space(table: LatencyTable, input_size: tuple[int, int] | None) -> TableSpace:
+    """The space to search: the table's; where it says none FasterSeg's, at ``input_size``."""
     try:
         found = space_of(table)
     except TableError as error:
@@ -158,5 +158,5 @@ def _space(table: LatencyTable, input_size: tuple[int, int] | None) -> tuple[Tab
                 f"{error}\nan imported table of FasterSeg's own space is searched at the size that "
                 "--input names: --input 1024x2048"
             ) from error
-        return TableSpace(FasterSegSpace(), input_size, 1), False
-    return (found if input_size is None else replace(found, input_size=input_size)), True
+        return TableSpace(FasterSegSpace(), input_size, 1, is_swept=False)
+    return found if input_size is None else replace(found, input_size=input_size)

@@ -1,0 +1,46 @@
+"""The tables that ship with latlut are whole, and are what the authors' file says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from checkout import ROOT
+from click.testing import CliRunner
+
+from latlut import LatencyTable, estimate
+from latlut.cli import main
+from latlut.search.cosearch.problem import SearchProblem
+from latlut.search.cosearch.settings import LatencySettings, SpaceSettings
+from latlut.spaces.shipped import find_architecture
+from latlut.table.import_export import import_file
+from latlut.table.storage import shipped_tables
+
+PUBLISHED = ROOT.parent / "shared" / "fasterseg" / "latency_lookup_table.npy"
+
+
+@pytest.mark.parametrize("path", shipped_tables(), ids=lambda path: path.stem)
+def test_a_shipped_table_is_found_by_name_and_sound(path: Path) -> None:
+    found = CliRunner().invoke(main, ["table", "check", path.stem, "--json"])
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.output)["problems"] == []
+    assert path.stem in CliRunner().invoke(main, ["targets"]).output
+
+
+def test_the_1080ti_table_prices_the_published_student_and_its_space() -> None:
+    with LatencyTable.open("1080ti") as table:
+        assert len(table) == 605 and "MIT" in (table.fact("source") or "")
+        found = estimate(find_architecture("fasterseg-student").op_specs((1024, 2048)), table)
+        assert found.ms == pytest.approx(5.69, abs=0.01)
+        assert {spec.kind for spec in found.unpriced} == {"upsample"}
+        problem = SearchProblem(table, SpaceSettings(), LatencySettings())
+        assert problem.input_size == (1024, 2048) and problem.space.layers == 16
+        assert {spec.kind for spec in problem.unpriced} == {"upsample"}
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="the authors' file is not here")
+def test_the_1080ti_table_is_the_authors_file(tmp_path: Path) -> None:
+    import_file(PUBLISHED, tmp_path / "own.db")
+    with LatencyTable.open("1080ti") as shipped, LatencyTable.open(tmp_path / "own.db") as own:
+        assert list(shipped) == list(own)
