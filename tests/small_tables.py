@@ -38,10 +38,11 @@ def make_table(
     shared_error: float = 0.0,
     space: FasterSegSpace | None = None,
     input_size: tuple[int, int] = INPUT_SIZE,
+    identity: Identity | None = None,
 ) -> LatencyTable:
     """A table with an entry for each of the specs; of a run that swept ``space`` if given."""
     specs = list(dict.fromkeys(specs))
-    table = LatencyTable.create(path, Identity("cpu", "test", "none", "0"))
+    table = LatencyTable.create(path, identity or Identity("cpu", "test", "none", "0"))
     ids = recording.add_op_specs(table, specs)
     with table.writing() as db:
         for spec in specs:

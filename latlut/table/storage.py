@@ -76,13 +76,18 @@ def storage_errors(path: Path) -> Iterator[None]:
     except (sqlite3.Error, sqlite3.Warning) as error:
         text = str(error)
         if "full" in text or "disk I/O" in text:
-            advice = "the disk is full or failing: nothing of this step was written"
+            advice = (
+                "the disk is full, read-only or failing: nothing of this step was written; what "
+                "was there before stays"
+            )
         elif "readonly" in text or "read-only" in text:
             advice = "the file or its folder is read-only: choose another place with --table"
         elif any(sign in text for sign in ("malformed", "not a database", "UTF-8", "corrupt")):
             advice = f"the file is damaged: {RESTORE}"
         elif "unable to open" in text:
-            advice = "the file or its folder does not exist or may not be written"
+            advice = (
+                "the file or its folder does not exist or may not be written, or the disk is full"
+            )
         elif "interrupted" in text:
             advice = (
                 "this takes more steps than a sound file of its size needs: the file is damaged, "

@@ -149,7 +149,8 @@ class LatencyTable:
 
         Raises:
             IdentityError: the file holds another identity; names the fields that differ.
-            TableError: the file is something else, or cannot be written.
+            TableError: the file is something else, or cannot be written; says so where it was
+                made, but cannot be opened afterwards.
         """
         path = Path(path)
         is_made = False
@@ -157,7 +158,14 @@ class LatencyTable:
             with suppress(FileExistsError):  # another process has just made it
                 cls._make(path, identity, fill)
                 is_made = True
-        table = cls.open(path, is_writable=True)
+        try:
+            table = cls.open(path, is_writable=True)
+        except TableError as error:
+            if not is_made:
+                raise
+            raise TableError(
+                f"{path} is made, with all that belongs into it; it cannot be opened again: {error}"
+            ) from error
         try:
             table.check_identity(identity)
             if fill is not None and not is_made:
@@ -206,9 +214,11 @@ class LatencyTable:
         """Refuse what is no table of this version, or of one before it."""
         with self.reading() as db:
             is_older = self._is_of_older_schema(db.conn)
-        if is_older:
-            if not self.is_writable:  # the copy is brought up to date instead
-                self.db = Database(in_memory(self.db.conn), execute_plugins=False)
+        if is_older and self.is_writable:
+            with self.writing() as db:  # waits for another that does the same; then nothing is left
+                migrations.apply(db)
+        elif is_older:  # a copy is brought up to date instead
+            self.db = Database(in_memory(self.db.conn), execute_plugins=False)
             migrations.apply(self.db)
         with self.reading() as db:
             refuse_foreign(db.conn, self.path)

@@ -13,6 +13,7 @@ import select
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -60,8 +61,11 @@ def _answer(shim: ctypes.CDLL, request: Mapping[str, Any]) -> dict[str, Any]:
         child = os.fork()
         if child == 0:
             _child(shim, request, output.fileno())
+        began_s = time.monotonic()
         descriptor = os.pidfd_open(child)
-        has_ended = select.select([descriptor], [], [], request["timeout_s"])[0]
+        kill_after_s = request["kill_after_s"]
+        limit_s = request["timeout_s"] if kill_after_s is None else kill_after_s
+        has_ended = select.select([descriptor], [], [], limit_s)[0]
         os.close(descriptor)
         if not has_ended:
             os.kill(child, signal.SIGKILL)
@@ -72,7 +76,8 @@ def _answer(shim: ctypes.CDLL, request: Mapping[str, Any]) -> dict[str, Any]:
             "output": output.read().decode(errors="replace"),
             "calls": shim.fault_calls(),
             "hits": shim.fault_hits(),
-            "has_ended": bool(has_ended),
+            "has_ended": bool(has_ended) or kill_after_s is not None,
+            "seconds": time.monotonic() - began_s,
         }
 
 

@@ -61,12 +61,14 @@ class Outcome:
         output: what it printed, errors included.
         calls: how many changes it made or tried.
         hits: how many of them met the fault; 0 where the command ended before.
+        seconds: how long it took.
     """
 
     code: int
     output: str
     calls: int
     hits: int
+    seconds: float
 
     @property
     def was_killed(self) -> bool:
@@ -123,6 +125,7 @@ class Injector:
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "LATLUT_LOCK_DIR": str(folder / "locks"),
             "LATLUT_CACHE": str(folder / "cache"),
+            "OMP_NUM_THREADS": "1",
         }
         return subprocess.Popen(
             [sys.executable, str(_HERE / "forking.py"), str(library), *self._modules],
@@ -148,6 +151,7 @@ class Injector:
         cwd: Path | None = None,
         environment: Mapping[str, str] | None = None,
         timeout_s: float = 120.0,
+        kill_after_s: float | None = None,
     ) -> Outcome:
         """One command in a process of its own.
 
@@ -160,6 +164,7 @@ class Injector:
             cwd: where it runs; ``folder`` if not given.
             environment: variables beside those of this process.
             timeout_s: the test fails where it takes longer.
+            kill_after_s: SIGKILL after this time, wherever it is.
         """
         request = {
             "arguments": [str(word) for word in arguments],
@@ -170,6 +175,7 @@ class Injector:
             "cwd": str(cwd or folder),
             "environment": dict(environment or {}),
             "timeout_s": timeout_s,
+            "kill_after_s": kill_after_s,
         }
         assert self._server.stdin is not None and self._server.stdout is not None
         self._server.stdin.write(json.dumps(request) + "\n")
@@ -178,6 +184,11 @@ class Injector:
         words = " ".join(request["arguments"])
         assert reply.pop("has_ended"), f"{words} did not end within {timeout_s} s: {reply}"
         return Outcome(**reply)
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the process that forks, and of all that it forked."""
+        fields = Path(f"/proc/{self._server.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
     def sweep(
         self,

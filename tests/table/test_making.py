@@ -93,6 +93,24 @@ def test_a_refused_import_leaves_the_table_that_another_made_meanwhile(
         assert table.identity.engine == "other"
 
 
+def test_a_new_table_that_cannot_be_opened_again_is_said_to_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, timeout_s: float = 0) -> sqlite3.Connection:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    file, path = _csv(tmp_path / "a.csv", rows=3), tmp_path / "new.db"
+    with monkeypatch.context() as patch:
+        patch.setattr("latlut.table.table.connect_writable", full)
+        with pytest.raises(TableError, match="new.db is made.*cannot be opened.*disk is full"):
+            import_file(file, path, dict(IDENTITY))
+        with pytest.raises(TableError) as caught:  # one that was there is not said to be made
+            import_file(file, path, dict(IDENTITY))
+    assert "is made" not in str(caught.value)
+    with LatencyTable.open(path) as table:
+        assert len(table) == 3
+
+
 def test_a_refused_import_makes_no_table(
     tmp_path: Path, measured: Path, identity: Identity
 ) -> None:
