@@ -12,6 +12,7 @@ import torch
 
 from latlut.errors import DataError, ImportFileError
 from latlut.files.reading import check_archive, check_file, read_file, read_text
+from latlut.operators.module_files import read_module
 
 
 def test_a_regular_file_is_read(tmp_path: Path) -> None:
@@ -67,6 +68,38 @@ def test_an_archive_that_unpacks_to_more_than_it_is_is_refused(tmp_path: Path) -
         archive.writestr("a/data.pkl", bytes(1 << 20))
     with pytest.raises(ImportFileError, match="description of the tensors has 1048576 bytes"):
         check_archive(path, 2 << 20, 1 << 19)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("data.pkl", "constants.pkl", "models/m.json"):
+            archive.writestr(f"a/{name}", bytes(1 << 18))
+    with pytest.raises(ImportFileError, match="description of the tensors has 786432 bytes"):
+        check_archive(path, 1 << 20, 1 << 19)
     path.write_bytes(pickle.dumps([0] * 10_000))
     with pytest.raises(ImportFileError, match="no archive of PyTorch's"):
         check_archive(path, 1 << 20, 1000)
+    path.write_bytes(b"\x80\x02" + b"]" * (3 << 20) + b".")
+    with pytest.raises(ImportFileError, match="larger than 1 MiB"):
+        check_archive(path, 4 << 20, 4 << 20)
+
+
+def test_an_archive_that_only_pytorch_could_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"a": torch.zeros(5)}, path)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ImportFileError, match="a damaged archive"):
+        check_archive(path, 1 << 20, 1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("part", "content"),
+    [("data/0", bytes(64 << 20)), ("code/m.py", b"#" * (64 << 20)), ("data.pkl", b"]" * (5 << 20))],
+    ids=["weights", "code", "pickle"],
+)
+@pytest.mark.parametrize("suffix", [".pt", ".pt2"])
+def test_modules_that_swell_are_refused_unread(
+    tmp_path: Path, suffix: str, part: str, content: bytes
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"a/{part}", content)
+    with pytest.raises(ImportFileError, match="unpack to|description of the tensors"):
+        read_module(path, (8, 8))

@@ -14,6 +14,7 @@ from latlut.cli.options import (
     input_option,
     passes_option,
     shape_option,
+    timeout_option,
     unchecked_option,
     wait_option,
 )
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     help="Half-width of the interval within a pass that ends sampling early.",
 )  # fmt: skip
 @unchecked_option
+@timeout_option
 @wait_option
 @quiet_option
 @json_option
@@ -69,15 +71,16 @@ def bench(
     engine_options: tuple[tuple[str, str], ...], input_size: tuple[int, int] | None,
     batch: int | None, shapes: tuple[tuple[str, tuple[int, ...]], ...], data_path: Path | None,
     no_upsample: bool, has_argmax: bool, num_classes: int | None,
-    protocol: str, passes: int, statistic: str, ci: float, unchecked: bool, wait: bool, quiet: bool,
-    as_json: bool,
+    protocol: str, passes: int, statistic: str, ci: float, unchecked: bool, timeout_s: float,
+    wait: bool, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure a whole network: latency, percentiles, frames per second.
 
     TARGET is an ONNX file, a model of OpenVINO (.xml), a TorchScript module (.pt) or an exported
     program (.pt2), an architecture's JSON file or a shipped name, the folder of a training, or a
     hand-designed network. Measured by the same statistics as `latlut profile`: several passes with
-    fresh sessions. With no choice of device made, the best engine that works here is used.
+    fresh sessions. With no choice of device made, the best engine that works here is used. A
+    network that crashes the engine or never ends is named, and nothing else happens.
 
     \b
     latlut bench student.onnx --cpu --engine openvino
@@ -85,6 +88,11 @@ def bench(
     latlut bench fasterseg-student --cpu --input 512x1024 --protocol paper
     latlut bench runs/student --gpu 1080ti --precision fp16
     """
+    from latlut.measure.supervising import supervise_command
+
+    supervision = supervise_command(target, timeout_s or None)
+    if isinstance(supervision, int):
+        click.get_current_context().exit(supervision)
     from dataclasses import replace
 
     from latlut.engines.choosing import DeviceChoice, choose_engine
@@ -139,9 +147,12 @@ def bench(
         f"{chosen.precision}, {passes} passes",
         quiet,
     )
+    supervision.attempts.turn_to(None)  # it may wait for the device as long as it likes
     held = measuring_on(chosen, waiting=waiting(wait, quiet))
     with held, progress_bar("bench", quiet) as listener:
-        found = bench_workload(chosen, workload, settings, listener=listener)
+        found = bench_workload(
+            chosen, workload, settings, listener=listener, supervision=supervision
+        )
     if as_json:
         print_json(found.to_dict())
     else:

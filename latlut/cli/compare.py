@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from latlut.cli.choices import device_options, is_left_open
-from latlut.cli.options import input_option, passes_option, unchecked_option, wait_option
+from latlut.cli.options import (
+    input_option,
+    passes_option,
+    timeout_option,
+    unchecked_option,
+    wait_option,
+)
 from latlut.cli.output import (
     json_option,
     print_json,
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
     from latlut.engines.choosing import DeviceChoice
     from latlut.errors import LatlutError
     from latlut.measure.bench_result import BenchResult
+    from latlut.measure.supervising import Supervision
     from latlut.operators.workloads import Workload
     from latlut.search.networks.baselines import Figure
     from latlut.search.networks.comparing import ComparisonRow
@@ -50,6 +57,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )  # fmt: skip
 @passes_option("Fresh sessions per network; the interval comes from the spread between them.")
 @unchecked_option
+@timeout_option
 @wait_option
 @device_options
 @click.option("--csv", "csv_path", type=_FILE, metavar="FILE", help="Write the rows as CSV.")
@@ -60,7 +68,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @quiet_option
 def compare(
     names: tuple[str, ...], sizes: str, input_size: tuple[int, int], is_measured: bool,
-    passes: int, unchecked: bool, wait: bool, gpu: str | None, cpu: bool,
+    passes: int, unchecked: bool, timeout_s: float, wait: bool, gpu: str | None, cpu: bool,
     engine: str | None, precision: str, threads: int,
     engine_options: tuple[tuple[str, str], ...], csv_path: Path | None, out: Path | None,
     as_json: bool, quiet: bool,
@@ -78,6 +86,11 @@ def compare(
     latlut compare --networks fasterseg-student,found.json,mine.onnx --engine onnxruntime
     latlut compare --networks all --at paper --csv compare.csv
     """
+    from latlut.measure.supervising import supervise_command
+
+    supervision = supervise_command(", ".join(names) or "the networks", timeout_s or None)
+    if isinstance(supervision, int):
+        click.get_current_context().exit(supervision)
     from latlut.search.networks.comparing import compare as compare_networks
     from latlut.search.networks.comparing import write_rows
     from latlut.search.networks.cost import DEFINITION
@@ -95,7 +108,9 @@ def compare(
         from latlut.engines.choosing import DeviceChoice
 
         choice = DeviceChoice(gpu, cpu, engine, precision, threads, engine_options)
-        bench = _Bench(choice, passes, is_checked=not unchecked, is_waiting=wait, is_quiet=quiet)
+        bench = _Bench(
+            choice, passes, supervision, is_checked=not unchecked, is_waiting=wait, is_quiet=quiet
+        )
     rows = compare_networks(contenders, sizes, input_size, bench)  # type: ignore[arg-type]
     if csv_path is not None:
         write_rows(csv_path, rows)
@@ -127,6 +142,7 @@ class _Bench:
         self,
         choice: DeviceChoice,
         passes: int,
+        supervision: Supervision,
         *,
         is_checked: bool,
         is_waiting: bool,
@@ -135,6 +151,7 @@ class _Bench:
         from latlut.engines.choosing import choose_engine
 
         self.engine = choose_engine(choice)[1]
+        self.supervision = supervision
         self.passes, self.is_checked, self.is_quiet = passes, is_checked, is_quiet
         self.waiting = waiting(is_waiting, is_quiet)
         self.results: list[BenchResult] = []
@@ -166,6 +183,7 @@ class _Bench:
         def fail(workload: Workload, error: LatlutError) -> None:
             found[id(workload)] = error
 
+        self.supervision.attempts.turn_to(None)
         held = measuring_on(self.engine, waiting=self.waiting)
         with held, progress_bar("measuring", self.is_quiet) as listener:
             for is_checked in (True, False):
@@ -178,8 +196,9 @@ class _Bench:
                     continue
                 settings = BenchSettings(self.passes, timing, is_checked=is_checked)
                 results = bench_workloads(
-                    self.engine, part, settings, listener=listener, failed=fail
-                )
+                    self.engine, part, settings, listener=listener, failed=fail,
+                    supervision=self.supervision,
+                )  # fmt: skip
                 measured = [item for item in part if id(item) not in found]
                 found |= {id(w): r for w, r in zip(measured, results, strict=True)}
                 self.results += results

@@ -119,6 +119,12 @@ unchecked_option = click.option(
 )
 
 
+timeout_option = click.option(
+    "--timeout", "timeout_s", type=DurationType(can_be_zero=True), default="15m", show_default=True,
+    help="What takes longer than this for one network in one pass has failed; 0 for no limit.",
+)  # fmt: skip
+
+
 def passes_option(text: str) -> Callable[[Command], Command]:
     """--passes: with fresh sessions."""
     return click.option(

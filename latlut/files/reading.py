@@ -20,6 +20,9 @@ from latlut.files.kinds import but_it_is
 #: MB; tomllib takes a second for each.
 TEXT_BYTES = 8 << 20
 
+#: Of PyTorch's format before its archives; its reader takes 5 us for a byte of that.
+BARE_PICKLE_BYTES = 1 << 20
+
 
 def check_file(
     path: Path, limit_bytes: int, error: type[LatlutError] = ImportFileError
@@ -87,15 +90,19 @@ def check_archive(
     limit_bytes: int,
     pickle_bytes: int,
     error: type[LatlutError] = ImportFileError,
+    *,
+    code_bytes: int = 0,
 ) -> None:
     """Check what a file in PyTorch's zip format holds before PyTorch reads it.
 
-    PyTorch writes its archives uncompressed, so the parts of a true one are no larger together
-    than the file. A pickle takes up to 100 times its size as Python objects.
+    PyTorch writes tensors uncompressed, so the parts of a true archive are no larger together than
+    the file, but for the code of TorchScript. A pickle takes up to 100 times its size as Python
+    objects.
 
     Args:
         path: as in ``check_file``, as are ``limit_bytes`` and ``error``.
-        pickle_bytes: most bytes of the part that describes the tensors.
+        pickle_bytes: most bytes of the parts that describe the tensors.
+        code_bytes: how much larger than the file its parts may be together.
 
     Raises:
         LatlutError: of the class ``error``: as ``check_file``, parts that are larger than the file
@@ -105,22 +112,33 @@ def check_archive(
     try:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as failure:
+        if _begins_as_zip(path, error):  # PyTorch's own reader could find parts in it
+            raise error(f"{path}: a damaged archive: {str(failure)[:100]}") from failure
         parts = []
     if not parts:  # the format before zip: a pickle as a whole, with the tensors behind it
-        if size > pickle_bytes:
-            raise error(f"{path}: no archive of PyTorch's, and {_too_large(path, pickle_bytes)}")
+        limit = min(pickle_bytes, BARE_PICKLE_BYTES)
+        if size > limit:
+            raise error(f"{path}: no archive of PyTorch's, and {_too_large(path, limit)}")
         return
     unpacked = sum(part.file_size for part in parts)
-    if unpacked > size:
+    if unpacked > size + code_bytes:
         raise error(
             f"{path}: {size} bytes that unpack to {unpacked}; PyTorch does not compress its files, "
             "so this one was not written by it"
         )
-    largest = max((p.file_size for p in parts if p.filename.endswith(".pkl")), default=0)
-    if largest > pickle_bytes:
-        raise error(f"{path}: its description of the tensors has {largest} bytes, expected at "
+    described = sum(p.file_size for p in parts if p.filename.endswith((".pkl", ".json")))
+    if described > pickle_bytes:
+        raise error(f"{path}: its description of the tensors has {described} bytes, expected at "
                     f"most {pickle_bytes}")  # fmt: skip
+
+
+def _begins_as_zip(path: Path, error: type[LatlutError]) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"PK\x03\x04"
+    except OSError as failure:
+        raise error(f"cannot read {path}: {_reason(failure)}") from failure
 
 
 def _check_status(

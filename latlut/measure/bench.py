@@ -27,6 +27,7 @@ from latlut.measure.bench_result import BenchResult, ClockContents, PaperReading
 from latlut.measure.cpu_share import watching_cpu
 from latlut.measure.device_warmup import ClockMhz, clock_of, warm_device
 from latlut.measure.opening import Opening
+from latlut.measure.supervising import Supervision
 from latlut.measure.timing import TimingSettings, garbage_collection_paused, measure
 from latlut.operators.graph_cache import GraphCache
 from latlut.operators.onnx_files import read_onnx
@@ -132,9 +133,12 @@ def bench_workload(
     *,
     cache: GraphCache | None = None,
     listener: Callable[[Progress], None] | None = None,
+    supervision: Supervision | None = None,
 ) -> BenchResult:
     """The latency of one workload; see ``bench_workloads``."""
-    (result,) = bench_workloads(engine, [workload], settings, cache=cache, listener=listener)
+    (result,) = bench_workloads(
+        engine, [workload], settings, cache=cache, listener=listener, supervision=supervision
+    )
     return result
 
 
@@ -146,6 +150,7 @@ def bench_workloads(
     cache: GraphCache | None = None,
     listener: Callable[[Progress], None] | None = None,
     failed: Callable[[Workload, LatlutError], None] | None = None,
+    supervision: Supervision | None = None,
 ) -> list[BenchResult]:
     """The latencies of networks, measured in turns over the same time.
 
@@ -157,12 +162,14 @@ def bench_workloads(
         listener: told of each reading.
         failed: told of a workload that cannot be run, which is left out then; without it the
             error is raised.
+        supervision: of this process; told what is measured. A workload that a process died in
+            before is not run again.
 
     Returns:
         One result per workload that could be run, in their order.
 
     Raises:
-        EngineError: the engine rejects a workload.
+        EngineError: the engine rejects a workload, or a process died in it before.
         ParityError: it computes something else than the workload's reference.
         SpecError: the paper's protocol is asked for with a batch other than 1.
     """
@@ -175,7 +182,7 @@ def bench_workloads(
             _Run(engine, workload, cache or GraphCache(), settings, clock_mhz)
             for workload in workloads
         ]
-        left_out = _visit_all(runs, settings, listener, failed)
+        left_out = _visit_all(runs, settings, listener, failed, supervision or Supervision())
     runs = [run for number, run in enumerate(runs) if number not in left_out]
     if not runs:
         return []
@@ -192,6 +199,7 @@ def _visit_all(
     settings: BenchSettings,
     listener: Callable[[Progress], None] | None,
     failed: Callable[[Workload, LatlutError], None] | None,
+    supervision: Supervision,
 ) -> set[int]:
     """Measure in turns; the numbers of those that failed."""
     order, done = list(range(len(runs))), 0
@@ -203,8 +211,10 @@ def _visit_all(
             done += 1
             if number in left_out:
                 continue
+            name = runs[number].workload.name
             try:
-                ms = runs[number].visit(is_paper=index == settings.passes)
+                with supervision.working_on(name):
+                    ms = runs[number].visit(is_paper=index == settings.passes)
             except LatlutError as error:
                 if failed is None or isinstance(error, DeviceLostError):
                     raise
@@ -212,7 +222,6 @@ def _visit_all(
                 failed(runs[number].workload, error)
                 continue
             if listener is not None:
-                name = runs[number].workload.name
                 listener(Progress(done, visits * len(runs), index, name, ms))
     return left_out
 

@@ -44,6 +44,23 @@ class Supervision:
     began_s: float = field(default_factory=time.monotonic)
     """When the first process started, by ``time.monotonic``."""
 
+    @contextmanager
+    def working_on(self, key: str) -> Iterator[None]:
+        """The block is work on that one thing, from its begin.
+
+        Raises:
+            EngineError: a process died in it before.
+        """
+        if key in self.failed:
+            raise EngineError(f"{key}: {self.failed[key]}")
+        self.attempts.turn_to(None)
+        self.attempts.begin_visit()
+        self.attempts.turn_to(key)
+        try:
+            yield
+        finally:
+            self.attempts.turn_to(None)
+
     def left_of(self, budget_s: float | None) -> float | None:
         """What is left of a budget of wall time, seconds."""
         if budget_s is None:
@@ -96,6 +113,24 @@ def supervise(timeout_s: float | None, say: Callable[[str], None]) -> Supervisio
             reason = f"the process that measured it was {_how(code)}"
         failed[attempt.key] = reason
         say(f"{attempt.key}: {reason}; going on without it")
+
+
+def supervise_command(what: str, timeout_s: float | None) -> Supervision | int:
+    """As ``supervise``, for a command without a table: it begins with ``what``, the networks named.
+
+    Args:
+        what: what the command works on until it turns to something else; in messages.
+        timeout_s: of that, and of each thing that it turns to; None for no limit.
+
+    Raises:
+        EngineError: a process died while it worked on ``what``, or as of ``supervise``.
+    """
+    found = supervise(timeout_s, lambda text: None)
+    if not isinstance(found, int):
+        if what in found.failed:
+            raise EngineError(f"{what}: {found.failed[what]}")
+        found.attempts.turn_to(what)
+    return found
 
 
 def die_with_parent(parent: int) -> None:

@@ -11,10 +11,14 @@ import numpy as np
 from torch import nn
 
 from latlut.errors import EngineError, ImportFileError
+from latlut.files.reading import check_file
 from latlut.operators.file_workloads import FileWorkload
 from latlut.operators.input_arrays import arrays_of, by_name, named_arrays, random_arrays
 from latlut.operators.input_axes import find_axes
 from latlut.operators.onnx_shapes import settle_shapes, sides_of
+
+#: Of the .xml; that of a network of 10,000 layers has 10 MB.
+MAX_TEXT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,7 @@ def read_ir(
 
 
 def _load(path: Path) -> Any:
-    if not path.is_file():
-        raise ImportFileError(f"{path}: no such file")
+    check_file(path, MAX_TEXT_BYTES)
     try:
         import openvino
     except ModuleNotFoundError as error:

@@ -10,7 +10,15 @@ import torch
 from torch import nn
 
 from latlut.errors import ImportFileError, SpecError
+from latlut.files.reading import check_archive
 from latlut.operators.workloads import ModuleWorkload, Workload
+
+#: Weights of a network of four billion parameters.
+MAX_FILE_BYTES = 16 << 30
+#: Pickles and JSON that describe a module; a network of 1,000 layers has 1 MB.
+MAX_DESCRIPTION_BYTES = 4 << 20
+#: Of TorchScript, which PyTorch compresses in its archives.
+MAX_CODE_BYTES = 8 << 20
 
 
 def read_module(
@@ -33,8 +41,7 @@ def read_module(
         SpecError: shapes that are not known, are given in two ways, or contradict an exported
             program's.
     """
-    if not path.is_file():
-        raise ImportFileError(f"{path}: no such file")
+    check_archive(path, MAX_FILE_BYTES, MAX_DESCRIPTION_BYTES, code_bytes=MAX_CODE_BYTES)
     module, own = _load(path)
     asked = [tuple(shape) for shape in shapes]
     if asked and (input_size is not None or batch is not None):

@@ -276,7 +276,11 @@ def _cells_of(path: Path, name: str, column: Any) -> list[object]:
     found: list[object] = values.to_pylist()
     if values is column:
         return found
-    return [None if index is None else found[index] for index in column.indices.to_pylist()]
+    indices = column.indices.to_pylist()
+    if any(index is not None and not 0 <= index < len(found) for index in indices):
+        raise ImportFileError(f"{path}: column {name}: damaged, some rows have a text's number "
+                              "that there is none of")  # fmt: skip
+    return [None if index is None else found[index] for index in indices]
 
 
 def _pyarrow() -> tuple[Any, Any]:

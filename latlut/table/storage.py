@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sqlite3
+import stat
 import struct
 import tempfile
 from collections.abc import Iterator
@@ -107,7 +108,10 @@ def check_file(path: Path) -> None:
     if path.is_dir():
         raise TableError(f"{path} is a folder, not a table")
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise TableError(f"{path} is a pipe, device or socket, not a table")
+        size = status.st_size
         with path.open("rb") as file:
             header = file.read(100)
     except FileNotFoundError as error:

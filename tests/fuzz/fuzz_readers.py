@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
+import av
 import numpy as np
 import torch
 from PIL import Image
@@ -19,11 +24,14 @@ from PIL import Image
 from latlut.errors import ImportFileError, LatlutError, SpecError
 from latlut.files.strict_json import read_json
 from latlut.operators.input_files import read_inputs
+from latlut.operators.ir_files import read_ir
+from latlut.operators.module_files import read_module
 from latlut.operators.onnx_files import read_onnx
 from latlut.opspec import OpSpec
 from latlut.resources import profiles_dir
 from latlut.search.data.class_file import open_class_file
 from latlut.search.data.files import read_image
+from latlut.search.deploy.video import VideoReader
 from latlut.search.derive.published import read_published
 from latlut.search.networks.cost import cost_of_onnx
 from latlut.search.networks.model_files import ModelFacts
@@ -34,6 +42,9 @@ from latlut.spaces.space import network_from_json
 from latlut.table.authors_npy import read_fasterseg_npy
 from latlut.table.entries_file import read_entries
 from latlut.table.identity import Identity
+from latlut.table.import_export import import_file
+from latlut.table.table import LatencyTable
+from latlut.validation.verdict import check
 
 
 @dataclass(frozen=True)
@@ -241,6 +252,75 @@ def _inputs() -> list[bytes]:
     return [one.getvalue(), several.getvalue(), packed.getvalue()]
 
 
+def _module(path: Path) -> None:
+    read_module(path, (8, 8))
+
+
+def _modules() -> list[bytes]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch would rather have it exported
+        traced = torch.jit.trace(torch.nn.Conv2d(3, 2, 3), torch.zeros(1, 3, 8, 8))
+        torch.jit.save(traced, buffer := io.BytesIO())
+    return [buffer.getvalue()]
+
+
+@contextmanager
+def _a_file(name: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / name
+
+
+def _tables() -> list[bytes]:
+    with _a_file("t.db") as path:
+        entries = path.with_name("entries.csv")
+        entries.write_bytes(_csv()[0])
+        import_file(entries, path)
+        return [path.read_bytes()]
+
+
+def _table(path: Path) -> None:
+    with LatencyTable.open(path) as table:
+        check(table)
+        list(table)
+
+
+def _ir_files() -> list[bytes]:
+    import openvino
+
+    with _a_file("m.xml") as path:
+        openvino.save_model(openvino.convert_model(io.BytesIO(_models()[3])), path)
+        return [path.read_bytes()]
+
+
+def _ir(path: Path) -> None:
+    path.with_suffix(".bin").write_bytes(bytes(1024))  # its weights
+    try:
+        read_ir(path, (8, 8))
+    except SpecError:
+        read_ir(path)
+
+
+def _videos() -> list[bytes]:
+    made = []
+    for suffix, codec in ((".mkv", "libx264"), (".mp4", "mpeg4"), (".avi", "mpeg4")):
+        with _a_file(f"v{suffix}") as path:
+            with av.open(str(path), "w") as container:
+                stream = container.add_stream(codec, rate=10, width=32, height=16)
+                stream.pix_fmt = "yuv420p"
+                for shade in (0, 90, 200):
+                    image = np.full((16, 32, 3), shade, np.uint8)
+                    container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+                container.mux(stream.encode(None))
+            made.append(path.read_bytes())
+    return made
+
+
+def _video(path: Path) -> None:
+    with VideoReader(path) as video:
+        for _ in islice(video.frames(), 20):
+            pass
+
+
 def _op_spec(path: Path) -> None:
     spec = OpSpec.parse(path.read_bytes().decode("utf-8", "replace"))
     assert OpSpec.parse(spec.key) == spec
@@ -263,6 +343,10 @@ READERS: dict[str, Reader] = {
     "onnx": Reader(".onnx", _onnx, _models),
     "picture": Reader(".png", read_image, _pictures),
     "inputs": Reader(".npz", read_inputs, _inputs),
+    "module": Reader(".pt", _module, _modules),
+    "ir": Reader(".xml", _ir, _ir_files),
+    "table": Reader(".db", _table, _tables),
+    "video": Reader(".mkv", _video, _videos),
     "op_spec": Reader(".txt", _op_spec, lambda: [b"refine 256,128->128 at 8x16,16x32 a=2"]),
 }
 

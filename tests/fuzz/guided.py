@@ -23,6 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("reader", choices=READERS)
     parser.add_argument("--seconds", type=int, default=600)
+    parser.add_argument("--runs", type=int, default=-1, help="inputs at most")
     parser.add_argument("--corpus", type=Path, default=Path("corpus"))
     chosen = parser.parse_args()
     reader, folder = READERS[chosen.reader], chosen.corpus / chosen.reader
@@ -35,7 +36,9 @@ def main() -> None:
     def once(data: bytes) -> None:
         accepts(reader, path, data)
 
-    limits = ["-timeout=10", f"-rss_limit_mb={before_mb + 1024}", "-max_len=20000"]
+    longest = max(20_000, *map(len, seeds_of(chosen.reader)))
+    limits = ["-timeout=10", f"-rss_limit_mb={before_mb + 1024}", f"-max_len={longest}"]
+    limits += [f"-runs={chosen.runs}"]
     kept = f"-artifact_prefix={folder}-"
     ends = [f"-max_total_time={chosen.seconds}", "-print_final_stats=1"]
     atheris.Setup([sys.argv[0], *limits, kept, *ends, str(folder)], once)

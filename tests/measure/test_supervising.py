@@ -185,3 +185,46 @@ def test_turns_of_one_visit_are_added_up(monkeypatch: pytest.MonkeyPatch) -> Non
     attempts.turn_to(long)
     found = attempts.current()
     assert found is not None and long.startswith(found.key) and len(found.key) > 10_000
+
+
+#: A command without a table, whose network never ends, crashes or is measured.
+COMMAND = """
+import os, sys, time
+from latlut.errors import LatlutError
+from latlut.measure.supervising import supervise_command
+
+try:
+    found = supervise_command("a.onnx", 1.0)
+    if isinstance(found, int):
+        sys.exit(found)
+    found.attempts.turn_to(None)
+    if {pause}:
+        time.sleep(2.5)  # the device is taken: no network's fault
+    with found.working_on("network"):
+        {first}
+    with found.working_on("network"):
+        {second}
+    print("measured")
+except LatlutError as error:
+    sys.exit(f"{{type(error).__name__}}: {{error}}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "pause", "says"),
+    [
+        ("pass", "time.sleep(60)", False, "EngineError: network: timed out after 1 s (--timeout)"),
+        ("os.abort()", "pass", False,
+         "EngineError: network: the process that measured it was ended by SIGABRT"),
+        ("time.sleep(0.7)", "time.sleep(0.7)", True, "measured"),
+    ],
+)  # fmt: skip
+def test_a_network_that_never_ends_is_named(
+    first: str, second: str, pause: bool, says: str
+) -> None:
+    script = COMMAND.format(first=first, second=second, pause=pause)
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout + done.stderr).strip() == says
+    assert done.returncode == (0 if says == "measured" else 1)

@@ -108,6 +108,16 @@ def test_nested_columns_in_parquet_are_refused(tmp_path: Path, value: object) ->
         read_entries(path)
 
 
+@pytest.mark.parametrize("index", [5, -1])
+def test_a_row_whose_text_is_not_there_is_refused(index: int) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    column = arrow.DictionaryArray.from_arrays(
+        arrow.array([0, index]), arrow.array([SPEC, "conv 8->9 at 4x4"]), safe=False
+    )
+    with pytest.raises(ImportFileError, match="column op_spec: damaged"):
+        entries_file._cells_of(Path("a.parquet"), "op_spec", column)
+
+
 def test_an_identity_that_cannot_be_stored_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     for identity in ('{"target": "\\ud800"}', '{"target": null}', '{"threads": -5}', '{"a": NaN}'):

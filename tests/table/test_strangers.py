@@ -132,6 +132,13 @@ def test_what_latlut_did_not_make_is_refused(measured: Path, statement: str, wor
                 LatencyTable.open(path)
 
 
+def test_a_pipe_is_no_table_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "t.db")
+    for path in (tmp_path / "t.db", Path("/dev/zero")):
+        with pytest.raises(TableError, match="is a pipe, device or socket"):
+            LatencyTable.open(path)
+
+
 def test_a_missing_trigger_is_read_and_named_by_the_check(measured: Path) -> None:
     connection = sqlite3.connect(measured)
     connection.execute("DROP TRIGGER entries_positive")
