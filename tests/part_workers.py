@@ -20,9 +20,12 @@ from latlut.machine.cpu import allowed_cpus
 from latlut.machine.pinning import pinned
 from latlut.measure.parts import Part, run_parts
 from latlut.measure.plans import plan_from_ops
+from latlut.measure.supervising import Supervision
 from latlut.measure.sweep import Sweep, SweepSettings, identity_of
 from latlut.measure.sweep_report import SweepSummary
 from latlut.measure.timing import TimingSettings
+from latlut.operators.workloads import Workload
+from latlut.opspec import OpSpec
 from latlut.progress import Progress
 from latlut.table.table import LatencyTable
 
@@ -31,7 +34,9 @@ QUICK = TimingSettings(min_time_s=0.001, time_cap_s=0.002, warmup_cap_s=0.002)
 Report = Callable[[Any], None]
 
 
-def measure_on_a_cpu(path: Path, count: int, index: int, report: Report) -> SweepSummary:
+def measure_on_a_cpu(
+    path: Path, count: int, index: int, report: Report, supervision: Supervision
+) -> SweepSummary:
     """ONNX Runtime on a CPU of its own, which stands for a device with the name CPU-<number>."""
     cpus = allowed_cpus()
     engine = OnnxRuntimeEngine()
@@ -52,14 +57,45 @@ def measure_on_a_cpu(path: Path, count: int, index: int, report: Report) -> Swee
         return sweep.run()
 
 
-def fail_in_the_second(path: Path, count: int, index: int, report: Report) -> SweepSummary:
+def fail_in_the_second(
+    path: Path, count: int, index: int, report: Report, supervision: Supervision
+) -> SweepSummary:
     """As above, but the second part's device does not start."""
     if index == 1:
         raise EngineError("no kernel image is available for this device")
-    return measure_on_a_cpu(path, count, index, report)
+    return measure_on_a_cpu(path, count, index, report, supervision)
 
 
-def end_in_some_way(index: int, report: Report) -> int:
+def measure_what_kills(
+    path: Path, hangs: bool, index: int, report: Report, supervision: Supervision
+) -> SweepSummary:
+    """A scripted engine; two op specs end its process, or the second one keeps it for ever."""
+    engine = FakeEngine()
+
+    def act(workload: Workload, runs: int) -> None:
+        if workload.specs == (OpSpec.parse(OPS[0]),):
+            os.abort()
+        if workload.specs == (OpSpec.parse(OPS[1]),):
+            if not hangs:
+                os._exit(0)
+            signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
+            time.sleep(1000)
+
+    engine.on_sample = act
+    with LatencyTable.create(path, identity_of(engine, "cpu", statistic="p10")) as table:
+        engine.device = replace(engine.device, uuid=f"FAKE-{index}")
+        return Sweep(
+            table,
+            plan_from_ops(OPS),
+            engine,
+            SweepSettings(timing=QUICK, passes=1, group=3, sentinels=0),
+            listener=report,
+            part=Part(index, 2),
+            supervision=supervision,
+        ).run()
+
+
+def end_in_some_way(index: int, report: Report, supervision: Supervision) -> int:
     """A value, a defect, a crash."""
     report(f"hello from {index}")
     if index == 1:
@@ -69,7 +105,9 @@ def end_in_some_way(index: int, report: Report) -> int:
     return index * 10
 
 
-def measure_slowly(path: Path, count: int, index: int, report: Report) -> SweepSummary:
+def measure_slowly(
+    path: Path, count: int, index: int, report: Report, supervision: Supervision
+) -> SweepSummary:
     """A sweep that would take minutes, of a scripted engine."""
     engine = FakeEngine()
 

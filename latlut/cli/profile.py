@@ -243,10 +243,12 @@ def profile(
             if len(gpus) > 1:
                 job = DeviceJob(
                     gpus, chosen.name, dict(chosen.options), path, identity, wanted, settings,
-                    roofline_of(target, chosen), operator_modules, uuid4().hex,
+                    roofline_of(target, chosen), operator_modules, uuid4().hex, timeout_s or None,
                 )  # fmt: skip
                 with LatencyTable.create(path, identity) as table:
-                    summary, failed_parts = sweep_on_devices(table, job, listener)
+                    summary, failed_parts = sweep_on_devices(
+                        table, job, listener, lambda text: remark(text, quiet)
+                    )
             else:
                 summary = sweep(
                     wanted, chosen, target, path, settings, mode=mode, listener=listener,

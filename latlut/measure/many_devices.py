@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from latlut.machine.gpus import DetectedGpu
 from latlut.measure.held_device import measuring_on
 from latlut.measure.parts import Part, run_parts
 from latlut.measure.plans import Plan
+from latlut.measure.supervising import Supervision
 from latlut.measure.sweep import Sweep, SweepSettings, identity_of
 from latlut.measure.sweep_report import SweepSummary, TotalProgress, joined
 from latlut.measure.worklist import work_of
@@ -45,9 +46,13 @@ class DeviceJob:
     """Files that register operators of one's own."""
     sweep_id: str
     """What the runs of all parts have in common."""
+    timeout_s: float | None = None
+    """Of one op spec in one pass; None for no limit."""
 
 
-def measure_part(job: DeviceJob, index: int, report: Callable[[Progress], None]) -> SweepSummary:
+def measure_part(
+    job: DeviceJob, index: int, report: Callable[[Progress], None], supervision: Supervision
+) -> SweepSummary:
     """One process: its GPU by UUID, that GPU's lock, CPUs of its own, its part of the plan."""
     import_own_modules(job.own_modules)
     own = job.identity
@@ -61,17 +66,21 @@ def measure_part(job: DeviceJob, index: int, report: Callable[[Progress], None])
             table,
             job.plan,
             engine,
-            job.settings,
+            replace(job.settings, budget_s=supervision.left_of(job.settings.budget_s)),
             roofline=job.roofline,
             listener=report,
             environment=environment,
             part=part,
             sweep_id=job.sweep_id,
+            supervision=supervision,
         ).run()
 
 
 def sweep_on_devices(
-    table: LatencyTable, job: DeviceJob, listener: Callable[[Progress], None]
+    table: LatencyTable,
+    job: DeviceJob,
+    listener: Callable[[Progress], None],
+    say: Callable[[str], None] | None = None,
 ) -> tuple[SweepSummary, list[str]]:
     """Run a job's parts in parallel.
 
@@ -79,6 +88,7 @@ def sweep_on_devices(
         table: the job's, writable.
         job: what to measure, on which devices.
         listener: told of all parts together.
+        say: told of each process that died, and of the op spec that it died in.
 
     Returns:
         What all parts did together, and one message per part that failed.
@@ -102,7 +112,13 @@ def sweep_on_devices(
         for i in range(count)
     ]
     names = [f"GPU {gpu.index} ({gpu.name}, {gpu.uuid})" for gpu in job.gpus]
-    results = run_parts(names, partial(measure_part, job), TotalProgress(totals, listener))
+    results = run_parts(
+        names,
+        partial(measure_part, job),
+        TotalProgress(totals, listener),
+        timeout_s=job.timeout_s,
+        say=say,
+    )
     summarise(table)
     errors = [
         f"part {index + 1} of {count} on {result.name} failed: {result.error}"

@@ -4,6 +4,9 @@ A part is a share of the plan that changes from pass to pass, so that every op s
 every device in turn and the spread between passes holds the one between devices. The parts of
 one pass are disjoint. Each process opens the same table; nothing else is shared.
 
+Each process is watched as that of a sweep on one device is (``measure.supervising``): an op spec
+that ends it, or that it hangs in, is failed by name, and another process goes on with the part.
+
 A shard is a share that stays: jobs that share nothing at all measure one each, and their tables
 are merged.
 """
@@ -12,7 +15,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -24,6 +29,7 @@ from typing import Any
 
 from latlut.errors import LatlutError, SpecError
 from latlut.measure.plans import Plan
+from latlut.measure.supervising import Supervision, supervise
 
 #: How long a part may take to store what it measured after Ctrl-C, seconds.
 STOP_GRACE_S = 60.0
@@ -89,16 +95,24 @@ class PartResult:
     error: str = ""
 
 
-#: What a part runs: its index, and what it calls with anything that the parent shall hear of.
-Worker = Callable[[int, Callable[[Any], None]], Any]
+#: What a part runs: its index, what it calls with anything that the parent shall hear of, and where
+#: it says what it works on.
+Worker = Callable[[int, Callable[[Any], None], Supervision], Any]
 
 
 def run_parts(
-    names: Sequence[str], worker: Worker, listener: Callable[[int, Any], None]
+    names: Sequence[str],
+    worker: Worker,
+    listener: Callable[[int, Any], None],
+    *,
+    timeout_s: float | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> list[PartResult]:
     """Run a worker once per name, each in a fresh process; wait for all of them.
 
-    A part that fails is in the results with its error, and the others go on. Ctrl-C stops all:
+    A worker whose process dies is run again, in another process that knows the op spec which ended
+    the first. A part that fails is in the results with its error, and the others go on. Ctrl-C
+    stops all:
     each worker gets a KeyboardInterrupt, once, and time to store what it has; then it is raised
     here. A second Ctrl-C ends the processes at once.
 
@@ -107,6 +121,8 @@ def run_parts(
         worker: importable and picklable, since processes are spawned: a fork would take along
             threads and a device's context.
         listener: called with a part's index and what its worker reported.
+        timeout_s: of one op spec in one pass; None for no limit.
+        say: told of each process that died.
 
     Returns:
         One result per name, in order.
@@ -114,16 +130,18 @@ def run_parts(
     context = multiprocessing.get_context("spawn")
     processes: list[BaseProcess] = []
     pipes: dict[Connection, int] = {}
+    # The child unpacks it when it is being watched: what it imports starts threads.
+    told = pickle.dumps(worker)
     results = [PartResult(name, error="its process ended without a word") for name in names]
     try:
         for index in range(len(names)):
             mine, theirs = context.Pipe()
-            child = context.Process(target=_run, args=(worker, index, theirs), daemon=True)
+            child = context.Process(target=_run, args=(told, timeout_s, index, theirs), daemon=True)
             child.start()
             theirs.close()
             processes.append(child)
             pipes[mine] = index
-        _listen(pipes, names, results, listener)
+        _listen(pipes, names, results, listener, say or (lambda text: None))
     except KeyboardInterrupt:
         _stop(processes, pipes)
         raise
@@ -144,6 +162,7 @@ def _listen(
     names: Sequence[str],
     results: list[PartResult],
     listener: Callable[[int, Any], None],
+    say: Callable[[str], None],
 ) -> None:
     """Pass reports on until every part has ended."""
     while pipes:
@@ -158,6 +177,8 @@ def _listen(
                 continue
             if kind == "report":
                 listener(index, value)
+            elif kind == "death":
+                say(f"{names[index]}: {value}")
             elif kind == "value":
                 results[index] = PartResult(names[index], value)
             else:
@@ -180,8 +201,21 @@ def _stop(processes: list[BaseProcess], pipes: dict[Connection, int]) -> None:
                 waiting.remove(pipe)
 
 
-def _run(worker: Worker, index: int, pipe: Connection) -> None:
-    """The child: run the worker and say how it ended."""
+def _run(told: bytes, timeout_s: float | None, index: int, pipe: Connection) -> None:
+    """The child: start the process that measures, watch it, and start another where it dies."""
+    try:
+        found = supervise(timeout_s, lambda text: pipe.send(("death", text)))
+    except LatlutError as error:
+        _answer(pipe, "error", str(error))
+        return
+    if isinstance(found, int):
+        sys.exit(found)
+    _measure(pickle.loads(told), index, pipe, found)
+    found.attempts.end()
+
+
+def _measure(worker: Worker, index: int, pipe: Connection, supervision: Supervision) -> None:
+    """The process that measures: run the worker and say how it ended."""
     was_interrupted = False
 
     def interrupt(number: int, frame: object) -> None:
@@ -200,13 +234,18 @@ def _run(worker: Worker, index: int, pipe: Connection) -> None:
             raise KeyboardInterrupt from None
 
     try:
-        answer = ("value", worker(index, report))
+        answer = ("value", worker(index, report, supervision))
     except KeyboardInterrupt:
         answer = ("error", "stopped")
     except LatlutError as error:
         answer = ("error", str(error))
     except Exception as error:
         answer = ("error", f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
+    _answer(pipe, *answer)
+
+
+def _answer(pipe: Connection, kind: str, value: Any) -> None:
+    """The last word on a part."""
     with suppress(OSError):
-        pipe.send(answer)
+        pipe.send((kind, value))
     pipe.close()

@@ -38,7 +38,7 @@ from latlut.table import history, recording
 from latlut.table.identity import IN_CONTEXT, MODES, STANDALONE, Identity
 from latlut.table.recording import Measurement, SpecFacts
 from latlut.table.roofline import Roofline, set_bounds
-from latlut.table.summary import summarise
+from latlut.table.summary import are_entries_current, summarise
 from latlut.table.table import LatencyTable
 
 MAX_REQUEUES = 2
@@ -195,7 +195,7 @@ class Sweep:
         self.summary.reused -= self.summary.measured  # what an earlier process of this sweep took
         self._done = 0
         if not self._total:
-            summarise(self.table)  # a killed run may have left entries to be computed
+            self._summarise()  # a killed run may have left entries to be computed
             self.summary.status = "done"
             self.summary.seconds = {"total": 0.0}
             return self.summary
@@ -379,6 +379,8 @@ class Sweep:
         return True
 
     def _summarise(self) -> None:
+        if are_entries_current(self.table):
+            return
         with self._watch.measuring("storing"), self._budget.summarising():
             summarise(self.table)
 

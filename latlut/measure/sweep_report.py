@@ -65,10 +65,11 @@ class TotalProgress:
     """
 
     def __init__(self, totals: Sequence[int], listener: Callable[[Progress], None]) -> None:
-        self._total = sum(totals)
+        self._totals = list(totals)
         self._done = [0] * len(totals)
         self._listener = listener
 
     def __call__(self, part: int, progress: Progress) -> None:
-        self._done[part] = progress.done
-        self._listener(replace(progress, done=sum(self._done), total=self._total))
+        # A part that goes on in another process counts what is left then.
+        self._done[part] = self._totals[part] - progress.total + progress.done
+        self._listener(replace(progress, done=sum(self._done), total=sum(self._totals)))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import repeat
 
 from latlut.errors import LatlutError, TableError
 from latlut.opspec import OpSpec
 from latlut.table.content import RULES, wrong_rows
 from latlut.table.file_schema import missing_texts
+from latlut.table.pairs import SpecPairs
 from latlut.table.samples import unpack_samples
 from latlut.table.table import LatencyTable
 
@@ -71,10 +73,15 @@ def _rows(table: LatencyTable) -> Iterator[str]:
 
 def _keys(table: LatencyTable, known: LatencyTable | None) -> Iterator[str]:
     columns = ("key", "kind", "in_channels", "out_channels", "stride", "batch")
-    sql = f"SELECT {', '.join(columns)} FROM op_specs"
-    sound = set() if known is None else set(known.tuples(sql))
-    for found in table.tuples(sql):
-        if found in sound:
+    sql = f"SELECT {', '.join(columns)} FROM op_specs ORDER BY id"
+    are_alike: Iterable[bool] = repeat(False)
+    if known is not None:
+        alike = SpecPairs(table, known).are_alike()
+        if alike.all():
+            return
+        are_alike = alike.tolist()
+    for found, is_alike in zip(table.tuples(sql), are_alike, strict=False):
+        if is_alike:
             continue
         key = found[0]
         try:

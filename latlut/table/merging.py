@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sqlite_utils import Database
 
 from latlut.errors import IdentityError, TableError
@@ -15,7 +16,7 @@ from latlut.opspec import OpSpec
 from latlut.shell import command
 from latlut.table import recording
 from latlut.table.examination import refuse_faults
-from latlut.table.history import measured_keys
+from latlut.table.pairs import SpecPairs
 from latlut.table.recording import SpecFacts
 from latlut.table.storage import find_table
 from latlut.table.summary import summarise
@@ -98,18 +99,15 @@ def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
     report = MergeReport()
     with source.snapshot():
         refuse_faults(source, known=into)
-        measured = measured_keys(source)
         with into.writing() as db:
-            held, offered = _latencies(into), _latencies(source)
-            unmeasured = offered.keys() - measured
-            report.conflicts = [
-                key for key in unmeasured if held.get(key, offered[key]) != offered[key]
-            ]
-            if report.conflicts:
+            pairs = _copy_op_specs(into, source)
+            unmeasured = _unmeasured_entries(into, source, pairs)
+            if conflicts := unmeasured[unmeasured["differs"]]["there"].tolist():
+                report.conflicts = _keys(source, conflicts)
                 raise _conflict(into, source, report.conflicts)
-            ids = _copy_op_specs(into, source)
-            _copy_runs(source, ids, report, db)
-            report.entries = _copy_entries(source, ids, unmeasured - held.keys(), db)
+            _copy_runs(source, pairs, report, db)
+            new = unmeasured[unmeasured["is_new"]]["there"].tolist()
+            report.entries = _copy_entries(source, pairs, new, db)
             _copy_facts(into, source, db)
             if report.has_added:
                 summarise(into)
@@ -124,39 +122,71 @@ def _conflict(into: LatencyTable, source: LatencyTable, keys: Sequence[str]) -> 
     )
 
 
-def _copy_op_specs(into: LatencyTable, source: LatencyTable) -> dict[int, int]:
-    """Make sure that the op specs have rows; row id in the source -> row id here."""
-    ids = dict(into.tuples("SELECT key, id FROM op_specs"))
-    there = source.tuples("SELECT key, id FROM op_specs")
-    ids |= recording.add_op_specs(into, [OpSpec.parse(key) for key, _ in there if key not in ids])
-    lacking = {key for (key,) in into.tuples("SELECT key FROM op_specs WHERE macs IS NULL")}
-    known = source.tuples(
-        "SELECT key, macs, params, moved_bytes FROM op_specs WHERE macs IS NOT NULL"
-    )
-    facts = {ids[key]: SpecFacts(*values) for key, *values in known if key in lacking}
-    recording.add_facts(into, facts)
-    return {number: ids[key] for key, number in there}
+def _copy_op_specs(into: LatencyTable, source: LatencyTable) -> SpecPairs:
+    """Make sure that the op specs have rows; which row there is which here."""
+    pairs = SpecPairs(source, into)
+    if len(pairs.unknown):
+        specs = [OpSpec.parse(key) for key in _keys(source, pairs.unknown.tolist())]
+        recording.add_op_specs(into, specs)
+        pairs = SpecPairs(source, into)
+    lacking = {number for (number,) in into.tuples("SELECT id FROM op_specs WHERE macs IS NULL")}
+    if lacking:
+        known = source.tuples(
+            "SELECT id, macs, params, moved_bytes FROM op_specs WHERE macs IS NOT NULL"
+        )
+        here = pairs.here(np.array([row[0] for row in known], dtype=np.int64)).tolist()
+        facts = {
+            number: SpecFacts(*values)
+            for number, (_, *values) in zip(here, known, strict=True)
+            if number in lacking
+        }
+        recording.add_facts(into, facts)
+    return pairs
 
 
-def _latencies(table: LatencyTable) -> dict[str, float]:
-    """Key -> milliseconds of every entry."""
-    return dict(
-        table.tuples("SELECT key, latency_ms FROM entries JOIN op_specs ON id = op_spec_id")
+def _keys(table: LatencyTable, ids: Sequence[int]) -> list[str]:
+    """The keys of op specs, by row id."""
+    with table.reading() as db:
+        sql = "SELECT key FROM op_specs WHERE id = ?"
+        return [db.execute(sql, [number]).fetchone()[0] for number in ids]
+
+
+def _latencies(table: LatencyTable) -> np.ndarray:
+    """(n,) row id of the op spec and milliseconds of every entry, in order of the ids."""
+    with table.reading() as db:
+        rows = db.execute(
+            "SELECT op_spec_id, coalesce(CAST(latency_ms AS REAL), 0) FROM entries"
+            " ORDER BY op_spec_id"
+        )
+        return np.fromiter(rows, [("id", np.int64), ("ms", np.float64)])
+
+
+def _unmeasured_entries(into: LatencyTable, source: LatencyTable, pairs: SpecPairs) -> np.ndarray:
+    """The source's entries without measurements: (n,) row id ``there`` of the op spec, whether it
+    ``is_new`` here, and whether it ``differs`` from the entry here."""
+    held, offered = _latencies(into), _latencies(source)
+    measured = source.tuples("SELECT DISTINCT op_spec_id FROM measurements")
+    offered = offered[~np.isin(offered["id"], np.array(measured, dtype=np.int64))]
+    here = pairs.here(offered["id"])
+    found = np.zeros(
+        len(offered), [("there", np.int64), ("is_new", np.bool_), ("differs", np.bool_)]
     )
+    found["there"], found["is_new"] = offered["id"], ~np.isin(here, held["id"])
+    is_held = ~found["is_new"]
+    own_ms = held["ms"][np.searchsorted(held["id"], here[is_held])]
+    found["differs"][is_held] = own_ms != offered["ms"][is_held]
+    return found
 
 
 def _copy_entries(
-    source: LatencyTable, ids: Mapping[int, int], keys: Set[str], db: Database
+    source: LatencyTable, pairs: SpecPairs, numbers: Sequence[int], db: Database
 ) -> int:
-    """Copy the entries of these op specs; how many."""
-    if not keys:
-        return 0
-    own = {key: ids[number] for key, number in source.tuples("SELECT key, id FROM op_specs")}
-    for entry in source:
-        if entry.key in keys:
-            columns = {name: value for name, value in vars(entry).items() if name != "key"}
-            insert(db, "entries", op_spec_id=own[entry.key], updated_at=now_text(), **columns)
-    return len(keys)
+    """Copy the entries of op specs of these row ids there; how many."""
+    here = pairs.here(np.array(numbers, dtype=np.int64)).tolist()
+    for number, own in zip(numbers, here, strict=True):
+        (entry,) = source.rows("SELECT * FROM entries WHERE op_spec_id = ?", [number])
+        insert(db, "entries", **entry | {"op_spec_id": own, "updated_at": now_text()})
+    return len(numbers)
 
 
 def _copy_facts(into: LatencyTable, source: LatencyTable, db: Database) -> None:
@@ -166,9 +196,7 @@ def _copy_facts(into: LatencyTable, source: LatencyTable, db: Database) -> None:
             set_fact(db, row["name"], row["value"])
 
 
-def _copy_runs(
-    source: LatencyTable, ids: Mapping[int, int], report: MergeReport, db: Database
-) -> None:
+def _copy_runs(source: LatencyTable, pairs: SpecPairs, report: MergeReport, db: Database) -> None:
     """Copy runs, and what is new of known ones, with all that belongs to them."""
     for run in source.rows("SELECT * FROM runs ORDER BY id"):
         known = db.execute(
@@ -183,7 +211,7 @@ def _copy_runs(
         if has_changed:
             names = ("status", "ended_at", "seconds", "environment_end")
             update(db, "runs", run_id, **{name: run[name] for name in names})
-        added = _copy_run(source, run["id"], run_id, ids, report, db)
+        added = _copy_run(source, run["id"], run_id, pairs, report, db)
         if known is None:
             report.runs += 1
         elif added or has_changed:
@@ -203,7 +231,7 @@ def _copy_run(
     source: LatencyTable,
     number: int,
     run_id: int,
-    ids: Mapping[int, int],
+    pairs: SpecPairs,
     report: MergeReport,
     db: Database,
 ) -> int:
@@ -224,18 +252,18 @@ def _copy_run(
             added += 1
         passes[row["id"]] = pass_id
 
-    def own_spec(item: Mapping[str, Any]) -> dict[str, object]:
-        return {"op_spec_id": ids[item["op_spec_id"]]}
+    def own_specs(numbers: Sequence[int]) -> list[int]:
+        return pairs.here(np.array(numbers, dtype=np.int64)).tolist()
 
-    def own_pass(item: Mapping[str, Any]) -> dict[str, object]:
-        return {"pass_id": passes[item["pass_id"]]}
+    def own_passes(numbers: Sequence[int | None]) -> list[int | None]:
+        return [passes[number] for number in numbers]
 
     for row in rows:
         ends = (row["id"], passes[row["id"]])
-        measured = _copy_new(source, db, _MEASUREMENTS, ends, own_spec)
+        measured = _copy_new(source, db, _MEASUREMENTS, ends, own_specs)
         report.measurements += measured
-        added += measured + _copy_new(source, db, _SENTINELS, ends, own_spec)
-    return added + _copy_new(source, db, _GPU_STATES, (number, run_id), own_pass)
+        added += measured + _copy_new(source, db, _SENTINELS, ends, own_specs)
+    return added + _copy_new(source, db, _GPU_STATES, (number, run_id), own_passes)
 
 
 @dataclass(frozen=True)
@@ -245,6 +273,7 @@ class _Belonging:
     name: str
     owner: str
     key: tuple[str, ...]
+    """The first column refers to a row of a third."""
 
 
 _MEASUREMENTS = _Belonging("measurements", "pass_id", ("op_spec_id",))
@@ -261,7 +290,7 @@ def _copy_new(
     db: Database,
     kind: _Belonging,
     owners: tuple[int, int | None],
-    translated: Callable[[Mapping[str, Any]], dict[str, object]],
+    translated: Callable[[list[Any]], Sequence[int | None]],
 ) -> int:
     """Copy the rows of one owner that the same owner here lacks; how many.
 
@@ -270,18 +299,24 @@ def _copy_new(
         db: where they go.
         kind: of the rows.
         owners: the owner's row id there and here.
-        translated: the columns of a row that hold other row ids here.
+        translated: gives for row ids there, that the rows refer to, those here.
     """
-    columns = f"SELECT id, {', '.join(kind.key)} FROM {kind.name} WHERE {kind.owner} = ?"
-    there = Counter(tuple(row[1:]) for row in db.execute(columns, [owners[1]]).fetchall())
-    added = 0
-    for row in source.rows(f"{columns} ORDER BY id", [owners[0]]):
-        key = tuple((row | translated(row))[name] for name in kind.key)
+    columns = (
+        f"SELECT {', '.join(kind.key)}, id FROM {kind.name} WHERE {kind.owner} = ? ORDER BY id"
+    )
+    rows = source.tuples(columns, [owners[0]])
+    references = translated([row[0] for row in rows])
+    offered = [(here, *row[1:-1]) for here, row in zip(references, rows, strict=True)]
+    held = [row[:-1] for row in db.execute(columns, [owners[1]]).fetchall()]
+    if offered == held:
+        return 0
+    there, added = Counter(held), 0
+    for key, row in zip(offered, rows, strict=True):
         if there[key]:
             there[key] -= 1
             continue
-        (item,) = source.rows(f"SELECT * FROM {kind.name} WHERE id = ?", [row["id"]])
-        own = {"id": None, kind.owner: owners[1]} | translated(item)
+        (item,) = source.rows(f"SELECT * FROM {kind.name} WHERE id = ?", [row[-1]])
+        own = {"id": None, kind.owner: owners[1], kind.key[0]: key[0]}
         insert(db, kind.name, **item | own)
         added += 1
     return added

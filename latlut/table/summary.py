@@ -123,6 +123,17 @@ def _combined(
     return combine_differences(reading_ms, with_ms, without_ms, builds, beside, devices)
 
 
+def are_entries_current(table: LatencyTable) -> bool:
+    """Whether entries are there of all measurements, so that nothing is to be computed again."""
+    sql = (
+        "SELECT 1 FROM (SELECT op_spec_id AS number, count(*) AS times, sum(n) AS samples"
+        " FROM measurements JOIN passes ON passes.id = pass_id WHERE quarantine IS NULL"
+        " GROUP BY op_spec_id) LEFT JOIN entries ON entries.op_spec_id = number"
+        " WHERE passes IS NOT times OR n IS NOT samples LIMIT 1"
+    )
+    return not table.rows(sql)
+
+
 def summarise(table: LatencyTable) -> None:
     """Compute every measured entry again from its measurements.
 

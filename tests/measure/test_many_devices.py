@@ -26,7 +26,9 @@ from latlut.measure.parts import Part, run_parts
 from latlut.measure.plans import Plan, plan_from_ops
 from latlut.measure.sweep import Sweep, SweepSettings, identity_of
 from latlut.measure.sweep_report import SweepSummary, TotalProgress, joined
+from latlut.opspec import OpSpec
 from latlut.progress import Progress
+from latlut.table.history import failures, measurement_count
 from latlut.table.summary import Roofline
 from latlut.table.table import LatencyTable
 from latlut.validation.verdict import check
@@ -135,6 +137,39 @@ def test_a_part_that_fails_is_named_and_the_other_goes_on(db_path: Path) -> None
     assert rest[0].value.measured == 4 * len(part_workers.OPS) - measured
     with LatencyTable.open(db_path) as table:
         assert {entry.passes for entry in table} == {4}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are watched on Linux")
+@pytest.mark.parametrize("hangs", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_an_op_spec_that_ends_or_blocks_its_process_is_failed_by_name(
+    db_path: Path, hangs: bool
+) -> None:
+    said: list[str] = []
+    with LatencyTable.create(db_path, identity_of(FakeEngine(), "cpu", statistic="p10")):
+        results = run_parts(
+            ["first", "second"],
+            partial(part_workers.measure_what_kills, db_path, hangs),
+            _nobody,
+            timeout_s=60.0 if hangs else None,
+            say=said.append,
+        )
+    assert [result.error for result in results] == ["", ""]
+    assert [result.value.status for result in results] == ["done", "done"]
+    aborts, other = (OpSpec.parse(text).key for text in part_workers.OPS[:2])
+    died = "the process that measured it was ended by "
+    reason = "timed out after 60 s (--timeout)" if hangs else f"{died}exit(0)"
+    assert sorted(said) == [
+        f"first: {aborts}: {died}SIGABRT; going on without it",
+        f"second: {other}: {reason}; going on without it",
+    ]
+    with LatencyTable.open(db_path) as table:
+        failed = failures(table)
+        assert failed == {aborts: f"{died}SIGABRT", other: reason}
+        assert measurement_count(table) == len(table) == len(part_workers.OPS) - 2
+        statuses = [row["status"] for row in table.rows("SELECT status FROM runs")]
+        assert sorted(statuses) == ["done", "done", "killed", "killed"]
+    assert {key for result in results for key in result.value.failed} == {aborts, other}
 
 
 def test_defects_and_crashes_are_told_apart_from_values() -> None:
@@ -280,7 +315,8 @@ def test_progress_and_summaries_of_parts_add_up() -> None:
     total = TotalProgress([10, 6], heard.append)
     total(0, Progress(3, 10, 0, "a", None))
     total(1, Progress(2, 6, 0, "b", None))
-    assert [(item.done, item.total) for item in heard] == [(3, 16), (5, 16)]
+    total(1, Progress(1, 4, 0, "b", None))  # in another process, which has 4 left
+    assert [(item.done, item.total) for item in heard] == [(3, 16), (5, 16), (6, 16)]
     first = SweepSummary("done", 3, 1, 0, {"a": "x"}, {"total": 10.0, "timing": 8.0})
     second = SweepSummary("out of budget", 2, 0, 1, {"b": "y"}, {"total": 20.0})
     both = joined([first, second])
