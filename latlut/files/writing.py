@@ -169,9 +169,12 @@ def place_new(file: Path, path: Path) -> None:
 
 def cache_folder(name: str) -> Path:
     """The folder of that name in the user's cache folder, or in ``LATLUT_CACHE``."""
-    from platformdirs import user_cache_path
+    chosen = os.environ.get("LATLUT_CACHE")
+    if not chosen:
+        from platformdirs import user_cache_path
 
-    return Path(os.environ.get("LATLUT_CACHE") or user_cache_path("latlut")) / name
+        chosen = user_cache_path("latlut")
+    return Path(chosen) / name
 
 
 def read_cached(path: Path) -> bytes | None:
