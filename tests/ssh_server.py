@@ -13,6 +13,8 @@ from pathlib import Path
 
 import asyncssh
 
+from latlut.cluster.remote_code import FOLDER_PREFIX
+
 
 class LoopbackServer:
     """Serves users whose key it knows; see ``serving``.
@@ -60,7 +62,7 @@ class LoopbackServer:
 
     def folders(self) -> list[Path]:
         """What workers have left behind."""
-        return list((self.folder / "tmp").iterdir())
+        return list((self.folder / "tmp").glob(f"{FOLDER_PREFIX}*"))
 
     async def _listen(self, authorized: Path) -> None:
         server = self

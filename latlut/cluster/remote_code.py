@@ -13,6 +13,8 @@ from latlut.resources import profiles_dir
 
 #: Of the folder that the remote machine makes, and removes at the end.
 FOLDER_PREFIX = "latlut-remote-"
+#: What the remote Python says, in a frame, once it can take the code.
+READY = b'{"type": "ready"}'
 #: The rooms that measuring needs.
 _ROOMS = ("cluster", "engines", "files", "machine", "measure", "operators", "stats", "table")
 
@@ -21,11 +23,14 @@ _BOOT = """
 import sys
 sys.path[:] = [place for place in sys.path if place]
 
-def lost(reason):
+def say(values):
     import json, struct
-    text = json.dumps({"type": "lost", "reason": reason, "is_final": True, "blobs": 0}).encode()
+    text = json.dumps(values).encode()
     sys.stdout.buffer.write(b"J" + struct.pack(">I", len(text)) + text)
     sys.stdout.flush()
+
+def lost(reason):
+    say({"type": "lost", "reason": reason, "is_final": True})
     sys.exit(3)
 
 def end_others(prefix):
@@ -60,6 +65,7 @@ def main(needed, prefix, size, timeout_s):
     try:
         with open(os.path.join(folder, "process"), "w") as file:
             file.write(str(os.getpid()))
+        say({"type": "ready"})
         parts = []
         while size:
             part = os.read(0, min(size, 1 << 20))
@@ -98,7 +104,9 @@ def packed_code() -> bytes:
 def boot_command(
     python: str, needed: Sequence[tuple[str, str]], token: str, timeout_s: float | None
 ) -> str:
-    """The shell command that makes a worker there; ``packed_code`` is to be its first input.
+    """The shell command that makes a worker there.
+
+    It says ``READY``, and ``packed_code`` is to be its first input then.
 
     Args:
         python: the remote interpreter.

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
-from latlut.cluster.frames import BLOB, HEAD, job_values, message
+from latlut.cluster.frames import HEAD, JSON, job_values, message
 from latlut.cluster.messages import Hello, Lease, LeaseResult, Lost, WorkerJob
 from latlut.cluster.remote_answers import MAX_MESSAGE, read_answer
-from latlut.cluster.remote_code import boot_command, packed_code
+from latlut.cluster.remote_code import READY, boot_command, packed_code
 from latlut.cluster.sent_graphs import graph_to_send
 from latlut.cluster.ssh_connection import Host, UnreachableError, connect, imported_asyncssh
 from latlut.engines import engine_class, engine_module
@@ -77,6 +77,8 @@ class _Worker:
     host: Host
     task: Any = None
     process: Any = None
+    is_ready: bool = False
+    """Whether it has been sent the code."""
     has_greeted: bool = False
     lease: Lease | None = None
     """What it has."""
@@ -253,13 +255,16 @@ class SshPool:
     async def _talk(self, number: int, worker: _Worker, task: Any, connection: Any) -> Lost:
         """Start the process there and pass on what it answers; how it ended."""
         process = await connection.create_process(self._command, encoding=None)
-        worker.process = process
+        worker.process, worker.is_ready = process, False
         said: deque[str] = deque(maxlen=_LINES)
         listening = asyncio.ensure_future(_listen(process.stderr, said))
-        process.stdin.write(packed_code() + message(job_values(self._job)))
         try:
             while True:
                 content = await _message(process.stdout)
+                if content == READY and not worker.is_ready:
+                    worker.is_ready = True
+                    process.stdin.write(packed_code() + message(job_values(self._job)))
+                    continue
                 answer = read_answer(content, self._job, worker.lease, worker.sentinels)
                 if isinstance(answer, Lost):
                     return answer
@@ -286,7 +291,7 @@ async def _message(stream: Any) -> bytes:
         LatlutError: no message, or one that is too long.
     """
     kind, length = HEAD.unpack(await stream.readexactly(HEAD.size))
-    if kind == BLOB or kind != b"J" or length > MAX_MESSAGE:
+    if kind != JSON or length > MAX_MESSAGE:
         raise LatlutError("no message")
     content: bytes = await stream.readexactly(length)
     return content

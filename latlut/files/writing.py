@@ -169,12 +169,11 @@ def place_new(file: Path, path: Path) -> None:
 
 def cache_folder(name: str) -> Path:
     """The folder of that name in the user's cache folder, or in ``LATLUT_CACHE``."""
-    chosen = os.environ.get("LATLUT_CACHE")
-    if not chosen:
-        from platformdirs import user_cache_path
+    if chosen := os.environ.get("LATLUT_CACHE"):
+        return Path(chosen) / name
+    from platformdirs import user_cache_path
 
-        chosen = user_cache_path("latlut")
-    return Path(chosen) / name
+    return user_cache_path("latlut") / name
 
 
 def read_cached(path: Path) -> bytes | None:
