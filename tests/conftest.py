@@ -10,7 +10,8 @@ import pytest
 from fake_engine import FakeEngine
 
 from latlut.measure.plans import Plan, plan_from_ops
-from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import Sweep
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.table.identity import Identity
 from latlut.table.table import LatencyTable
 

@@ -10,7 +10,8 @@ from conftest import OPS
 from fake_engine import FakeEngine, work_ns
 
 from latlut.measure.plans import Plan, plan_from_ops
-from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import Sweep
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.operators.in_context import ContextWorkload
 from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec

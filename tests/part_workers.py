@@ -21,8 +21,9 @@ from latlut.machine.pinning import pinned
 from latlut.measure.parts import Part, run_parts
 from latlut.measure.plans import plan_from_ops
 from latlut.measure.supervising import Supervision
-from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import Sweep
 from latlut.measure.sweep_report import SweepSummary
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.measure.timing import TimingSettings
 from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec

@@ -56,7 +56,7 @@ class ScriptedPool:
         environment = {**run_environment(), "host": f"node-{number}"}
         place = f"node {number}, GPU-{number}"
         hello = Hello(
-            __version__, identity, f"GPU-{number}", place, environment, 0.002, "fp32", None
+            __version__, identity, f"GPU-{number}", place, environment, 0.002, (None,) * 3, None
         )
         self._answers.append((number, hello))
 

@@ -29,7 +29,7 @@ from latlut.cli.output import (
     waiting,
 )
 from latlut.cli.profile_output import print_preview, print_report
-from latlut.cli.profile_ray import profile_on_ray
+from latlut.cli.profile_workers import check_beside, profile_by_workers
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from latlut.machine.gpus import DetectedGpu
     from latlut.machine.targets import Target
     from latlut.measure.plans import Plan
-    from latlut.measure.sweep import SweepSettings
+    from latlut.measure.sweep_settings import SweepSettings
+    from latlut.table.identity import Identity
 
 
 @click.command()
@@ -95,6 +96,20 @@ if TYPE_CHECKING:
     help="With --ray: workers per machine [one per GPU; one on a CPU].",
 )  # fmt: skip
 @click.option(
+    "--remote",
+    "remotes",
+    multiple=True,
+    metavar="USER@HOST[:PORT]",
+    help="Measure on that machine, by ssh; nothing is installed there. May be repeated.",
+)
+@click.option(
+    "--remote-python",
+    metavar="PATH",
+    default="python3",
+    show_default=True,
+    help="With --remote: the Python there that has the engine.",
+)
+@click.option(
     "--ci",
     type=FractionType(),
     default=0.01,
@@ -135,7 +150,8 @@ def profile(
     engine_options: tuple[tuple[str, str], ...],
     plan: str | None, ops: tuple[str, ...], input_size: tuple[int, int] | None, batch: int | None,
     table_path: Path | None, passes: int, rebuilds: int, devices: tuple[int, ...] | None,
-    shard: tuple[int, int] | None, address: str | None, workers: int | None, ci: float,
+    shard: tuple[int, int] | None, address: str | None, workers: int | None,
+    remotes: tuple[str, ...], remote_python: str, ci: float,
     statistic: str, budget: float | None, timeout_s: float, seed: int, dry_run: bool,
     mode: str | None, unchecked: bool, wait: bool, operator_modules: tuple[str, ...],
     quiet: bool, as_json: bool,
@@ -152,6 +168,7 @@ def profile(
     latlut profile --gpu h200 --devices 0,1,2,3      on four of them at once
     latlut profile --gpu h200 --shard 2/8            the second job of eight
     latlut profile --gpu h200 --ray auto             on all of them in a Ray cluster
+    latlut profile --cpu --remote me@board           on another machine, by ssh
     latlut profile --cpu --mode in-context           operators between neighbours, not alone
     latlut profile --cpu --op "conv 64->96 stride 1 at 128x256"
     """
@@ -173,18 +190,41 @@ def profile(
         mode = mode or own.mode
     from latlut.operators.own_modules import import_own_modules
 
-    if workers is not None and address is None:
+    if workers is not None and address is None and not remotes:
         raise LatlutError("--workers is for --ray: name the cluster, or leave it out")
-    if address is not None and unchecked:
-        raise LatlutError("--unchecked is for one device: leave it out, or --ray")
-    if address is not None:
+    if not is_left_open("remote_python") and not remotes:
+        raise LatlutError("--remote-python is for --remote: name the machine, or leave it out")
+    if address is not None or remotes:
+        from functools import partial
+
+        from latlut.cluster import sweep as by_workers
+        from latlut.cluster.ssh_connection import Host
+
+        check_beside("remote" if remotes else "ray", choice, mode)
+        hosts = [Host.parse(text) for text in remotes]
         import_own_modules(operator_modules)
-        profile_on_ray(
-            address, choice, _plan(plan, ops, input_size, batch),
-            _settings(statistic, ci, passes, budget, seed, rebuilds, table_path),
-            lambda own: table_path or _default_path(own.file_stem, batch), print_report,
-            mode=mode, workers=workers, own_modules=operator_modules, quiet=quiet, as_json=as_json,
-        )  # fmt: skip
+        wanted = _plan(plan, ops, input_size, batch)
+        left_s = supervision.left_of(budget)
+        settings = _settings(statistic, ci, passes, left_s, seed, rebuilds, table_path)
+
+        def path_of(own: Identity) -> Path:
+            return table_path or _default_path(own.file_stem, batch)
+
+        if hosts:
+            run = partial(
+                by_workers.sweep_on_hosts, wanted, choice, settings, hosts, python=remote_python,
+                path_of=path_of, own_modules=operator_modules, timeout_s=timeout_s or None,
+                supervision=supervision,
+            )  # fmt: skip
+        else:
+            run = partial(
+                by_workers.sweep_on_ray, wanted, choice, settings, address or "auto", mode=mode,
+                path_of=path_of, own_modules=operator_modules, workers_per_node=workers,
+            )  # fmt: skip
+        where = f"by ssh on {', '.join(map(str, hosts))}" if hosts else f"Ray {address}"
+        profile_by_workers(
+            where, choice, wanted, settings, run, print_report, quiet=quiet, as_json=as_json
+        )
         return
     target, chosen, gpus = _choose(choice, devices)
     import_own_modules(operator_modules)
@@ -201,7 +241,7 @@ def profile(
     from latlut.measure.preview import preview
     from latlut.measure.profile import profile as sweep
     from latlut.measure.profile import roofline_of
-    from latlut.measure.sweep import check_mode, check_rebuilds, identity_of
+    from latlut.measure.sweep_settings import check_mode, check_rebuilds, identity_of
     from latlut.operators.registry import check
     from latlut.table.identity import STANDALONE
     from latlut.table.table import LatencyTable
@@ -273,7 +313,7 @@ def _settings(
     path: Path | None,
 ) -> SweepSettings:  # fmt: skip
     """What the options mean; builds as in the table where they are left open."""
-    from latlut.measure.sweep import SweepSettings
+    from latlut.measure.sweep_settings import SweepSettings
     from latlut.measure.timing import TimingSettings
     from latlut.stats.quantiles import check_statistic
 

@@ -35,7 +35,8 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
     from latlut.machine.targets import cpu_target
     from latlut.measure.held_device import measuring_on
     from latlut.measure.plans import load_plan
-    from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+    from latlut.measure.sweep import Sweep
+    from latlut.measure.sweep_settings import SweepSettings, identity_of
     from latlut.measure.timing import TimingSettings
     from latlut.search.cosearch.run import run_search
     from latlut.search.cosearch.settings import load_settings

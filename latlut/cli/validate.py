@@ -100,7 +100,7 @@ def validate(
     from latlut.engines.choosing import DeviceChoice, choose_engine
     from latlut.measure.held_device import measuring_on
     from latlut.measure.space_to_use import space_to_use
-    from latlut.measure.sweep import identity_of
+    from latlut.measure.sweep_settings import identity_of
     from latlut.operators.own_modules import import_own_modules
     from latlut.table.table import LatencyTable
     from latlut.validation.explain import explain

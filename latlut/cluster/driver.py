@@ -20,8 +20,9 @@ from latlut.cluster.store import ClusterTable
 from latlut.errors import LatlutError
 from latlut.measure.parts import Part
 from latlut.measure.plans import Plan
-from latlut.measure.sweep import MAX_REQUEUES, SweepSettings
+from latlut.measure.sweep import MAX_REQUEUES
 from latlut.measure.sweep_report import SweepSummary
+from latlut.measure.sweep_settings import SweepSettings
 from latlut.measure.worklist import work_of
 from latlut.opspec import OpSpec
 from latlut.progress import Progress
@@ -275,14 +276,24 @@ class ClusterSweep:
         """A worker has ended: its lease goes back, and another takes its place."""
         worker, lease = self.workers[number], self._out.pop(number, None)
         self.pool.stop(number)
-        culprit = self._book.take_back(lease) if lease is not None else None
-        if culprit is not None:
-            self._fail(number, culprit, f"the process that measured it ended: {lost.reason}")
+        if lease is not None:
+            self._give_back(number, lease, lost)
         if lost.is_final or self._starts[number] >= MAX_STARTS:
             self._send_away(number, lost.reason)
         else:
             self._say(f"{worker.place}: {lost.reason}; its op specs go back, it is started again")
             self._start(number)
+
+    def _give_back(self, number: int, lease: Lease, lost: Lost) -> None:
+        """The lease of a worker that ended is handed out again, without what ended the worker."""
+        if lost.culprit is not None and lost.culprit in lease.specs:
+            self._book.give_back(lease)
+            self._fail(number, lost.culprit, lost.reason)
+            self._starts[number] = 0  # the next one gets further
+        elif lost.is_cut:
+            self._book.give_back(lease)
+        elif (culprit := self._book.take_back(lease)) is not None:
+            self._fail(number, culprit, f"the process that measured it ended: {lost.reason}")
 
     def _fail(self, number: int, spec: OpSpec, message: str) -> None:
         assert self._table is not None

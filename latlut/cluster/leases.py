@@ -63,6 +63,10 @@ class LeaseBook:
         self._open |= {(index, spec) for spec in specs}
         self._enter(index, specs)
 
+    def give_back(self, lease: Lease) -> None:
+        """A lease that ended by no fault of its op specs goes first, as it was."""
+        self._waiting.appendleft(lease)
+
     def take_back(self, lease: Lease) -> OpSpec | None:
         """A lease whose worker has ended goes first; gives an op spec that ends its workers."""
         deaths = lease.deaths + 1

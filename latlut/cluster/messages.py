@@ -9,7 +9,7 @@ from pathlib import Path
 from latlut.errors import LatlutError
 from latlut.machine.gpu_state import GpuState
 from latlut.measure.groups import TimedSpec
-from latlut.measure.sweep import SweepSettings
+from latlut.measure.sweep_settings import SweepSettings
 from latlut.opspec import OpSpec
 from latlut.table.identity import Identity
 
@@ -67,8 +67,8 @@ class Hello:
     """Of its machine, with the engine's facts."""
     launch_floor_ms: float | None
     """What an empty kernel takes, None where nothing says."""
-    arithmetic: str
-    """What the engine computes with, for the target's peak figures."""
+    peaks: tuple[float | None, float | None, float | None]
+    """Of the device by its target: FLOP/s, and bytes/s of memory and of the last-level cache."""
     state: GpuState | None
     """Of the GPU, None on a CPU."""
 
@@ -112,7 +112,13 @@ class LeaseResult:
 
 @dataclass(frozen=True)
 class Lost:
-    """A worker that answers no more; ``is_final`` where a new one in its place would not either."""
+    """A worker that answers no more."""
 
     reason: str
+    """Why, for people."""
     is_final: bool = False
+    """Whether a new one in its place would not answer either."""
+    culprit: OpSpec | None = None
+    """What it worked on when its process ended, where that is known."""
+    is_cut: bool = False
+    """Whether it was the connection that ended, which no op spec is to blame for."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import chain
 
 from latlut.cluster.messages import Hello, LeaseResult
 from latlut.engines import run_environment
@@ -12,7 +11,7 @@ from latlut.errors import OperatorError
 from latlut.measure.groups import TimedSpec
 from latlut.measure.plans import Plan
 from latlut.measure.sentinels import choose_sentinels
-from latlut.measure.sweep import SweepSettings
+from latlut.measure.sweep_settings import SweepSettings
 from latlut.measure.worklist import table_sentinels
 from latlut.operators.building import cost
 from latlut.operators.own_modules import imported_own_modules
@@ -159,8 +158,12 @@ class ClusterTable:
         while self._without_cost and status == "done":
             self.compute_a_cost()
         summarise(self.table)
-        environment = run_environment()
-        for run_id in chain(*self._runs.values()):
-            recording.end_run(
-                self.table, run_id, status, seconds={"total": seconds}, environment=environment
-            )
+        here = run_environment()
+        for number, runs in self._runs.items():
+            # How another machine ends is not known here.
+            is_here = self._hellos[number].environment.get("host") == here["host"]
+            for run_id in runs:
+                recording.end_run(
+                    self.table, run_id, status, seconds={"total": seconds},
+                    environment=here if is_here else None,
+                )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,16 +14,19 @@ from latlut.engines.base import Engine
 from latlut.errors import DeviceLostError, LatlutError, TargetError
 from latlut.machine.cpu import cpu_ranges
 from latlut.machine.gpu_state import GpuMonitor
-from latlut.machine.gpus import detect_gpus, resolve_gpu, target_of
+from latlut.machine.gpus import DetectedGpu, detect_gpus, resolve_gpu, target_of
+from latlut.machine.targets import Target, cpu_target, load_target
+from latlut.measure.attempts import Attempts
 from latlut.measure.groups import GroupTimer
 from latlut.measure.held_device import measuring_on
 from latlut.measure.parts import Part
 from latlut.measure.sentinels import Sentinels, open_sentinels
 from latlut.measure.stopwatch import Stopwatch
-from latlut.measure.sweep import check_mode, check_rebuilds, identity_of
+from latlut.measure.sweep_settings import check_mode, check_rebuilds, identity_of
 from latlut.operators.graph_cache import GraphCache
 from latlut.operators.own_modules import import_own_modules
 from latlut.operators.registry import check
+from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 from latlut.version import __version__
 
@@ -33,10 +37,19 @@ class LeaseWorker:
     Args:
         job: what every worker knows.
         slot: which of the workers on its machine: they are pinned to CPUs of their own.
+        attempts: told which op spec is worked on.
+        workload_of: an op spec's workload.
     """
 
-    def __init__(self, job: WorkerJob, slot: Part) -> None:
+    def __init__(
+        self,
+        job: WorkerJob,
+        slot: Part,
+        attempts: Attempts | None = None,
+        workload_of: Callable[[OpSpec], Workload] = Workload.from_spec,
+    ) -> None:
         self._job, self._slot = job, slot
+        self._attempts, self._workload_of = attempts, workload_of
         self._held, self._pass = ExitStack(), ExitStack()
         self._pass_index: int | None = None
         self._openings = 0
@@ -71,13 +84,15 @@ class LeaseWorker:
         check_rebuilds(engine, job.settings.rebuilds)
         mode = job.mode or engine.default_mode
         check_mode(engine, mode)
-        identity = identity_of(engine, target, statistic=job.settings.timing.statistic, mode=mode)
+        statistic = job.settings.timing.statistic
+        identity = identity_of(engine, target.name, statistic=statistic, mode=mode)
         cpus = self._held.enter_context(measuring_on(engine, self._slot))
         uuid = engine.device.uuid
         monitor = self._held.enter_context(GpuMonitor(uuid)) if uuid else None
         self._timer = GroupTimer(
-            engine, job.settings.timing, GraphCache(), Stopwatch(), {}, self._fail, monitor, mode
-        )
+            engine, job.settings.timing, GraphCache(), Stopwatch(), {}, self._fail, monitor, mode,
+            self._attempts, self._workload_of,
+        )  # fmt: skip
         host = str(environment.get("host"))
         return Hello(
             __version__,
@@ -86,7 +101,11 @@ class LeaseWorker:
             f"{host}, process {os.getpid()}, {uuid or f'CPUs {cpu_ranges(cpus)}'}",
             environment | {"engine_facts": engine.facts()},
             engine.launch_floor_ms(),
-            engine.arithmetic,
+            (
+                target.peak_flops_per_s(engine.arithmetic),
+                target.bandwidth_bytes_per_s,
+                target.cache_bandwidth_bytes_per_s,
+            ),
             monitor.snapshot() if monitor else None,
         )
 
@@ -98,29 +117,35 @@ class LeaseWorker:
                 Path(name).write_text(text, encoding="utf-8")
             import_own_modules([name])
 
-    def _engine(self) -> tuple[Engine, str]:
-        """The engine on this worker's device, and the target's name.
+    def _engine(self) -> tuple[Engine, Target]:
+        """The engine on this worker's device, and the target.
 
         Raises:
             TargetError: the GPU is of another model.
         """
-        job, device, target = self._job, "cpu", "cpu"
+        job, device, target = self._job, "cpu", None
         if job.gpu is not None:
-            from latlut.engines.cuda.devices import cuda_devices
-
-            mine = {shown.uuid for shown in cuda_devices()[:1]}  # the scheduler shows it no other
-            here = [gpu for gpu in detect_gpus() if gpu.uuid in mine]
-            if not here:
-                raise TargetError("CUDA shows this worker no GPU")
-            found = resolve_gpu(job.gpu, here)
-            device, target = found.uuid, target_of(found).name
+            found = resolve_gpu(job.gpu, self._gpus())
+            device = found.uuid
+            target = load_target(job.gpu) if Path(job.gpu).suffix else target_of(found)
         kind = engine_class(job.engine)
-        return kind(job.threads, job.precision, device, dict(job.options)), target
+        engine = kind(job.threads, job.precision, device, dict(job.options))
+        return engine, target or cpu_target(job.threads)
+
+    def _gpus(self) -> list[DetectedGpu]:
+        """The GPUs that this worker may take: Ray shows it one alone."""
+        from latlut.engines.cuda.devices import cuda_devices
+
+        mine = {shown.uuid for shown in cuda_devices()[:1]}
+        here = [gpu for gpu in detect_gpus() if gpu.uuid in mine]
+        if not here:
+            raise TargetError("CUDA shows this worker no GPU")
+        return here
 
     def _measure(self, lease: Lease) -> LeaseResult:
         self._failures = {}
         for spec in lease.specs:
-            check(spec)
+            self._check(spec)
         group = self._sentinels.groups
         timed = self._timer.time(lease.specs, lease.build, self._sentinels.samplers)
         is_slow = self._sentinels.add(timed.readings)
@@ -135,6 +160,9 @@ class LeaseWorker:
             timed.state,
             timed.cpu_share,
         )
+
+    def _check(self, spec: OpSpec) -> None:
+        check(spec)
 
     def _open_pass(self, index: int, sentinels: tuple[OpSpec, ...]) -> None:
         """Fresh sessions of the sentinels, as each pass of a sweep has them."""

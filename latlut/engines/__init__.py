@@ -55,6 +55,16 @@ def engine_packages() -> list[Fact]:
     return [home.package for home in _ENGINES.values() if home.package is not None]
 
 
+def engine_module(name: str) -> str:
+    """The Python module that an engine's package brings, ``onnxruntime``.
+
+    Raises:
+        UnknownNameError: no engine has that name.
+    """
+    package_of = _home(name).package
+    return package_of.name if package_of is not None else "torch"
+
+
 def run_environment() -> Environment:
     """What this machine is now, the engines' versions included: what is stored with a run."""
     return collect_environment(engine_packages())
@@ -66,8 +76,12 @@ def engine_class(name: str) -> type[Engine]:
     Raises:
         UnknownNameError: no engine has that name.
     """
-    if name not in _ENGINES:
-        raise UnknownNameError(f"unknown engine {name!r}: {did_you_mean(name, engine_names())}")
-    module, _, attribute = _ENGINES[name].place.partition(":")
+    module, _, attribute = _home(name).place.partition(":")
     found: type[Engine] = getattr(import_module(module), attribute)
     return found
+
+
+def _home(name: str) -> _Home:
+    if name not in _ENGINES:
+        raise UnknownNameError(f"unknown engine {name!r}: {did_you_mean(name, engine_names())}")
+    return _ENGINES[name]

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import nn
 
 from latlut.engines.base import (
     Availability,
@@ -31,6 +30,9 @@ from latlut.engines.resolution import EVENT_TICK_S, EXACT, Resolution
 from latlut.errors import EngineError
 from latlut.machine.provenance import installed_version
 from latlut.operators.onnx_files import runtime_session
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _CUDA = "CUDAExecutionProvider"
 #: How long threads wait for more work before they sleep, microseconds.
@@ -321,7 +323,9 @@ class OnnxRuntimeEngine(Engine):
 
 
 def _torch_has_cuda() -> bool:
-    """Whether this PyTorch can make the streams and events that time runs on a GPU."""
+    """Whether there is a PyTorch that can make the streams and events that time runs on a GPU."""
+    if find_spec("torch") is None:
+        return False
     import torch
 
     return bool(torch.cuda.is_available())

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import importlib.metadata
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import nn
 
 from latlut.engines.base import Availability, Device, Engine, LayerTime, Session, cpu_device
 from latlut.operators.ir_files import IrWorkload
 from latlut.operators.onnx_weights import model_file
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class OpenVinoSession(Session):

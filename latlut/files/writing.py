@@ -169,9 +169,11 @@ def place_new(file: Path, path: Path) -> None:
 
 def cache_folder(name: str) -> Path:
     """The folder of that name in the user's cache folder, or in ``LATLUT_CACHE``."""
+    if chosen := os.environ.get("LATLUT_CACHE"):
+        return Path(chosen) / name
     from platformdirs import user_cache_path
 
-    return Path(os.environ.get("LATLUT_CACHE") or user_cache_path("latlut")) / name
+    return user_cache_path("latlut") / name
 
 
 def read_cached(path: Path) -> bytes | None:

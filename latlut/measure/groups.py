@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,11 +32,13 @@ from latlut.measure.timing import (
     measure_side_by_side,
 )
 from latlut.operators.graph_cache import GraphCache
-from latlut.operators.in_context import ContextWorkload, context_of
 from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 from latlut.stats.sampling import Sampling
 from latlut.table.identity import IN_CONTEXT, STANDALONE
+
+if TYPE_CHECKING:
+    from latlut.operators.in_context import ContextWorkload
 
 #: What an op spec fails with by itself.
 _FAILURES = (EngineError, SpecError, MemoryError)
@@ -83,6 +86,7 @@ class GroupTimer:
         monitor: of the engine's GPU.
         mode: how an operator is isolated, one of ``table.identity.MODES``.
         attempts: told which op spec is worked on.
+        workload_of: an op spec's workload where it is timed alone.
     """
 
     def __init__(
@@ -96,10 +100,12 @@ class GroupTimer:
         monitor: Monitor | None = None,
         mode: str = STANDALONE,
         attempts: Attempts | None = None,
+        workload_of: Callable[[OpSpec], Workload] = Workload.from_spec,
     ) -> None:
         self.engine, self.timing, self.cache = engine, timing, cache
         self.monitor, self.mode = monitor, mode
         self.attempts = attempts or Attempts()
+        self.workload_of = workload_of
         self._neighbour_parities: dict[tuple[str, int], float] = {}
         self._watch = watch
         self._parities = dict(parities)
@@ -247,11 +253,15 @@ class GroupTimer:
         Each is compared with PyTorch the first time that the table meets the op spec.
         """
         is_known = (spec.key, build) in self._parities
-        workload: Workload = Workload.from_spec(spec)
         without = None
         if self.mode == IN_CONTEXT:
+            from latlut.operators.in_context import context_of
+
             context = context_of(spec)
-            workload, without = context.with_operator, context.without
+            workload: Workload = context.with_operator
+            without = context.without
+        else:
+            workload = self.workload_of(spec)
         opening = self.opening(workload, build)
         session = stack.enter_context(opening.open(is_checked=not is_known))
         difference = opening.difference

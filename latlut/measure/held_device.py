@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
 
 from latlut.engines.base import Engine
 from latlut.machine.lock import device_lock, shared_device_lock
@@ -32,9 +33,6 @@ def measuring_on(
         DeviceBusyError: another process measures on the device; names it.
         SpecError: more threads than there are CPUs.
     """
-    import torch
-
-    threads_before = torch.get_num_threads()
     share = part or Part(0, 1)
     chosen = choose_cpus(engine.threads * share.count)
     mine = chosen[share.index * engine.threads : (share.index + 1) * engine.threads]
@@ -45,11 +43,23 @@ def measuring_on(
         held = shared_device_lock(device, mine)
     else:
         held = device_lock(device)
-    with held, pinned(mine) as cpus:
+    with held, pinned(mine) as cpus, _torch_threads(engine.threads):
         if waiting is not None and engine.device.name == "cpu":
             wait_until_quiet(cpus, waiting)
-        torch.set_num_threads(engine.threads)
-        try:
-            yield cpus
-        finally:
-            torch.set_num_threads(threads_before)
+        yield cpus
+
+
+@contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    """PyTorch's pool has as many threads inside the block, where PyTorch is installed."""
+    if find_spec("torch") is None:
+        yield
+        return
+    import torch
+
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads_before)

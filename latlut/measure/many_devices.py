@@ -15,8 +15,9 @@ from latlut.measure.held_device import measuring_on
 from latlut.measure.parts import Part, run_parts
 from latlut.measure.plans import Plan
 from latlut.measure.supervising import Supervision
-from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import Sweep
 from latlut.measure.sweep_report import SweepSummary, TotalProgress, joined
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.measure.worklist import work_of
 from latlut.operators.own_modules import import_own_modules
 from latlut.progress import Progress

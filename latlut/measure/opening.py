@@ -6,13 +6,16 @@ what the workload computes by its reference, PyTorch for our own operators.
 
 from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING
 
 from latlut.engines.base import Engine, Session
 from latlut.errors import ParityError
 from latlut.measure.stopwatch import Stopwatch
 from latlut.operators.graph_cache import GraphCache
 from latlut.operators.workloads import Workload
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Opening:

@@ -17,7 +17,7 @@ from latlut.measure.held_device import measuring_on
 from latlut.measure.parts import Part
 from latlut.measure.plans import Plan
 from latlut.measure.stopwatch import Stopwatch
-from latlut.measure.sweep import SweepSettings
+from latlut.measure.sweep_settings import SweepSettings
 from latlut.measure.waiting import Say
 from latlut.measure.worklist import work_of
 from latlut.operators.graph_cache import GraphCache

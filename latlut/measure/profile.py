@@ -21,8 +21,9 @@ from latlut.measure.held_device import measuring_on
 from latlut.measure.parts import Part
 from latlut.measure.plans import Plan
 from latlut.measure.supervising import Supervision
-from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import Sweep
 from latlut.measure.sweep_report import SweepSummary
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.measure.waiting import Say
 from latlut.progress import Progress
 from latlut.table.roofline import Roofline

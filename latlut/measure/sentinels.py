@@ -10,7 +10,6 @@ import numpy as np
 from latlut.errors import DeviceLostError, EngineError
 from latlut.measure.groups import GroupTimer
 from latlut.measure.timing import SampleNs, TimingSettings, warm_up
-from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 from latlut.stats.quantiles import statistic_interval
 
@@ -51,7 +50,7 @@ def open_sentinels(
         attempts.turn_to(spec.key)
         try:
             # Always the first build: what is compared over the whole sweep must not change.
-            opening = timer.opening(Workload.from_spec(spec))
+            opening = timer.opening(timer.workload_of(spec))
             session = stack.enter_context(opening.open(is_checked=False))
             warm_up(session.sample_ns, timing, timer.engine.resolution)
         except DeviceLostError:

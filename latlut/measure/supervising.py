@@ -93,7 +93,7 @@ def supervise(timeout_s: float | None, say: Callable[[str], None]) -> Supervisio
             if child == 0:
                 _set_up_child(parent, found.attempts)
                 return Supervision(found.attempts, failed, found.began_s)
-            watch = _Watch(child, found.attempts, timeout_s)
+            watch = Watch(child, found.attempts, timeout_s)
             watch.hear()
         code = watch.wait()
         if watch.stopped_by and code not in (0, 1):
@@ -103,14 +103,14 @@ def supervise(timeout_s: float | None, say: Callable[[str], None]) -> Supervisio
         attempt = watch.attempt
         if attempt is None or attempt.key in failed:
             raise EngineError(
-                f"the process that measured was {_how(code)}"
+                f"the process that measured was {how_it_ended(code)}"
                 + ("" if attempt is None else f", again with {attempt.key}")
                 + "; what it measured before is in the table, the same command goes on from there"
             )
         if watch.is_overdue:
             reason = f"timed out after {timeout_s:.4g} s (--timeout)"
         else:
-            reason = f"the process that measured it was {_how(code)}"
+            reason = f"the process that measured it was {how_it_ended(code)}"
         failed[attempt.key] = reason
         say(f"{attempt.key}: {reason}; going on without it")
 
@@ -183,7 +183,7 @@ def _blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _how(code: int) -> str:
+def how_it_ended(code: int) -> str:
     """How a process ended, from its exit code as ``os.waitstatus_to_exitcode`` gives it."""
     if code >= 0:
         return f"ended by exit({code})"
@@ -193,7 +193,7 @@ def _how(code: int) -> str:
     return f"ended by {name}{memory}"
 
 
-class _Watch:
+class Watch:
     """One child: what it attempts, whether that is overdue, and the signals meant for it.
 
     Attributes:

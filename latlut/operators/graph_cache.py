@@ -6,11 +6,13 @@ The cache is bounded; the graphs that were not used for longest go first.
 from __future__ import annotations
 
 from pathlib import Path
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from latlut.files.writing import BoundedFolder, cache_folder, read_cached, write_cached
 from latlut.operators.workloads import Workload
+
+if TYPE_CHECKING:
+    from torch import nn
 
 LIMIT_BYTES = 4 << 30
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from torch import nn
 
 from latlut.errors import EngineError, ImportFileError
 from latlut.files.reading import check_file
@@ -16,6 +15,9 @@ from latlut.operators.file_workloads import FileWorkload
 from latlut.operators.input_arrays import arrays_of, by_name, named_arrays, random_arrays
 from latlut.operators.input_axes import find_axes
 from latlut.operators.onnx_shapes import settle_shapes, sides_of
+
+if TYPE_CHECKING:
+    from torch import nn
 
 #: Of the .xml; that of a network of 10,000 layers has 10 MB.
 MAX_TEXT_BYTES = 64 << 20

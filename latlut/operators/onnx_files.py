@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from torch import nn
 
 from latlut.errors import EngineError, ImportFileError
 from latlut.operators.file_workloads import FileWorkload
@@ -24,6 +23,9 @@ from latlut.operators.onnx_loading import load_onnx, making_sense_of
 from latlut.operators.onnx_nodes import nodes_of, tensors_of
 from latlut.operators.onnx_shapes import settle_shapes, sides_of, write_shapes
 from latlut.operators.onnx_weights import model_file, take_in_weights
+
+if TYPE_CHECKING:
+    from torch import nn
 
 #: Name of a floating-point tensor type -> what results call it, as an engine's precision.
 _ARITHMETIC = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16", "DOUBLE": "fp64"}

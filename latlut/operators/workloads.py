@@ -1,7 +1,8 @@
 """Workloads: what an engine is asked to run, with its input shapes.
 
 An operator, a network of op specs, or a module that is built already (an ONNX file from outside is
-one too: ``onnx_files``). Each kind says how it becomes a module and an ONNX model.
+one too: ``onnx_files``). Each kind says how it becomes a module and an ONNX model; that imports
+torch.
 """
 
 from __future__ import annotations
@@ -12,18 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
-from torch import nn
 
 from latlut.errors import OperatorError, SpecError
-from latlut.operators.building import build, source_digest
 from latlut.operators.input_axes import InputAxes, common_batch, find_axes
-from latlut.operators.network import Network
-from latlut.operators.onnx_export import OPSET, export_onnx, tensors_of_output
 from latlut.opspec import IMAGE, Node, OpSpec
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -112,6 +111,10 @@ class Workload(ABC):
         """Name of the graph in the cache: a hash of all that shapes it; None: it is not cached."""
         return None
 
+    def compared(self, outputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What of an engine's outputs is compared with ``expected``: all."""
+        return list(outputs)
+
     @abstractmethod
     def build(self) -> nn.Module:
         """The PyTorch module, in evaluation mode.
@@ -129,6 +132,8 @@ class Workload(ABC):
         Raises:
             EngineError: it cannot be exported.
         """
+        from latlut.operators.onnx_export import export_onnx
+
         inputs = [np.zeros(shape, dtype=np.float32) for shape in self.input_shapes]
         return export_onnx(self.build() if module is None else module, inputs)
 
@@ -149,6 +154,10 @@ class Workload(ABC):
         Raises:
             OperatorError: the module raises.
         """
+        import torch
+
+        from latlut.operators.onnx_export import tensors_of_output
+
         built = self.build() if module is None else module
         try:
             with torch.inference_mode():
@@ -178,6 +187,8 @@ class OperatorWorkload(Workload):
 
     def build(self) -> nn.Module:
         """The operator."""
+        from latlut.operators.building import build
+
         return build(self.spec)
 
 
@@ -201,10 +212,12 @@ class NetworkWorkload(Workload):
     def digest(self) -> str:
         """See ``Workload``."""
         lines = [f"{node.name}({','.join(node.inputs)}) {node.spec}" for node in self.graph]
-        return graph_digest(self.specs, lines, [Network.__module__])
+        return graph_digest(self.specs, lines, ["latlut.operators.network"])
 
     def build(self) -> nn.Module:
         """The network."""
+        from latlut.operators.network import Network
+
         return Network(self.graph).eval()
 
 
@@ -254,5 +267,10 @@ def graph_digest(specs: Sequence[OpSpec], lines: Sequence[str], modules: Sequenc
         lines: whatever else shapes it.
         modules: names of the Python modules that put its operators together.
     """
+    import torch
+
+    from latlut.operators.building import source_digest
+    from latlut.operators.onnx_export import OPSET
+
     parts = [f"opset {OPSET}", torch.__version__, source_digest(specs, modules), *lines]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -67,17 +67,17 @@ def _quantile_ranks(n: int, q: float) -> tuple[int, int]:
     Equal tails: the number of samples below Q_q is Binomial(n, q), so
     r = max{r : P(B < r) <= tail} and s = min{s : P(B >= s) <= tail}.
     """
-    from scipy.stats import binom
-
     tail = (1 - CONFIDENCE) / 2
-    r = int(binom.ppf(tail, n, q))
-    while r > 0 and binom.cdf(r - 1, n, q) > tail:
-        r -= 1
-    while binom.cdf(r, n, q) <= tail:
-        r += 1
-    s = int(binom.ppf(1 - tail, n, q)) + 1
-    while s <= n and binom.sf(s - 1, n, q) > tail:
-        s += 1
+    if q == 0:
+        return 0, 1
+    log_factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
+    k = np.arange(n + 1)
+    log_p = log_factorials[n] - log_factorials - log_factorials[::-1]
+    p = np.exp(log_p + k * math.log(q) + (n - k) * math.log1p(-q))
+    at_most = np.cumsum(p)  # P(B <= k)
+    at_least = np.cumsum(p[::-1])[::-1]  # P(B >= k)
+    r = int(np.searchsorted(at_most, tail, side="right"))
+    s = n + 1 - int(np.searchsorted(at_least[::-1], tail, side="right"))
     return r, s
 
 

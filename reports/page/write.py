@@ -76,4 +76,6 @@ def _bundle() -> str:
     import vl_convert
 
     # A script element ends at the first "</script", wherever it stands.
-    return str(vl_convert.javascript_bundle(None)).replace("</script", "<\\/script")
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")).replace(
+        "</script", "<\\/script"
+    )

@@ -31,7 +31,8 @@ from latlut.engines import run_environment
 from latlut.measure import budget, stopwatch
 from latlut.measure.plans import Plan, plan_from_ops
 from latlut.measure.preview import preview
-from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import Sweep
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.progress import Progress
 from latlut.table import recording
 from latlut.table.samples import pack_samples

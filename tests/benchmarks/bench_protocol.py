@@ -26,7 +26,8 @@ from latlut.engines import engine_class
 from latlut.engines.base import Engine
 from latlut.measure.held_device import measuring_on
 from latlut.measure.plans import Plan, load_plan
-from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import Sweep
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.operators.graph_cache import GraphCache
 from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec

@@ -16,8 +16,8 @@ from latlut.cluster.messages import Lease, Lost
 from latlut.cluster.store import ClusterTable
 from latlut.errors import LatlutError
 from latlut.measure.plans import plan_from_ops
-from latlut.measure.sweep import SweepSettings
 from latlut.measure.sweep_report import SweepSummary
+from latlut.measure.sweep_settings import SweepSettings
 from latlut.progress import Progress
 from latlut.table.history import quarantines
 from latlut.table.merging import merge_files

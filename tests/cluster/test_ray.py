@@ -19,7 +19,7 @@ from latlut.engines.choosing import DeviceChoice
 from latlut.errors import LatlutError
 from latlut.machine.cpu import allowed_cpus
 from latlut.measure.plans import Plan, plan_from_ops
-from latlut.measure.sweep import SweepSettings
+from latlut.measure.sweep_settings import SweepSettings
 from latlut.operators.workloads import Workload
 from latlut.progress import Progress
 from latlut.table.history import quarantines

@@ -1,4 +1,4 @@
-"""What ``latlut profile --ray`` refuses before anything is started."""
+"""What ``latlut profile --ray`` and ``--remote`` refuse before anything is started."""
 
 from __future__ import annotations
 
@@ -24,6 +24,17 @@ OP = "conv 4->4 at 8x8"
         (["--gpu", "h200", "--ray", "auto", "--devices", "0,1"], "leave --devices out"),
         (["--cpu", "--workers", "2"], "--workers is for --ray"),
         (["--cpu", "--ray", "local", "--workers", "0"], "0 is not in the range"),
+        (["--cpu", "--ray", "local", "--dry-run"], "leave --dry-run out"),
+        (["--remote", "a@b"], "name --gpu NAME or --cpu"),
+        (["--cpu", "--remote", "a@b", "--dry-run"], "leave --dry-run out"),
+        (["--cpu", "--remote", "a@b", "--wait"], "leave --wait out"),
+        (["--cpu", "--remote", "a@b", "--unchecked"], "leave --unchecked out"),
+        (["--cpu", "--remote", "a@b", "--shard", "1/2"], "leave --shard out"),
+        (["--cpu", "--remote", "a@b", "--workers", "2"], "leave --workers out"),
+        (["--cpu", "--remote", "a@b", "--ray", "local"], "leave --ray out"),
+        (["--cpu", "--remote", "a@b", "--mode", "in-context"], "leave --mode out"),
+        (["--cpu", "--remote", "a b"], "USER@HOST"),
+        (["--cpu", "--remote-python", "python3"], "--remote-python is for --remote"),
     ],
 )
 def test_what_the_command_refuses(

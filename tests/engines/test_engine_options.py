@@ -10,7 +10,7 @@ from latlut.engines.choosing import DeviceChoice
 from latlut.engines.cuda.graphs import CUDA_GRAPH
 from latlut.engines.tensorrt.versions import Release
 from latlut.errors import EngineError
-from latlut.measure.sweep import identity_of
+from latlut.measure.sweep_settings import identity_of
 from latlut.table.identity import Identity
 
 

@@ -13,7 +13,7 @@ from functools import partial
 
 from faults.forking import command as latlut
 
-from latlut.measure import sweep, timing
+from latlut.measure import sweep_settings, timing
 from latlut.progress import Progress
 from latlut.validation import validate
 
@@ -44,7 +44,8 @@ def command(arguments: Sequence[str]) -> None:
 
     short = partial(timing.TimingSettings, **_SHORT)
     timing.TimingSettings = short  # type: ignore[assignment,misc]
-    sweep.SweepSettings = partial(sweep.SweepSettings, group=2, sentinels=1)  # type: ignore[misc]
+    short_sweep = partial(sweep_settings.SweepSettings, group=2, sentinels=1)
+    sweep_settings.SweepSettings = short_sweep  # type: ignore[assignment,misc]
     validate.ValidationSettings = partial(  # type: ignore[misc]
         validate.ValidationSettings, timing=short()
     )

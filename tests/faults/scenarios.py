@@ -19,7 +19,7 @@ from old_tables import make_old_table
 from small_tables import make_table, plausible_ms
 
 from latlut.engines import engine_class
-from latlut.measure.sweep import identity_of
+from latlut.measure.sweep_settings import identity_of
 from latlut.opspec import OpSpec
 from latlut.spaces import FasterSegSpace
 from latlut.table import recording, validations

@@ -27,7 +27,8 @@ from latlut.machine.gpu_state import (
 )
 from latlut.machine.nvml import first_answer, nvml_errors
 from latlut.measure.plans import Plan, plan_from_ops
-from latlut.measure.sweep import MAX_REQUEUES, Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import MAX_REQUEUES, Sweep
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.table.entry import Entry
 from latlut.table.table import LatencyTable
 from latlut.validation.verdict import check

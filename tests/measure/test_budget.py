@@ -12,7 +12,8 @@ from latlut.measure import budget as module
 from latlut.measure.budget import Budget
 from latlut.measure.plans import Plan, plan_from_ops
 from latlut.measure.stopwatch import Stopwatch
-from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import Sweep
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.table.table import LatencyTable
 
 

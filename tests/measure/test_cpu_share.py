@@ -24,7 +24,8 @@ from latlut.measure.bench import BenchSettings, bench_onnx
 from latlut.measure.cpu_share import _Moment, _share, watching_cpu
 from latlut.measure.held_device import measuring_on
 from latlut.measure.plans import Plan
-from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import Sweep
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.measure.timing import TimingSettings
 from latlut.opspec import OpSpec
 from latlut.stats.machine_speed import LEAST_CPU_SHARE

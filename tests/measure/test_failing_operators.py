@@ -14,7 +14,8 @@ from torch import nn
 from latlut.cli import main
 from latlut.errors import OperatorError
 from latlut.measure.plans import Plan
-from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import Sweep
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.measure.timing import TimingSettings
 from latlut.operators import registry
 from latlut.operators.building import build, cost

@@ -20,7 +20,7 @@ from in_context_sweeps import (
 
 from latlut.cli import main
 from latlut.errors import EngineError, IdentityError, SpecError
-from latlut.measure.sweep import identity_of
+from latlut.measure.sweep_settings import identity_of
 from latlut.opspec import OpSpec
 from latlut.table.identity import MODES, Identity
 from latlut.table.roofline import Roofline
@@ -224,7 +224,7 @@ def test_an_engine_whose_sessions_cannot_take_turns_is_refused(db_path: Path) ->
 
 
 def test_a_mode_that_there_is_not_is_refused() -> None:
-    from latlut.measure.sweep import check_mode
+    from latlut.measure.sweep_settings import check_mode
 
     with pytest.raises(SpecError, match="standalone, in-context"):
         check_mode(FakeEngine(), "in context")

@@ -19,7 +19,8 @@ from latlut.engines.base import LayerTime
 from latlut.errors import EngineError
 from latlut.measure.layers import LayerView, group_layers, layer_view, place_of, places_in_graph
 from latlut.measure.plans import plan_from_ops
-from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import Sweep
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.operators.graph_cache import GraphCache
 from latlut.operators.workloads import Workload
 from latlut.opspec import IMAGE, Node, OpSpec

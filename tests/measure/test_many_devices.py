@@ -24,8 +24,9 @@ from latlut.machine.lock import device_lock
 from latlut.measure.many_devices import DeviceJob, sweep_on_devices
 from latlut.measure.parts import Part, run_parts
 from latlut.measure.plans import Plan, plan_from_ops
-from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import Sweep
 from latlut.measure.sweep_report import SweepSummary, TotalProgress, joined
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.opspec import OpSpec
 from latlut.progress import Progress
 from latlut.table.history import failures, measurement_count

@@ -9,7 +9,8 @@ from fake_engine import FakeEngine
 
 from latlut.errors import SpecError
 from latlut.measure.plans import Plan
-from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import Sweep
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.measure.timing import TimingSettings
 from latlut.measure.worklist import table_sentinels
 from latlut.opspec import OpSpec

@@ -15,7 +15,7 @@ from latlut.cli import main
 from latlut.errors import IdentityError
 from latlut.measure.plans import Plan, plan_from_ops
 from latlut.measure.preview import TRIED, preview
-from latlut.measure.sweep import SweepSettings, identity_of
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 
 
 def test_what_the_table_lacks_is_told(measured: Path, plan: Plan, engine: FakeEngine) -> None:

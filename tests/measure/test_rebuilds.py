@@ -15,7 +15,8 @@ from scipy.stats import binom
 
 from latlut.errors import EngineError, SpecError
 from latlut.measure.plans import Plan, plan_from_ops
-from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import Sweep
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.operators.workloads import Workload
 from latlut.pricing.estimator import estimate
 from latlut.stats.builds import CombinedBuilds, separate_builds

@@ -15,7 +15,8 @@ from latlut.errors import SpecError
 from latlut.measure.parts import Shard
 from latlut.measure.plans import Plan, load_plan, plan_from_ops
 from latlut.measure.profile import profile
-from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import Sweep
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.table.history import usual_sentinels
 from latlut.table.merging import merge_files
 from latlut.table.roofline import Roofline, bounds, set_bounds

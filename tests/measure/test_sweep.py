@@ -17,7 +17,8 @@ from latlut.machine.provenance import collect_environment
 from latlut.measure.coverage import plan_coverage
 from latlut.measure.plans import Plan, plan_from_ops
 from latlut.measure.sentinels import choose_sentinels
-from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import Sweep
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 from latlut.progress import Progress

@@ -12,7 +12,8 @@ from latlut.errors import ParityError
 from latlut.measure.layers import layer_view
 from latlut.measure.networks import NetworkTimer
 from latlut.measure.plans import Plan
-from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import Sweep
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.measure.timing import TimingSettings
 from latlut.operators.workloads import Workload
 from latlut.opspec import IMAGE, Node, OpSpec

@@ -14,7 +14,8 @@ from fake_engine import FakeEngine
 from latlut.errors import IdentityError, TableError
 from latlut.machine.provenance import collect_environment
 from latlut.measure.plans import plan_from_ops
-from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import Sweep
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.opspec import OpSpec
 from latlut.table.diff import diff
 from latlut.table.merging import merge, merge_files

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fake_engine import FakeEngine
 
-from latlut.measure.sweep import identity_of
+from latlut.measure.sweep_settings import identity_of
 from latlut.table.merging import merge
 from latlut.table.table import LatencyTable
 
@@ -18,7 +18,8 @@ import sys, time
 from conftest import OPS
 from fake_engine import FakeEngine
 from latlut.measure.plans import plan_from_ops
-from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import Sweep
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.table.table import LatencyTable
 engine = FakeEngine()
 with LatencyTable.create(sys.argv[1], identity_of(engine, "cpu", statistic="p10")) as table:

@@ -296,7 +296,8 @@ def test_kill_9_at_any_instant_leaves_a_sound_file(tmp_path: Path, identity: Ide
         sys.path.insert(0, sys.argv[2])
         from fake_engine import FakeEngine
         from latlut.measure.plans import plan_from_ops
-        from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+        from latlut.measure.sweep import Sweep
+        from latlut.measure.sweep_settings import SweepSettings, identity_of
         from latlut.table.table import LatencyTable
         engine = FakeEngine()
         plan = plan_from_ops([f"conv 4->4 at 8x{width}" for width in range(4, 40)])

@@ -14,7 +14,8 @@ from fake_engine import FakeEngine, work_ns
 from latlut.cli.residuals import plot
 from latlut.errors import CalibrationError, IdentityError
 from latlut.measure.plans import load_plan
-from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import Sweep
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 from latlut.pricing import calibration as calibrations

@@ -18,7 +18,8 @@ from latlut.errors import EngineError
 from latlut.measure.alone import Alone, is_conversion, profile_alone
 from latlut.measure.layers import LayerGroup, LayerView, layer_view
 from latlut.measure.plans import plan_from_ops
-from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import Sweep
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.opspec import IMAGE, Node, OpSpec
 from latlut.pricing.estimator import Estimate, Term
 from latlut.spaces import FasterSegSpace

@@ -12,7 +12,8 @@ from fake_engine import FakeEngine, FakeSession
 from latlut.engines.base import LayerTime
 from latlut.errors import EngineError, MissingEntryError, TableError
 from latlut.measure.plans import load_plan, plan_from_ops
-from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import Sweep
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.table.space import space_of
 from latlut.table.table import LatencyTable
 from latlut.validation.explain import explain

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from latlut.engines.tensorrt.engine import TensorRtEngine
 from latlut.files.writing import written_whole
 from latlut.operators.workloads import Workload
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def write_plan(

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import nn
 
 from latlut.engines.base import LayerTime, Session
 from latlut.engines.cuda.driver import CapturedGraph
@@ -24,6 +23,7 @@ from latlut.errors import DeviceLostError, EngineError
 
 if TYPE_CHECKING:
     import tensorrt as trt
+    from torch import nn
 
 _WARMUP_RUNS = 3
 
