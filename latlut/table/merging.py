@@ -19,7 +19,7 @@ from latlut.table.examination import refuse_faults
 from latlut.table.pairs import SpecPairs
 from latlut.table.recording import SpecFacts
 from latlut.table.storage import find_table
-from latlut.table.summary import summarise
+from latlut.table.summary import SUMMARISED, summarise
 from latlut.table.table import LatencyTable
 from latlut.table.writing import insert, set_fact, update
 from latlut.timestamps import now_text
@@ -191,7 +191,7 @@ def _copy_entries(
 
 def _copy_facts(into: LatencyTable, source: LatencyTable, db: Database) -> None:
     """Copy what is not known here: the target's peak figures, the launch floor, ..."""
-    for row in source.rows("SELECT name, value FROM facts"):
+    for row in source.rows("SELECT name, value FROM facts WHERE name <> ?", [SUMMARISED]):
         if into.fact(row["name"]) is None:
             set_fact(db, row["name"], row["value"])
 

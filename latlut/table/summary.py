@@ -32,6 +32,7 @@ from latlut.table.samples import unpack_samples
 from latlut.table.table import LatencyTable
 from latlut.table.writing import replace, set_fact, update
 from latlut.timestamps import now_text
+from latlut.version import __version__
 
 #: An entry below this multiple of what an empty kernel takes is mostly the launch.
 LAUNCH_FLOOR_SLACK = 2.0
@@ -42,6 +43,19 @@ NEAR_LAUNCH_FLOOR = "near the launch floor"
 OTHER_PROCESSES = "other processes on the GPU"
 HOST_BOUND = "limited by the host's launches"
 NEAR_ZERO = "not distinguishable from zero"
+
+#: The fact that says what the entries were computed from; see ``are_entries_current``.
+SUMMARISED = "summarised"
+_STATE = """
+    SELECT (SELECT count(*) FROM measurements) AS measurements,
+        (SELECT max(id) FROM measurements) AS measurement,
+        (SELECT count(*) FROM sentinel_readings) AS readings,
+        (SELECT max(id) FROM sentinel_readings) AS reading,
+        (SELECT count(*) FROM passes WHERE quarantine IS NOT NULL) AS quarantined,
+        (SELECT count(*) FROM gpu_states) AS states,
+        (SELECT count(*) FROM op_specs WHERE macs IS NOT NULL) AS counted,
+        (SELECT count(*) FROM entries) AS entries
+"""
 
 #: (pass id, group index) -> how slow the machine was beside that group.
 _Speeds = dict[tuple[int, int], float]
@@ -124,14 +138,15 @@ def _combined(
 
 
 def are_entries_current(table: LatencyTable) -> bool:
-    """Whether entries are there of all measurements, so that nothing is to be computed again."""
-    sql = (
-        "SELECT 1 FROM (SELECT op_spec_id AS number, count(*) AS times, sum(n) AS samples"
-        " FROM measurements JOIN passes ON passes.id = pass_id WHERE quarantine IS NULL"
-        " GROUP BY op_spec_id) LEFT JOIN entries ON entries.op_spec_id = number"
-        " WHERE passes IS NOT times OR n IS NOT samples LIMIT 1"
-    )
-    return not table.rows(sql)
+    """Whether nothing that entries are computed from has changed since they were computed."""
+    return table.fact(SUMMARISED) == _state(table)
+
+
+def _state(table: LatencyTable) -> str:
+    """What entries depend on, as numbers that change with it."""
+    (row,) = table.rows(_STATE)
+    facts = [table.fact(name) for name in ("roofline", "launch_floor_ms", "clock_error_ms")]
+    return json.dumps([__version__, *row.values(), *facts])
 
 
 def summarise(table: LatencyTable) -> None:
@@ -151,6 +166,7 @@ def summarise(table: LatencyTable) -> None:
     with table.writing() as db:
         refuse_wrong(db.conn, table.path, READ_BY_SUMMARY)
         _summarise(table, db)
+        set_fact(db, SUMMARISED, _state(table))
 
 
 def _summarise(table: LatencyTable, db: Database) -> None:

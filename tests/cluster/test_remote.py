@@ -22,6 +22,7 @@ from latlut.engines.choosing import DeviceChoice
 from latlut.errors import LatlutError
 from latlut.measure.plans import plan_from_ops
 from latlut.measure.sweep_settings import SweepSettings
+from latlut.opspec import OpSpec
 from latlut.progress import Progress
 from latlut.table.table import LatencyTable
 
@@ -93,8 +94,8 @@ def test_a_sweep_where_the_engine_alone_is_installed(server: LoopbackServer, lea
     assert said["workers"][0]["measured"] == 6
     wait_until_removed(server)
     with LatencyTable.open(Path(said["table"])) as table:
-        assert {entry.key for entry in table} == set(OPS)
-        (row,) = table.rows("SELECT count(*) AS n FROM measurements WHERE parity_error IS NULL")
+        assert {entry.spec for entry in table} == set(map(OpSpec.parse, OPS))
+        (row,) = table.rows("SELECT count(*) AS n FROM measurements WHERE parity IS NULL")
         assert row["n"] <= 3  # compared in the first pass
     again = run(server, lean)
     said = json.loads(again.stdout)
@@ -175,14 +176,14 @@ def test_an_operator_that_ends_its_process_fails_by_name(
 ) -> None:
     path = tmp_path / "crashing.py"
     path.write_text(CRASHING.replace("END", end))
-    fatal = "fatal 4->4 at 8x8"
+    fatal = OpSpec("fatal", (4, 8, 8), 4).key
     result = run(
         server, sys.executable, "--engine", "pytorch", "--operators", str(path), "--op", fatal,
         *more,
     )  # fmt: skip
     assert result.exit_code == 1, result.output
     said = json.loads(result.stdout)
-    assert list(said["failed"]) == [fatal]
+    assert list(said["failed"]) == [fatal], said["failed"]
     assert words in said["failed"][fatal]
     assert said["entries"] == 3
     wait_until_removed(server)
