@@ -20,7 +20,7 @@ from latlut.table.recording import SpecFacts
 from latlut.table.storage import find_table
 from latlut.table.summary import summarise
 from latlut.table.table import LatencyTable
-from latlut.table.writing import insert, set_fact, update
+from latlut.table.writing import insert, replace, set_fact, update
 from latlut.timestamps import now_text
 
 
@@ -34,6 +34,8 @@ class MergeReport:
     measurements: int = 0
     entries: int = 0
     """``measurements``, ``entries``: how many; entries are those without measurements."""
+    predicted: int = 0
+    """Predicted entries, of op specs that had no entry."""
     skipped_runs: int = 0
     grown_runs: int = 0
     conflicts: list[str] = field(default_factory=list)
@@ -42,7 +44,7 @@ class MergeReport:
     @property
     def has_added(self) -> bool:
         """Whether anything is new."""
-        return bool(self.runs or self.grown_runs or self.entries)
+        return bool(self.runs or self.grown_runs or self.entries or self.predicted)
 
 
 def merge_files(into: str | Path, sources: Sequence[str | Path]) -> list[tuple[Path, MergeReport]]:
@@ -113,6 +115,10 @@ def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
             _copy_facts(into, source, db)
             if report.has_added:
                 summarise(into)
+            # Predictions come last: what either table has measured needs none.
+            there = {entry.key for entry in into}
+            predicted = {entry.key for entry in source if entry.is_predicted}
+            report.predicted = _copy_entries(source, ids, predicted - there, db)
     return report
 
 
@@ -139,9 +145,12 @@ def _copy_op_specs(into: LatencyTable, source: LatencyTable) -> dict[int, int]:
 
 
 def _latencies(table: LatencyTable) -> dict[str, float]:
-    """Key -> milliseconds of every entry."""
+    """Key -> milliseconds of every entry that was not predicted."""
     return dict(
-        table.tuples("SELECT key, latency_ms FROM entries JOIN op_specs ON id = op_spec_id")
+        table.tuples(
+            "SELECT key, latency_ms FROM entries JOIN op_specs ON id = op_spec_id"
+            " WHERE predicted_from IS NULL"
+        )
     )
 
 
@@ -155,7 +164,7 @@ def _copy_entries(
     for entry in source:
         if entry.key in keys:
             columns = {name: value for name, value in vars(entry).items() if name != "key"}
-            insert(db, "entries", op_spec_id=own[entry.key], updated_at=now_text(), **columns)
+            replace(db, "entries", op_spec_id=own[entry.key], updated_at=now_text(), **columns)
     return len(keys)
 
 
