@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,34 +47,15 @@ def _numeric(spec: OpSpec) -> dict[str, float]:
     }
 
 
-def log_work(specs: Sequence[OpSpec]) -> np.ndarray:
-    """Logarithm of what bounds each op spec's latency, as a convolution of its shapes: (N,).
+class OpSpecRows(NamedTuple):
+    """What a model needs of N op specs."""
 
-        max(multiply-accumulates, 15 x bytes moved)
-
-    up to a factor that operators of one kind have in common: the roofline without peak figures. A
-    latency over it is the reciprocal of a utilisation.
-
-    Source: Williams et al., "Roofline", CACM 2009.
-    """
-    rows = np.array([_volumes(spec) for spec in specs], np.float64).reshape(-1, 4)
-    read, written, weights, pixels = rows.T
-    bytes_moved = 4 * (read + written + weights)
-    found: np.ndarray = np.log(np.maximum(weights * pixels, _MACS_PER_BYTE * bytes_moved))
-    return found
-
-
-def _volumes(spec: OpSpec) -> tuple[float, float, float, float]:
-    """Elements read, written and of weights; pixels written in all images."""
-    height, width = spec.out_size
-    pixels = spec.batch * height * width
-    read = spec.batch * sum(c * h * w for c, h, w in spec.inputs)
-    kernel, groups = 9.0, 1.0
-    if spec.options:
-        kernel = _amount(spec.option("kernel_size") or 3) ** 2
-        groups = _amount(spec.option("groups") or 1)
-    weights = spec.in_channels * spec.out_channels * kernel / groups
-    return read, pixels * spec.out_channels, weights, pixels
+    matrix: np.ndarray
+    """(N, F + K): logarithms, then 1 in the column of the category, if that is known."""
+    log_work: np.ndarray
+    """(N,): see ``Features.rows``."""
+    categories: list[str]
+    """N names."""
 
 
 @dataclass(frozen=True)
@@ -96,32 +78,42 @@ class Features:
         """F: how many columns are numbers; K columns of categories follow."""
         return len(_SHAPE) + len(self.options)
 
-    def matrix(self, specs: Sequence[OpSpec]) -> np.ndarray:
-        """(N, F + K): logarithms, then 1 in the column of the category.
+    def rows(self, specs: Sequence[OpSpec]) -> OpSpecRows:
+        """The columns of op specs, and the logarithm of what bounds each one's latency,
 
-        An op spec of an unknown category has none.
+            max(multiply-accumulates, 15 x bytes moved)
+
+        of a convolution of its shapes, up to a factor that operators of one kind have in common:
+        the roofline without peak figures. A latency over it is the reciprocal of a utilisation.
+
+        Source: Williams et al., "Roofline", CACM 2009.
         """
-        rows = np.array([self._numbers(spec) for spec in specs], np.float64)
-        rows = rows.reshape(len(specs), self.numbers)
+        numbers, volumes, categories = [], [], []
+        for spec in specs:
+            height, width = spec.out_size
+            read, channels = 0, 0
+            for c, h, w in spec.inputs:
+                read += c * h * w
+                channels += c
+            kernel = 9.0
+            extra: tuple[float, ...] = ()
+            if spec.options:
+                groups = _amount(spec.option("groups") or 1)
+                kernel = _amount(spec.option("kernel_size") or 3) ** 2 / groups
+            if self.options:
+                own = _numeric(spec)
+                extra = tuple(
+                    own.get(name, _amount(OPTION_DEFAULTS.get(name, 1))) for name in self.options
+                )
+            out, batch, pixels = spec.out_channels, spec.batch, height * width
+            numbers.append((channels, out, pixels**0.5, spec.stride, batch, *extra))
+            volumes.append((batch * (read + pixels * out), channels * out * kernel, batch * pixels))
+            categories.append(category_of(spec) if spec.options else spec.kind)
         place = {name: column for column, name in enumerate(self.categories)}
-        kinds = np.zeros((len(specs), len(self.categories)))
-        for row, spec in enumerate(specs):
-            column = place.get(category_of(spec) if spec.options else spec.kind)
-            if column is not None:
-                kinds[row, column] = 1.0
-        return np.concatenate([np.log2(np.maximum(rows, 0.5)), kinds], axis=1)
-
-    def _numbers(self, spec: OpSpec) -> tuple[float, ...]:
-        height, width = spec.out_size
-        shape = (
-            spec.in_channels,
-            spec.out_channels,
-            (height * width) ** 0.5,
-            spec.stride,
-            spec.batch,
-        )
-        if not self.options:
-            return shape
-        own = _numeric(spec)
-        defaults = (own.get(name, OPTION_DEFAULTS.get(name, 1)) for name in self.options)
-        return (*shape, *(_amount(value) for value in defaults))
+        kinds = np.zeros((len(specs), len(place) + 1))
+        kinds[np.arange(len(specs)), [place.get(name, -1) for name in categories]] = 1.0
+        shapes = np.array(numbers, np.float64).reshape(len(specs), self.numbers)
+        maps, weights, pixels_written = np.array(volumes, np.float64).reshape(-1, 3).T
+        work = np.maximum(weights * pixels_written, 4 * _MACS_PER_BYTE * (maps + weights))
+        matrix = np.concatenate([np.log2(np.maximum(shapes, 0.5)), kinds[:, :-1]], axis=1)
+        return OpSpecRows(matrix, np.log(work), categories)

@@ -29,7 +29,7 @@ import numpy.typing as npt
 from latlut.errors import PredictionError
 from latlut.opspec import OpSpec
 from latlut.predict.conformal import LEAST_SCORES, quantiles_by_kind
-from latlut.predict.features import Features, category_of, log_work
+from latlut.predict.features import Features, OpSpecRows, category_of
 
 #: Known op specs that a model needs: one more than its interval's quantile does.
 LEAST_KNOWN = LEAST_SCORES + 1
@@ -154,11 +154,12 @@ class Predictor:
                 "be predicted from, not differences"
             )
         features = Features.of(specs)
-        targets = np.log(latencies) - log_work(specs)
+        rows = features.rows(specs)
+        targets = np.log(latencies) - rows.log_work
         if kernel is None:
             spread = float(targets.std()) or 1.0
             standard = (targets - targets.mean()) / spread
-            kernel = Kernel.fit(features.matrix(specs), standard, features.numbers)
+            kernel = Kernel.fit(rows.matrix, standard, features.numbers)
         fitted = cls(
             features, kernel, tuple(spec.key for spec in specs), tuple(targets.tolist()), {"": 1.0}
         )
@@ -166,7 +167,7 @@ class Predictor:
         chosen = np.ones(len(specs), bool) if is_scored is None else np.asarray(is_scored, bool)
         if chosen.sum() < LEAST_SCORES:
             chosen = np.ones(len(specs), bool)
-        names = [category_of(spec) for spec, is_own in zip(specs, chosen, strict=True) if is_own]
+        names = [name for name, is_own in zip(rows.categories, chosen, strict=True) if is_own]
         return replace(fitted, quantiles=quantiles_by_kind(scores[chosen], names))
 
     @cached_property
@@ -182,7 +183,7 @@ class Predictor:
 
     @cached_property
     def _known(self) -> np.ndarray:
-        return self.features.matrix(self.specs)
+        return self.features.rows(self.specs).matrix
 
     @cached_property
     def _inverse(self) -> np.ndarray:
@@ -217,11 +218,11 @@ class Predictor:
         """Whether enough of its category is known."""
         return self.category_counts.get(category_of(spec), 0) >= LEAST_OF_CATEGORY
 
-    def _moments(self, specs: Sequence[OpSpec]) -> tuple[np.ndarray, np.ndarray]:
+    def _moments(self, rows: OpSpecRows) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the targets: (M,) each."""
         mean, spread = self._level
-        beside = self.kernel.between(self.features.matrix(specs), self._known)
-        explained = np.einsum("mn,mn->m", beside @ self._inverse, beside)
+        beside = self.kernel.between(rows.matrix, self._known)
+        explained = ((beside @ self._inverse) * beside).sum(axis=1)
         variance = self.kernel.amplitude + self.kernel.noise - explained
         # Rounding alone can take more off than there is.
         variance = np.maximum(variance, self.kernel.noise)
@@ -233,17 +234,18 @@ class Predictor:
         Raises:
             PredictionError: an op spec of a category of which fewer than 3 are known.
         """
-        for spec in specs:
-            if not self.can_predict(spec):
+        rows = self.features.rows(specs)
+        known = self.category_counts
+        for spec, name in zip(specs, rows.categories, strict=True):
+            if known.get(name, 0) < LEAST_OF_CATEGORY:
                 raise PredictionError(
-                    f"{spec} cannot be predicted: "
-                    f"{self.category_counts.get(category_of(spec), 0)} of the {len(self.keys)} "
-                    f"known op specs are {category_of(spec)!r}, it takes {LEAST_OF_CATEGORY}"
+                    f"{spec} cannot be predicted: {known.get(name, 0)} of the {len(self.keys)} "
+                    f"known op specs are {name!r}, it takes {LEAST_OF_CATEGORY}"
                 )
-        mean, sd = self._moments(specs)
+        mean, sd = self._moments(rows)
         others = self.quantiles[""]
-        quantile = np.array([self.quantiles.get(category_of(spec), others) for spec in specs])
-        log_ms, half = mean + log_work(specs), quantile * sd
+        quantile = np.array([self.quantiles.get(name, others) for name in rows.categories])
+        log_ms, half = mean + rows.log_work, quantile * sd
         return Predictions(
             np.exp(log_ms), np.exp(log_ms - half), np.exp(log_ms + half), half
         )  # fmt: skip
@@ -251,9 +253,9 @@ class Predictor:
     def covariance(self, specs: Sequence[OpSpec]) -> np.ndarray:
         """(M, M): of the logarithms that are left unknown, noise aside."""
         _, spread = self._level
-        rows = self.features.matrix(specs)
-        beside = self.kernel.between(rows, self._known)
-        own = self.kernel.between(rows, rows)
+        matrix = self.features.rows(specs).matrix
+        beside = self.kernel.between(matrix, self._known)
+        own = self.kernel.between(matrix, matrix)
         found: np.ndarray = spread**2 * (own - beside @ self._inverse @ beside.T)
         return found
 

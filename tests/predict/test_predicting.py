@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from latlut.cli import main
 from latlut.errors import PredictionError
 from latlut.opspec import OpSpec
 from latlut.predict.conformal import quantile_of, quantiles_by_kind
-from latlut.predict.predictor import Predictor
+from latlut.predict.predictor import Kernel, Predictor
 from latlut.pricing.estimator import estimate
 from latlut.pricing.predicting import (
     fit_predictor,
@@ -160,8 +161,9 @@ def test_too_little_is_refused(tmp_path: Path) -> None:
         assert predict_entries(one, [stranger], predictor).left_out == (stranger,)
         with pytest.raises(PredictionError, match="zoomed_conv"):
             predictor.predict([stranger])
-        far = OpSpec("conv", (1, 1, 1), 1)
-        assert predict_entries(one, [far], predictor).left_out == (far,)
+        wild = replace(predictor, kernel=Kernel((0.3,) * 6, 1e4, 1e-4))
+        far = OpSpec("conv", (2048, 8, 16), 32)
+        assert predict_entries(one, [far], wild).left_out == (far,)
     with pytest.raises(PredictionError, match="no logarithm"):
         Predictor.fit(SPECS[:30], np.zeros(30))
 
