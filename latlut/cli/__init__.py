@@ -67,6 +67,11 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "latlut.cli.predict:predict",
         "Predict the entries that a table has not measured, with intervals.",
     ),
+    "transfer": LazyCommand(
+        "Use a table",
+        "latlut.cli.transfer:transfer",
+        "Predict a new device's entries from ten measurements and other tables.",
+    ),
     "estimate": LazyCommand(
         "Use a table",
         "latlut.cli.estimate:estimate",

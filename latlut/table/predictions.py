@@ -62,6 +62,7 @@ def store(
                 updated_at=now_text(),
                 predicted_from=predicted_from,
             )
+        db.execute("DELETE FROM facts WHERE name = ?", [_MODEL])
         if model is not None:
             set_fact(db, _MODEL, model)
     return len(wanted)
