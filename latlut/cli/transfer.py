@@ -44,9 +44,7 @@ def transfer(target: str, sources: str, count: int | None, as_json: bool) -> Non
     if path.resolve() in {find_table(name).resolve() for name in names}:
         raise LatlutError(f"{target} is the new device: leave it out of --from")
     known = KnownDevices.of(names)
-    with (
-        LatencyTable.open(path, is_writable=True) if path.exists() else nullcontext() as table
-    ):
+    with LatencyTable.open(path, is_writable=True) if path.exists() else nullcontext() as table:
         measured = 0 if table is None else len(table) - table.predicted_count
         result = transferred(known, table, count or max(5, 10 - measured))
         stored = 0 if table is None or not result.entries else store_transferred(table, result)

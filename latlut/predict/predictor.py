@@ -259,6 +259,11 @@ class Predictor:
         found: np.ndarray = spread**2 * (own - beside @ self._inverse @ beside.T)
         return found
 
+    @property
+    def noise_variance(self) -> float:
+        """Of a logarithm: what no neighbour tells, and what measuring adds."""
+        return self._level[1] ** 2 * self.kernel.noise
+
     def to_json(self) -> str:
         """A text that ``from_json`` reads."""
         return json.dumps(

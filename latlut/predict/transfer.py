@@ -9,9 +9,9 @@ well, and the columns of Phi are what the D known devices say of the items, each
 standardised and split by a least-squares fit on the items' own features into what follows from
 them (smooth) and the rest (rough):
 
-    Phi = [mean of smooth, smooth of each device, mean of rough, rough of each device]
+    Phi = [mean of smooth, smooth of each device, mean of rough, rough of each device, features]
 
-Devices agree more on the smooth part, and that of a new one is nearly a mixture of theirs. The four
+Devices agree more on the smooth part, and that of a new one is nearly a mixture of theirs. The five
 variances V of the blocks, and the noise, are those under which the known devices predict each other
 best: each in turn plays the new one, and the marginal likelihood of what would be measured on it,
 given the others, is maximised over all. Which items to measure follows from the model alone: each
@@ -48,7 +48,7 @@ LEAST_DEVICES = 2
 LEAST_MEASURED = 3
 #: Items on which the variances are fitted, and among which the next to measure are chosen.
 _FITTED_ITEMS, _CANDIDATES = 60, 1500
-_BLOCKS = 4
+_BLOCKS = 5
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Transferred:
 
 
 def _columns(latencies: np.ndarray, features: np.ndarray) -> list[np.ndarray]:
-    """The four blocks of Phi from (N, D) latencies and (N, F) features."""
+    """The five blocks of Phi from (N, D) latencies and (N, F) features."""
     spread = latencies.std(axis=0)
     standard = (latencies - latencies.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     design = np.c_[np.ones(len(features)), features]
@@ -81,7 +81,9 @@ def _columns(latencies: np.ndarray, features: np.ndarray) -> list[np.ndarray]:
     share = 1 / np.sqrt(latencies.shape[1])
     level = smooth.mean(axis=1, keepdims=True)
     level = level / (level.std() or 1.0)
-    return [level, share * smooth, rough.mean(axis=1, keepdims=True), share * rough]
+    own = features - features.mean(axis=0)
+    own = own / np.sqrt((own**2).sum(axis=1).mean() or 1.0)
+    return [level, share * smooth, rough.mean(axis=1, keepdims=True), share * rough, own]
 
 
 class _Posterior:
@@ -187,7 +189,10 @@ class DevicePrior:
             return total + 0.05 * float(logs @ logs)  # keeps what does not matter in sight
 
         found = minimize(
-            loss, np.r_[np.zeros(_BLOCKS), -3.0], method="L-BFGS-B", bounds=[(-9, 9)] * 5
+            loss,
+            np.r_[np.zeros(_BLOCKS), -3.0],
+            method="L-BFGS-B",
+            bounds=[(-9, 9)] * (_BLOCKS + 1),
         )
         values = np.exp(found.x)
         return Variances(tuple(values[:-1].tolist()), float(values[-1]))

@@ -40,7 +40,7 @@ ADDITIVE = {"nasbench201": {"fpga", "eyeriss"}, "fbnet": {"fpga", "eyeriss", "ra
 def features_of(architectures: pd.Series, space: str) -> np.ndarray:
     """(N, places x operators): 1 where the network has that operator at that place."""
     if space == "fbnet":
-        rows = [[word for word in text.split()] for text in architectures]
+        rows = [list(text.split()) for text in architectures]
     else:
         rows = [re.findall(r"([a-z_0-9]+)~", text) for text in architectures]
     operators = np.array(rows)
