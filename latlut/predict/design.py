@@ -36,7 +36,7 @@ from latlut.predict.predictor import LEAST_KNOWN, LEAST_OF_CATEGORY, Kernel, Pre
 #: Categories of so few op specs are measured whole.
 _FEW = 4
 #: Share of the op specs that is drawn at random, beyond those that are measured anyway.
-_RANDOM = 0.5
+_RANDOM = 0.35
 #: Before anything is measured: smooth over two octaves, one kind much like another.
 _FIRST_LENGTH = 2.0
 

@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from latlut.errors import PredictionError
 from latlut.opspec import OpSpec
-from latlut.predict.conformal import LEAST_SCORES, quantiles_by_kind
+from latlut.predict.conformal import LEAST_SCORES, quantile_of, quantiles_by_kind
 from latlut.predict.features import Features, OpSpecRows, category_of
 
 #: Known op specs that a model needs: one more than its interval's quantile does.
@@ -134,8 +134,8 @@ class Predictor:
             specs: N op specs, each once.
             latency_ms: (N,) positive.
             is_scored: (N,) bool, which of them the intervals come from: those that were chosen at
-                random among what is still to be predicted. All of them if not given, or where
-                fewer than 19 are true.
+                random among what is still to be predicted; never narrower than all of them need.
+                All of them if not given, or where fewer than 19 are true.
             kernel: to use as it is; fitted if not given.
 
         Raises:
@@ -168,7 +168,11 @@ class Predictor:
         if chosen.sum() < LEAST_SCORES:
             chosen = np.ones(len(specs), bool)
         names = [name for name, is_own in zip(rows.categories, chosen, strict=True) if is_own]
-        return replace(fitted, quantiles=quantiles_by_kind(scores[chosen], names))
+        quantiles = quantiles_by_kind(scores[chosen], names)
+        if not chosen.all():  # a few random ones may happen to be easy
+            least = quantile_of(scores)
+            quantiles = {name: max(own, least) for name, own in quantiles.items()}
+        return replace(fitted, quantiles=quantiles)
 
     @cached_property
     def _level(self) -> tuple[float, float]:

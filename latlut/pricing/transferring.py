@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -117,7 +118,9 @@ def transfer(
     half = found.quantile * found.sd
     left = [n for n in range(len(known.specs)) if n not in values]
     entries = tuple(
-        PredictedEntry(known.specs[n], *np.exp([mean, mean - h, mean + h]).tolist(), own_error=h)
+        PredictedEntry(
+            known.specs[n], math.exp(mean), math.exp(mean - h), math.exp(mean + h), own_error=h
+        )
         for n in left
         for mean, h in [(float(found.mean[n]), float(half[n]))]
         if h <= WIDEST
