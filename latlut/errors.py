@@ -63,6 +63,10 @@ class TargetError(LatlutError):
     """The hardware asked for is not the hardware that is here."""
 
 
+class PredictionError(LatlutError):
+    """Latencies that cannot be predicted: too few are known, or none of that kind."""
+
+
 class ImportFileError(LatlutError):
     """A file from outside (CSV, Parquet, .npy, JSON, TOML) that cannot be used as it is."""
 

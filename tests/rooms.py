@@ -24,7 +24,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "latlut": (
         ("errors", "version", "timestamps", "shell"),
         ("opspec", "resources", "progress", "files"),
-        ("stats", "machine", "operators"),
+        ("stats", "machine", "operators", "predict"),
         ("spaces", "engines", "table"),
         ("pricing",),
         ("penalty",),

@@ -62,6 +62,16 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "latlut.cli.calibrate:calibrate",
         "Learn from measured networks what they take beyond the sum of entries.",
     ),
+    "predict": LazyCommand(
+        "Use a table",
+        "latlut.cli.predict:predict",
+        "Predict the entries that a table has not measured, with intervals.",
+    ),
+    "transfer": LazyCommand(
+        "Use a table",
+        "latlut.cli.transfer:transfer",
+        "Predict a new device's entries from ten measurements and other tables.",
+    ),
     "estimate": LazyCommand(
         "Use a table",
         "latlut.cli.estimate:estimate",
@@ -109,7 +119,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     ),
     "predict-image": LazyCommand(
         "Networks",
-        "latlut.cli.predict:predict_image",
+        "latlut.cli.predict_image:predict_image",
         "Draw what a trained network sees in an image, a folder or a video.",
     ),
     "export": LazyCommand(

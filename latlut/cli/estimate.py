@@ -115,11 +115,15 @@ def _print(found: Estimate, path: str) -> None:
             f"{100 * term.total_ms / found.ms:.1f}%" if found.ms else "",
             *([f"{term.factor:.3f}"] if is_calibrated else []),
             f"{term.reason}" if term.reason else "",
+            *(["predicted" if term.predicted_ms else ""] if found.predicted else []),
         ]
         for term in found.terms
     ]
     factor = ["of its entry"] if is_calibrated else []
-    print_table(["op spec", "times", "ms", "share", *factor, "priced as another variant"], rows)
+    basis = ["basis"] if found.predicted else []
+    print_table(
+        ["op spec", "times", "ms", "share", *factor, "priced as another variant", *basis], rows
+    )
     click.echo("")
     if calibration is not None:
         click.echo(
@@ -137,6 +141,11 @@ def _print(found: Estimate, path: str) -> None:
         click.echo("without what the table cannot price:")
         for spec in found.unpriced:
             click.echo(f"  {spec}")
+    if found.predicted:
+        click.echo(
+            f"{found.predicted_ms:.4g} ms of it ({100 * found.predicted_ms / found.ms:.0f}%) are "
+            f"predicted, not measured: {len(found.predicted)} of {len(found.terms)} terms"
+        )
     if found.substituted:
         click.echo(f"{len(found.substituted)} terms are priced by a variant that the table holds")
 
@@ -151,6 +160,7 @@ def _as_json(found: Estimate, path: str) -> dict[str, object]:
         "is_calibrated": found.calibration is not None,
         "plain_ms": found.plain_ms,
         "constant_ms": found.constant_ms,
+        "predicted_ms": found.predicted_ms,
         "notes": list(found.notes),
         "unpriced": [spec.key for spec in found.unpriced],
         "terms": [
@@ -162,6 +172,7 @@ def _as_json(found: Estimate, path: str) -> dict[str, object]:
                 "total_ms": term.total_ms,
                 "priced_as": list(term.priced_as),
                 "reason": term.reason,
+                "predicted_ms": term.predicted_ms,
             }
             for term in found.terms
         ],

@@ -1,85 +1,133 @@
-"""``latlut predict-image``: a trained network on an image, a video, or a folder of them."""
+"""``latlut predict``: the entries that a table has not measured, with intervals."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from latlut.cli.options import compute_options, set_threads, view_options
-from latlut.cli.output import json_option, print_json, progress_bar, quiet_option, remark
+from latlut.cli.choices import operators_option
+from latlut.cli.options import batch_option, input_option, table_option
+from latlut.cli.output import json_option, print_json, print_table
+from latlut.errors import LatlutError
+
+if TYPE_CHECKING:
+    from latlut.opspec import OpSpec
+    from latlut.pricing.predicting import Predicted
+    from latlut.table.table import LatencyTable
 
 
-@click.command(name="predict-image")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("source", type=click.Path(path_type=Path))
+@click.command()
+@table_option("Table to predict entries of.")
+@click.option("--plan", metavar="NAME|FILE", help="Predict this plan [the table's search space].")
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("predictions"), show_default=True,
-    help="Folder to write into; for one image or video a file, such as out.png or out.mp4, too.",
+    "--op", "ops", multiple=True, metavar="SPEC",
+    help="Predict op specs instead of a plan, and store nothing; may be repeated.",
 )  # fmt: skip
-@click.option(
-    "--form", type=click.Choice(["overlay", "colour", "label-ids"]), default="overlay",
-    show_default=True,
-    help="Colours over the image, colours alone, or the classes' numbers (of Cityscapes' classes "
-    "its label ids).",
-)  # fmt: skip
-@click.option(
-    "--opacity", type=click.FloatRange(0, 1), default=0.5, show_default=True,
-    help="Of an overlay's colours.",
-)  # fmt: skip
-@view_options
-@click.option("--corrupt", type=click.Choice(["fatal", "skip"]), default="fatal",
-              show_default=True, help="Files that cannot be read.")  # fmt: skip
-@compute_options
-@quiet_option
+@input_option("Image size [the table's own].")
+@batch_option("Images per inference [the table's own].")
+@click.option("--forget", is_flag=True, help="Delete all predictions of the table.")
+@operators_option
 @json_option
-def predict_image(
-    run: Path, source: Path, out: Path, form: Any, opacity: float,
-    window: tuple[int, int] | None, image_scale: float | None, corrupt: Any, precision: str,
-    accelerator: str, threads: int | None, quiet: bool, as_json: bool,
+def predict(
+    table_name: str, plan: str | None, ops: tuple[str, ...], input_size: tuple[int, int] | None,
+    batch: int | None, forget: bool, operator_modules: tuple[str, ...], as_json: bool,
 ) -> None:  # fmt: skip
-    """Draw what a trained network sees in an image, in a video, or in all of both below a folder.
+    """Predict the entries that a table has not measured, with 95% intervals.
 
-    RUN is the folder of a training. Videos (.mp4, .mov, .avi, .mkv, .webm and more) become .mp4
-    without sound, frame by frame at the same times; they need pip install "latlut[video]".
-    Animated GIF, WebP and PNG files stay what they are.
+    A model of the measured entries (a Gaussian process over shapes and operators) predicts the
+    others of the table's search space; how far it errs on entries that it has not seen makes the
+    intervals. Predictions are stored as such, in place of earlier ones; measuring replaces them.
 
     \b
-    latlut predict-image runs/train street.jpg --out street-classes.png
-    latlut predict-image runs/train drive.mp4 --out drive-classes.mp4
-    latlut predict-image runs/train photos --out predictions --form colour
+    latlut predict --table cpu
+    latlut predict --table cpu --op "conv 72->104 stride 1 at 32x64"
+    latlut predict --table cpu --forget
     """
-    from latlut.search.deploy.predicting import Predictor
-    from latlut.search.deploy.prediction_files import predict_files, tasks_of
-    from latlut.search.networks.model_files import load_model
-    from latlut.search.runs.processes import launched, refuse_several
+    from latlut.operators.own_modules import import_own_modules
+    from latlut.pricing import predicting
+    from latlut.table import predictions
+    from latlut.table.table import LatencyTable
 
-    refuse_several("latlut predict-image")
-    tasks = tasks_of(source, out, form)
-    network, facts = load_model(run)
-    set_threads(threads)
-    fabric = launched(accelerator, 1, precision)
-    fabric.to_device(network)
-    predictor = Predictor(
-        network, facts.classes, fabric, facts.image_scale if image_scale is None else image_scale,
-        window, form, opacity,
-    )  # fmt: skip
-    written, skipped = [], []
+    if sum(map(bool, (ops, plan, forget))) > 1:
+        raise LatlutError("name one of --op, --plan and --forget")
+    if ops and (input_size or batch):
+        raise LatlutError("--op names its own size and batch: leave --input and --batch out")
+    import_own_modules(operator_modules)
+    with LatencyTable.open(table_name, is_writable=not ops) as table:
+        if forget:
+            count = predictions.forget(table)
+            if as_json:
+                print_json({"table": str(table.path), "forgotten": count})
+            else:
+                click.echo(f"{count} predictions deleted from {table.path}")
+            return
+        predictor = predicting.fit_predictor(table)
+        found = predicting.predict_entries(
+            table, _wanted(table, plan, ops, input_size, batch), predictor
+        )
+        stored = 0 if ops else predicting.store_predictions(table, found)
+        _print(table, found, stored, as_json)
+    if ops and found.left_out:
+        click.get_current_context().exit(1)
 
-    def bar(name: str) -> Any:
-        return progress_bar(name, quiet)
 
-    for task, problem in predict_files(predictor, tasks, corrupt, bar):
-        if problem is None:
-            written.append(str(task.target))
-        else:
-            skipped.append(problem)
-            remark(f"left out: {problem}", quiet)
+def _wanted(
+    table: LatencyTable, plan: str | None, ops: tuple[str, ...],
+    input_size: tuple[int, int] | None, batch: int | None,
+) -> list[OpSpec]:  # fmt: skip
+    """The op specs that shall have an entry."""
+    from latlut.measure.plans import load_plan
+    from latlut.opspec import OpSpec
+    from latlut.table.space import space_of
+
+    if ops:
+        return [OpSpec.parse(text) for text in ops]
+    if plan:
+        return list(load_plan(plan, input_size, batch).specs)
+    own = space_of(table)
+    return list(own.space.op_specs(input_size or own.input_size, batch or own.batch))
+
+
+def _print(table: LatencyTable, found: Predicted, stored: int, as_json: bool) -> None:
+    import numpy as np
+
+    known = len(found.predictor.keys)
+    facts: dict[str, Any] = {
+        "table": str(table.path),
+        "predicted_from": known,
+        "stored": stored,
+        "predictions": [
+            {"op_spec": e.spec.key, "latency_ms": e.latency_ms, "ci_low_ms": e.ci_low_ms,
+             "ci_high_ms": e.ci_high_ms}
+            for e in found.entries
+        ],
+        "left_out": [spec.key for spec in found.left_out],
+    }  # fmt: skip
     if as_json:
-        print_json({"written": written, "left_out": skipped})
+        print_json(facts)
         return
-    for path in written[:1] if len(written) == 1 else []:
-        click.echo(path)
-    if len(written) != 1:
-        click.echo(f"{len(written)} predictions in {out}")
+    if not stored and found.entries:
+        rows = [[e.spec.key, e.latency_ms, e.ci_low_ms, e.ci_high_ms] for e in found.entries]
+        print_table(["op spec", "ms", "from", "to"], rows, "predicted")
+    elif stored:
+        widths = defaultdict(list)
+        for entry in found.entries:
+            widths[entry.spec.kind].append(100 * entry.own_error)
+        print_table(
+            ["operator", "predicted", "interval, median", "95% of them"],
+            [
+                [kind, len(own), f"±{np.median(own):.1f}%", f"±{np.quantile(own, 0.95):.1f}%"]
+                for kind, own in sorted(widths.items())
+            ],
+        )
+        click.echo(f"{stored} entries predicted from {known} measured ones, stored in {table.path}")
+    elif not found.left_out:
+        click.echo(f"nothing to predict: {table.path} has measured all of it")
+    if found.left_out:
+        click.echo(f"{len(found.left_out)} op specs cannot be predicted, measure them:")
+        for spec in found.left_out[:10]:
+            click.echo(f"  {table.command('profile', '--op', spec)}")
+        if len(found.left_out) > 10:
+            click.echo("  ...")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -126,6 +127,16 @@ if TYPE_CHECKING:
     "--budget", type=DurationType(), help="Stop after this time, e.g. 10m; goes on later."
 )
 @click.option(
+    "--fraction",
+    type=FractionType(),
+    help="Measure this share of the plan, what tells most about networks, and predict the rest.",
+)
+@click.option(
+    "--until",
+    type=FractionType(),
+    help="The same until predictions leave a network's 95% interval at this half-width, e.g. 2%.",
+)
+@click.option(
     "--timeout",
     "timeout_s",
     type=DurationType(can_be_zero=True),
@@ -152,7 +163,8 @@ def profile(
     table_path: Path | None, passes: int, rebuilds: int, devices: tuple[int, ...] | None,
     shard: tuple[int, int] | None, address: str | None, workers: int | None,
     remotes: tuple[str, ...], remote_python: str, ci: float,
-    statistic: str, budget: float | None, timeout_s: float, seed: int, dry_run: bool,
+    statistic: str, budget: float | None, fraction: float | None, until: float | None,
+    timeout_s: float, seed: int, dry_run: bool,
     mode: str | None, unchecked: bool, wait: bool, operator_modules: tuple[str, ...],
     quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
@@ -171,7 +183,14 @@ def profile(
     latlut profile --cpu --remote me@board           on another machine, by ssh
     latlut profile --cpu --mode in-context           operators between neighbours, not alone
     latlut profile --cpu --op "conv 64->96 stride 1 at 128x256"
+    latlut profile --cpu --fraction 0.15             15% of it, the rest predicted
     """
+    is_active = fraction is not None or until is not None
+    if is_active and (devices or shard or address or remotes or dry_run):
+        raise LatlutError(
+            "--fraction and --until choose what to measure from what is measured, on one device: "
+            "leave --devices, --shard, --ray, --remote and --dry-run out"
+        )
     from latlut.measure.supervising import supervise
 
     supervision = supervise(timeout_s or None, lambda text: remark(text, quiet))
@@ -276,7 +295,12 @@ def profile(
             path, as_json,
         )  # fmt: skip
         return
+    if is_active and mode != STANDALONE:
+        raise LatlutError(
+            "--fraction and --until predict latencies, not differences: use --mode standalone"
+        )
     failed_parts: list[str] = []
+    active = None
     before = _measurements(path)
     try:
         with progress_bar("profile", quiet) as listener:
@@ -289,6 +313,18 @@ def profile(
                     summary, failed_parts = sweep_on_devices(
                         table, job, listener, lambda text: remark(text, quiet)
                     )
+            elif is_active:
+                from latlut.measure.active import ActiveSettings, sweep_actively
+
+                active = sweep_actively(
+                    wanted, path, ActiveSettings(fraction or 1.0, until, seed),
+                    lambda part, left_s: sweep(
+                        part, chosen, target, path, replace(settings, budget_s=left_s), mode=mode,
+                        listener=listener, waiting=waiting(wait, quiet), supervision=supervision,
+                    ),
+                    left_s, lambda text: remark(text, quiet),
+                )  # fmt: skip
+                summary = active.summary
             else:
                 summary = sweep(
                     wanted, chosen, target, path, settings, mode=mode, listener=listener,
@@ -303,7 +339,7 @@ def profile(
     if failed_parts:
         remark("\n".join([*failed_parts, "the same command goes on with what is missing"]))
     with LatencyTable.open(path) as table:
-        print_report(table, mine, summary, as_json)
+        print_report(table, mine, summary, as_json, active=active)
     if summary.failed or failed_parts:
         click.get_current_context().exit(1)
 

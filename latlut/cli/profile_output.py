@@ -11,6 +11,7 @@ import click
 from latlut.cli.output import duration_text, print_json
 
 if TYPE_CHECKING:
+    from latlut.measure.active import ActiveResult
     from latlut.measure.plans import Plan
     from latlut.measure.preview import Preview
     from latlut.measure.sweep_report import SweepSummary
@@ -38,7 +39,7 @@ def print_preview(found: Preview, path: Path, as_json: bool) -> None:
 
 def print_report(
     table: LatencyTable, plan: Plan, summary: SweepSummary, as_json: bool,
-    workers: Sequence[Mapping[str, object]] = (),
+    workers: Sequence[Mapping[str, object]] = (), active: ActiveResult | None = None,
 ) -> None:  # fmt: skip
     """How a sweep ended, what the table holds of the plan, what failed, what to do next."""
     from latlut.measure.coverage import plan_coverage
@@ -69,6 +70,12 @@ def print_report(
         "quarantine": quarantined,
         "overhead_percent": round(100 * summary.overhead_fraction, 1),
     }
+    if coverage.predicted:
+        facts["predicted"] = coverage.predicted
+    if active is not None:
+        facts["ended_because"] = active.reason
+        facts["network_half_width"] = active.network_half_width
+        facts["left_out"] = [spec.key for spec in active.left_out]
     host_bound = sum(HOST_BOUND in entry.warnings for entry in table)
     if host_bound:
         facts["host_bound"] = host_bound
@@ -86,6 +93,17 @@ def print_report(
         f"({summary.status}, {summary.seconds['total']:.0f} s, "
         f"{summary.measured} new measurements, {summary.requeued} repeated)"
     )
+    if coverage.predicted:
+        click.echo(f"{coverage.predicted} more are predicted, and marked as such")
+    if active is not None:
+        width = active.network_half_width
+        click.echo(
+            f"ended because {active.reason}"
+            + ("" if width is None else f"; predictions leave a network's 95% interval at ±"
+               f"{100 * width:.1f}% (mean over random networks)")
+        )  # fmt: skip
+        for spec in active.left_out:
+            click.echo(f"neither measured nor predicted: {spec}")
     if coverage.median_ci_percent is not None:
         sources = {
             "builds": coverage.median_build_percent,

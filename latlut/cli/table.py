@@ -38,12 +38,14 @@ def info(name: str, as_json: bool) -> None:
             "identity": opened.identity.to_dict(),
             "entries": len(opened),
             **({"source": source} if (source := opened.fact("source")) else {}),
+            "predicted": opened.predicted_count,
             **found,
         }
     if as_json:
         print_json(facts)
         return
-    click.echo(f"{facts['table']}: {facts['entries']} entries")
+    predicted = f", {facts['predicted']} of them predicted" if facts["predicted"] else ""
+    click.echo(f"{facts['table']}: {facts['entries']} entries{predicted}")
     for field, value in facts["identity"].items():
         click.echo(f"  {field}: {value}")
     if "source" in facts:
@@ -143,7 +145,7 @@ def query(
             count = len(rows)
             if rows:
                 columns = ["op_spec", "latency_ms", "ci_low_ms", "ci_high_ms", "passes", "n",
-                           "gmacs_per_s", "roofline_ms", "warnings"]  # fmt: skip
+                           "gmacs_per_s", "roofline_ms", "predicted_from", "warnings"]  # fmt: skip
                 print_table(columns, [[row[column] for column in columns] for row in rows])
         is_cut = next(found, None) is not None
     if not count:
@@ -181,13 +183,19 @@ def diff(before: str, after: str, limit: int, as_json: bool) -> None:
                 "expected_by_chance": found.by_chance,
                 "only_before": found.only_before,
                 "only_after": found.only_after,
+                "predicted": found.predicted,
             }
         )  # fmt: skip
         return
     for line in found.identity:
         click.echo(f"identity differs: {line} (here: {before}, there: {after})")
+    if found.predicted:
+        click.echo(
+            f"{len(found.predicted)} common op specs are left out: one of the tables predicted "
+            f"them, such as {found.predicted[0]}"
+        )
     if not found.moves:
-        click.echo("the tables have no op spec in common")
+        click.echo("the tables have no measured op spec in common")
         return
     click.echo(
         f"{len(found.moves)} common op specs; median ratio after / before {found.overall:.4f}; "
@@ -224,7 +232,9 @@ def merge(into: str, sources: tuple[str, ...], as_json: bool) -> None:
     for report in reports:
         click.echo(
             f"{report['source']}: {report['runs']} runs with {report['measurements']} measurements "
-            f"and {report['entries']} imported entries added, {report['skipped_runs']} runs were "
+            f"and {report['entries']} imported entries "
+            + (f"and {report['predicted']} predicted ones " if report["predicted"] else "")
+            + f"added, {report['skipped_runs']} runs were "
             "there already" + (f", {report['grown_runs']} grew" if report["grown_runs"] else "")
         )
 
@@ -238,8 +248,9 @@ def export(name: str, file: Path) -> None:
     from latlut.table.table import LatencyTable
 
     with LatencyTable.open(name) as opened:
-        count = export_file(opened, file)
-    click.echo(f"{count} entries written to {file}")
+        count, predicted = export_file(opened, file), opened.predicted_count
+    note = f", {predicted} of them predicted (column predicted_from)" if predicted else ""
+    click.echo(f"{count} entries written to {file}{note}")
 
 
 @table.command()

@@ -286,9 +286,10 @@ class ClusterSweep:
 
     def _give_back(self, number: int, lease: Lease, lost: Lost) -> None:
         """The lease of a worker that ended is handed out again, without what ended the worker."""
-        if lost.culprit is not None and lost.culprit in lease.specs:
+        assert self._table is not None
+        if lost.culprit in (*lease.specs, *self._table.sentinels):
             self._book.give_back(lease)
-            self._fail(number, lost.culprit, lost.reason)
+            self._fail(number, lost.culprit, lost.reason)  # type: ignore[arg-type]  # one of these
             self._starts[number] = 0  # the next one gets further
         elif lost.is_cut:
             self._book.give_back(lease)

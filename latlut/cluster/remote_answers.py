@@ -145,7 +145,7 @@ def read_answer(
     if isinstance(found, _Lost):
         return Lost(_printable(found.reason), found.is_final)
     if isinstance(found, _Ended):
-        mine = {spec.key: spec for spec in lease.specs} if lease else {}
+        mine = {spec.key: spec for spec in (*(lease.specs if lease else ()), *sentinels)}
         return Lost(_printable(found.reason), culprit=mine.get(found.spec or ""))
     if isinstance(found, _Hello):
         return _hello(found, job)

@@ -49,6 +49,7 @@ class ClusterTable:
         sweep_id: str,
     ) -> None:
         self.table, self._plan, self._settings, self._sweep_id = table, plan, settings, sweep_id
+        self.failed: set[OpSpec] = set()
         self.sentinels = table_sentinels(table) or choose_sentinels(plan.specs, settings.sentinels)
         self.usual_ms = history.usual_sentinels(table)
         self._ids = recording.add_op_specs(table, unique([*plan.specs, *self.sentinels]))
@@ -142,9 +143,14 @@ class ClusterTable:
         of_pass += [item.spec for item in kept]
 
     def fail(self, number: int, spec: OpSpec, message: str) -> None:
-        """Record that an op spec could not be measured."""
+        """Record that an op spec could not be measured; it serves as a sentinel no more."""
         run_id = self._runs[number][-1]
         recording.add_failure(self.table, run_id, self._ids[spec.key], message)
+        self.failed.add(spec)
+        if spec in self.sentinels:
+            left = [item for item in self._plan.specs if item not in self.failed]
+            kept = [item for item in self.sentinels if item != spec]
+            self.sentinels = tuple(kept or choose_sentinels(left, self._settings.sentinels))
 
     def quarantine(self, number: int, reason: str) -> dict[int, list[OpSpec]]:
         """Keep what a worker measured in this sweep out of the entries; gives it, pass by pass."""

@@ -1,4 +1,4 @@
-"""How much of a plan a table holds, and how well."""
+"""How much of a plan a table has measured, and how well."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Coverage:
     ``negative`` ones, near zero or not, are below it. ``median_build_percent`` is the part that
     builds have in an interval, None where the table knows one build only; ``median_device_percent``
     likewise of devices.
+    ``predicted`` op specs have an entry that was predicted; they are in no other number.
     """
 
     entries: int
@@ -27,11 +28,13 @@ class Coverage:
     near_zero: int = 0
     negative: int = 0
     median_device_percent: float | None = None
+    predicted: int = 0
 
 
 def plan_coverage(table: LatencyTable, plan: Plan) -> Coverage:
     """How much of the plan the table holds, and how well."""
-    found = [table.lookup(spec) for spec in plan.specs if spec in table]
+    held = [table.lookup(spec) for spec in plan.specs if spec in table]
+    found = [entry for entry in held if not entry.is_predicted]
     widths = [entry.ci_percent for entry in found if entry.ci_percent is not None]
     known = [entry for entry in found if entry.is_distinguishable]
     builds = [100 * entry.build_error for entry in known if entry.build_error is not None]
@@ -40,4 +43,6 @@ def plan_coverage(table: LatencyTable, plan: Plan) -> Coverage:
     device = float(np.median(devices)) if devices else None
     median, p95 = np.quantile(widths, [0.5, 0.95]).tolist() if widths else (None, None)
     near_zero, negative = len(found) - len(known), sum(entry.latency_ms < 0 for entry in found)
-    return Coverage(len(found), median, p95, build, near_zero, negative, device)
+    return Coverage(
+        len(found), median, p95, build, near_zero, negative, device, len(held) - len(found)
+    )

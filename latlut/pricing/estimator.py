@@ -31,6 +31,7 @@ class Term:
     ``latency_ms`` is of one execution; ``count`` how often the network executes it. ``priced_as``
     names the entries used: the op spec itself, or what stands for it, and then ``reason`` why.
     ``factor`` is what the entry counts with inside a network, 1 without a calibration.
+    ``predicted_ms`` is the part of ``latency_ms`` that comes from predicted entries.
     """
 
     spec: OpSpec
@@ -39,6 +40,7 @@ class Term:
     priced_as: tuple[str, ...]
     reason: str = ""
     factor: float = 1.0
+    predicted_ms: float = 0.0
 
     @property
     def price_ms(self) -> float:
@@ -79,6 +81,16 @@ class Estimate:
     def is_complete(self) -> bool:
         """Whether every op spec was priced."""
         return not self.unpriced
+
+    @property
+    def predicted(self) -> tuple[Term, ...]:
+        """Terms that rest on predicted entries."""
+        return tuple(term for term in self.terms if term.predicted_ms)
+
+    @property
+    def predicted_ms(self) -> float:
+        """How much of the latency comes from entries that were predicted, not measured."""
+        return sum(term.count * term.factor * term.predicted_ms for term in self.terms)
 
     @property
     def substituted(self) -> tuple[Term, ...]:
@@ -166,7 +178,8 @@ def _plain(network: HasOpSpecs | Iterable[OpSpec], table: LatencyTable) -> Estim
             errors[entry.key] = entry.own_error_ms
         latency_ms = sum(entry.latency_ms for entry in price.entries)
         keys = tuple(entry.key for entry in price.entries)
-        terms.append(Term(spec, count, latency_ms, keys, price.reason))
+        predicted_ms = sum(entry.latency_ms for entry in price.entries if entry.is_predicted)
+        terms.append(Term(spec, count, latency_ms, keys, price.reason, predicted_ms=predicted_ms))
     total = sum(term.total_ms for term in terms)
     half = own_half = None
     if errors and all(error is not None for error in errors.values()):

@@ -53,6 +53,8 @@ class Difference:
     only_before: tuple[str, ...]
     only_after: tuple[str, ...]
     """``only_before``, ``only_after``: keys that one of them lacks."""
+    predicted: tuple[str, ...] = ()
+    """Common op specs that a table predicted and did not measure: they are in no move."""
 
     @property
     def moved(self) -> tuple[Move, ...]:
@@ -78,7 +80,9 @@ def diff(before: LatencyTable, after: LatencyTable) -> Difference:
     """
     first = {entry.key: entry for entry in before}
     second = {entry.key: entry for entry in after}
-    common = sorted(first.keys() & second.keys())
+    both = sorted(first.keys() & second.keys())
+    predicted = [key for key in both if first[key].is_predicted or second[key].is_predicted]
+    common = sorted(set(both) - set(predicted))
     has_differences = before.identity.is_in_context or after.identity.is_in_context
     shared = (before.shared_error, after.shared_error)
     moves = [_move(first[key], second[key], shared, has_differences) for key in common]
@@ -94,6 +98,7 @@ def diff(before: LatencyTable, after: LatencyTable) -> Difference:
         tuple(moves),
         tuple(sorted(first.keys() - second.keys())),
         tuple(sorted(second.keys() - first.keys())),
+        tuple(predicted),
     )
 
 

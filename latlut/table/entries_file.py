@@ -1,7 +1,8 @@
 """Read and write latency entries as CSV and Parquet files.
 
 A file of entries has one row per op spec: ``op_spec`` (the canonical text) and ``latency_ms``,
-and may have ``ci_low_ms``, ``ci_high_ms``, ``n``, ``passes`` and ``warnings``. Whose latencies
+and may have ``ci_low_ms``, ``ci_high_ms``, ``n``, ``passes``, ``warnings`` and
+``predicted_from``. Whose latencies
 they are travels in the same file: in CSV as columns, the same in every row, in Parquet as the file
 metadata ``latlut_identity``. Nothing is guessed: a row that cannot be an entry is refused
 with its number, its column and what was found.
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REQUIRED_COLUMNS = ("op_spec", "latency_ms")
-OPTIONAL_COLUMNS = ("ci_low_ms", "ci_high_ms", "n", "passes", "warnings")
+OPTIONAL_COLUMNS = ("ci_low_ms", "ci_high_ms", "n", "passes", "warnings", "predicted_from")
 SUFFIXES = (".csv", ".parquet")
 #: Of a file, and of what a Parquet file unpacks to: a million rows have 100 MB.
 MAX_FILE_BYTES = 256 << 20
@@ -41,7 +42,9 @@ MAX_TEXT_BYTES = 1 << 17
 #: Whose latencies they are, the same in every row; ``shared_error`` travels with them.
 IDENTITY_COLUMNS = (*(field.name for field in fields(Identity)), "shared_error")
 _KNOWN_COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS, *IDENTITY_COLUMNS)
-_NUMBER_COLUMNS = ("latency_ms", "ci_low_ms", "ci_high_ms", "n", "passes", "shared_error")
+_NUMBER_COLUMNS = (
+    "latency_ms", "ci_low_ms", "ci_high_ms", "n", "passes", "shared_error", "predicted_from",
+)  # fmt: skip
 _TEXT_COLUMNS = set(_KNOWN_COLUMNS) - set(_NUMBER_COLUMNS)
 _IDENTITY_KEY = b"latlut_identity"
 

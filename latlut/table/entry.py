@@ -1,4 +1,4 @@
-"""An entry: one op spec's latency, as a table holds it."""
+"""An entry: one op spec's latency, as a table holds it: measured, imported or predicted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from latlut.opspec import OpSpec
 
 @dataclass(frozen=True)
 class Entry:
-    """One op spec's measured latency; in a table of differences it may be zero or negative."""
+    """One op spec's latency; in a table of differences it may be zero or negative."""
 
     key: str
     """Canonical text of the op spec."""
@@ -48,6 +48,13 @@ class Entry:
     device_sd: float | None = None
     """``devices``, ``device_error``, ``device_sd``: as of builds, of the devices that it was
     measured on."""
+    predicted_from: int | None = None
+    """How many measured entries it was predicted from; None where it was measured itself."""
+
+    @property
+    def is_predicted(self) -> bool:
+        """Whether a model predicted it, and nothing measured it."""
+        return self.predicted_from is not None
 
     @property
     def is_distinguishable(self) -> bool:
@@ -66,5 +73,5 @@ class Entry:
 
     @property
     def spec(self) -> OpSpec:
-        """The op spec that was measured."""
+        """The op spec whose latency it is."""
         return OpSpec.parse(self.key)

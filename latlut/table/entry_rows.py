@@ -23,7 +23,8 @@ MAX_WARNINGS = 10_000
 class EntryRow:
     """One row of a file of entries; what the file does not say is None, ``warnings`` empty.
 
-    Latency and interval are milliseconds; ``n`` counts samples, ``passes`` measuring passes.
+    Latency and interval are milliseconds; ``n`` counts samples, ``passes`` measuring passes;
+    ``predicted_from`` how many measured entries a predicted one rests on, None of measured ones.
     ``row`` is where it stands: the line in a CSV file, the row counted from 1 in Parquet.
     """
 
@@ -35,6 +36,7 @@ class EntryRow:
     passes: int | None = None
     warnings: str = ""
     row: int = 0
+    predicted_from: int | None = None
 
 
 _RANGE = f" between {LEAST_MS:g} and {MOST_MS:g}"
@@ -100,15 +102,18 @@ class Cells:
         warnings = self.values.get("warnings")
         if warnings is not None and not _is_text(warnings):
             raise self.error("warnings", f"text of at most {MAX_WARNINGS} characters")
+        predicted_from = self.count("predicted_from")
+        least = 1 if predicted_from is None else 0
         return EntryRow(
             self.spec(),
             latency_ms,
             low_ms,
             high_ms,
-            self.count("n"),
-            self.count("passes"),
+            self.count("n", least),
+            self.count("passes", least),
             str(warnings or ""),
             self.row,
+            predicted_from,
         )
 
     def _is_possible(self, latency_ms: float) -> bool:
@@ -140,10 +145,11 @@ class Cells:
             raise self.error(column, expected)
         return number
 
-    def count(self, column: str) -> int | None:
-        number = self.number(column, "a positive whole number, or nothing")
+    def count(self, column: str, least: int = 1) -> int | None:
+        expected = "a positive whole number, or nothing"
+        number = self.number(column, expected)
         if number is None:
             return None
-        if not 1 <= number <= MOST_COUNT or number != int(number):
-            raise self.error(column, "a positive whole number, or nothing")
+        if not least <= number <= MOST_COUNT or number != int(number):
+            raise self.error(column, expected)
         return int(number)

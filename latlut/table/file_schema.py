@@ -21,6 +21,7 @@ from latlut.table.schema import migrations
 _REMADE = {
     "m004_differences": {"run_log"},
     "m008_devices": {"latencies", "suspects", "readings"},
+    "m009_predictions": {"latencies", "suspects"},
 }
 
 

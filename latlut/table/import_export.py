@@ -238,8 +238,9 @@ def _write_entries(
                 ci_high_ms=row.ci_high_ms,
                 own_error=own,
                 own_error_ms=own_ms,
-                passes=row.passes or 1,
-                n=row.n or 1,
+                passes=row.passes or (1 if row.predicted_from is None else 0),
+                n=row.n or (1 if row.predicted_from is None else 0),
+                predicted_from=row.predicted_from,
                 warnings=row.warnings,
                 updated_at=now_text(),
             )

@@ -12,7 +12,8 @@ from latlut.table.table import LatencyTable
 Rows = list[dict[str, Any]]
 
 _OVERVIEW = {
-    "kinds": "SELECT kind, count(*) AS entries, min(latency_ms) AS least_ms,"
+    "kinds": "SELECT kind, count(*) AS entries, count(predicted_from) AS predicted,"
+    " min(latency_ms) AS least_ms,"
     " max(latency_ms) AS most_ms FROM latencies GROUP BY kind ORDER BY kind",
     "runs": "SELECT * FROM run_log",
     "validations": "SELECT at, networks, json_extract(agreement, '$.r') AS r,"

@@ -21,7 +21,7 @@ from latlut.table.recording import SpecFacts
 from latlut.table.storage import find_table
 from latlut.table.summary import SUMMARISED, summarise
 from latlut.table.table import LatencyTable
-from latlut.table.writing import insert, set_fact, update
+from latlut.table.writing import insert, replace, set_fact, update
 from latlut.timestamps import now_text
 
 
@@ -35,6 +35,8 @@ class MergeReport:
     measurements: int = 0
     entries: int = 0
     """``measurements``, ``entries``: how many; entries are those without measurements."""
+    predicted: int = 0
+    """Predicted entries, of op specs that had no entry."""
     skipped_runs: int = 0
     grown_runs: int = 0
     conflicts: list[str] = field(default_factory=list)
@@ -43,7 +45,7 @@ class MergeReport:
     @property
     def has_added(self) -> bool:
         """Whether anything is new."""
-        return bool(self.runs or self.grown_runs or self.entries)
+        return bool(self.runs or self.grown_runs or self.entries or self.predicted)
 
 
 def merge_files(into: str | Path, sources: Sequence[str | Path]) -> list[tuple[Path, MergeReport]]:
@@ -111,6 +113,9 @@ def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
             _copy_facts(into, source, db)
             if report.has_added:
                 summarise(into)
+            # Predictions come last: what either table has measured needs none.
+            predicted = _new_predictions(into, source, pairs)
+            report.predicted = _copy_entries(source, pairs, predicted, db)
     return report
 
 
@@ -152,11 +157,11 @@ def _keys(table: LatencyTable, ids: Sequence[int]) -> list[str]:
 
 
 def _latencies(table: LatencyTable) -> np.ndarray:
-    """(n,) row id of the op spec and milliseconds of every entry, in order of the ids."""
+    """(n,) row id of the op spec and milliseconds of every entry that was not predicted, by id."""
     with table.reading() as db:
         rows = db.execute(
             "SELECT op_spec_id, coalesce(CAST(latency_ms AS REAL), 0) FROM entries"
-            " ORDER BY op_spec_id"
+            " WHERE predicted_from IS NULL ORDER BY op_spec_id"
         )
         return np.fromiter(rows, [("id", np.int64), ("ms", np.float64)])
 
@@ -178,6 +183,17 @@ def _unmeasured_entries(into: LatencyTable, source: LatencyTable, pairs: SpecPai
     return found
 
 
+def _new_predictions(into: LatencyTable, source: LatencyTable, pairs: SpecPairs) -> list[int]:
+    """The source's row ids of op specs that are predicted there and have no entry here."""
+    sql = "SELECT op_spec_id FROM entries WHERE predicted_from IS NOT NULL ORDER BY op_spec_id"
+    predicted = np.array([number for (number,) in source.tuples(sql)], dtype=np.int64)
+    if not len(predicted):
+        return []
+    held = [number for (number,) in into.tuples("SELECT op_spec_id FROM entries")]
+    found: list[int] = predicted[~np.isin(pairs.here(predicted), held)].tolist()
+    return found
+
+
 def _copy_entries(
     source: LatencyTable, pairs: SpecPairs, numbers: Sequence[int], db: Database
 ) -> int:
@@ -185,7 +201,7 @@ def _copy_entries(
     here = pairs.here(np.array(numbers, dtype=np.int64)).tolist()
     for number, own in zip(numbers, here, strict=True):
         (entry,) = source.rows("SELECT * FROM entries WHERE op_spec_id = ?", [number])
-        insert(db, "entries", **entry | {"op_spec_id": own, "updated_at": now_text()})
+        replace(db, "entries", **entry | {"op_spec_id": own, "updated_at": now_text()})
     return len(numbers)
 
 

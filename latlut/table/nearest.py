@@ -22,7 +22,8 @@ def nearest_key(connection: sqlite3.Connection, spec: OpSpec) -> str | None:
     """
     rows = connection.execute(
         f"SELECT op_spec_id, options, {', '.join(_SHAPE)} FROM entries"
-        " JOIN op_specs ON op_specs.id = op_spec_id WHERE kind = ? ORDER BY op_spec_id",
+        " JOIN op_specs ON op_specs.id = op_spec_id WHERE kind = ? AND predicted_from IS NULL"
+        " ORDER BY op_spec_id",
         [spec.kind],
     ).fetchall()
     if not rows:

@@ -74,6 +74,12 @@ def m008_devices(db: Database) -> None:
     _run(db, _DEVICES)
 
 
+@migrations()
+def m009_predictions(db: Database) -> None:
+    """Entries that were predicted, from how many measured ones; NULL of measured entries."""
+    _run(db, _PREDICTIONS)
+
+
 _INITIAL = """
 CREATE TABLE identity (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -277,4 +283,25 @@ CREATE VIEW readings AS
         quarantine
     FROM measurements JOIN op_specs ON op_specs.id = op_spec_id
         JOIN passes ON passes.id = pass_id JOIN runs ON runs.id = run_id;
+"""
+
+_PREDICTIONS = """
+DROP VIEW IF EXISTS suspects;
+DROP VIEW IF EXISTS latencies;
+ALTER TABLE entries ADD COLUMN predicted_from INTEGER;
+CREATE VIEW latencies AS
+    SELECT op_specs.key AS op_spec, kind, in_channels, out_channels, stride, height, width, batch,
+        options, round(latency_ms, 5) AS latency_ms, round(ci_low_ms, 5) AS ci_low_ms,
+        round(ci_high_ms, 5) AS ci_high_ms,
+        round(50.0 * (ci_high_ms - ci_low_ms) / nullif(abs(latency_ms), 0), 2) AS ci_percent,
+        passes, n, builds, round(100 * build_error, 2) AS build_percent,
+        round(100 * build_sd, 2) AS build_sd_percent, round(100 * pass_sd, 2) AS pass_sd_percent,
+        devices, round(100 * device_error, 2) AS device_percent,
+        round(100 * device_sd, 2) AS device_sd_percent,
+        round(roofline_ms, 5) AS roofline_ms,
+        CASE WHEN latency_ms > 0 THEN round(macs / latency_ms / 1e6, 2) END AS gmacs_per_s,
+        warnings, predicted_from
+    FROM entries JOIN op_specs ON op_specs.id = entries.op_spec_id;
+CREATE VIEW suspects AS
+    SELECT * FROM latencies WHERE warnings <> '' ORDER BY ci_percent DESC;
 """

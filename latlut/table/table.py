@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 _ENTRY_COLUMNS = (
     "key, latency_ms, ci_low_ms, ci_high_ms, own_error, passes, n, roofline_ms, warnings,"
     " builds, build_error, build_sd, pass_sd, coalesce(own_error_ms, own_error * latency_ms),"
-    " host_share, launch, devices, device_error, device_sd"
+    " host_share, launch, devices, device_error, device_sd, predicted_from"
 )
 _ENTRIES = f"SELECT {_ENTRY_COLUMNS} FROM entries JOIN op_specs ON op_specs.id = op_spec_id"
 
@@ -372,6 +372,12 @@ class LatencyTable:
 
     def __len__(self) -> int:
         return int(self.rows("SELECT count(*) AS n FROM entries")[0]["n"])
+
+    @property
+    def predicted_count(self) -> int:
+        """How many of its entries were predicted, not measured."""
+        sql = "SELECT count(*) AS n FROM entries WHERE predicted_from IS NOT NULL"
+        return int(self.rows(sql)[0]["n"])
 
     def __contains__(self, spec: OpSpec) -> bool:
         return self._fields(spec) is not None

@@ -72,9 +72,10 @@ def check(table: LatencyTable, environment: Environment | None = None) -> Verdic
     remarks: list[str] = []
     if wrong := faults(table):  # nothing that is computed from it would mean anything
         return Verdict(False, None, None, tuple(wrong), (), (), ())
-    entries = list(table)
+    held = list(table)
+    entries = [entry for entry in held if not entry.is_predicted]
     if not entries:
-        problems.append("it has no entries")
+        problems.append("it has no entries" if not held else "it has no measured entries")
     if failed := list(history.failures(table)):
         problems.append(f"{len(failed)} op specs could not be measured: {failed[0]}, ...")
     suspects = [entry for entry in entries if entry.warnings]
@@ -89,6 +90,7 @@ def check(table: LatencyTable, environment: Environment | None = None) -> Verdic
     unknown = sum(entry.ci_low_ms is None for entry in entries)
     if 0 < unknown < len(entries):
         remarks.append(f"{unknown} entries have no interval")
+    remarks += _prediction_remarks([entry for entry in held if entry.is_predicted], len(held))
     remarks += _difference_remarks(table, entries)
     remarks += _gpu_remarks(table, entries)
     remarks += _build_remarks(entries)
@@ -135,6 +137,18 @@ def _calibration_remarks(table: LatencyTable) -> list[str]:
     return [
         "entries have changed since the calibration was fitted: fit it again with "
         + command("calibrate", "--table", table.path)
+    ]
+
+
+def _prediction_remarks(predicted: Sequence[Entry], held: int) -> list[str]:
+    if not predicted:
+        return []
+    widths = [entry.ci_percent for entry in predicted if entry.ci_percent is not None]
+    within = f", 95% of them within ±{np.quantile(widths, 0.95):.1f}%" if widths else ""
+    known = max(entry.predicted_from or 0 for entry in predicted)
+    return [
+        f"{len(predicted)} of {held} entries are predicted from {known} others{within}: they are "
+        "in no other number here"
     ]
 
 
