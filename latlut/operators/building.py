@@ -128,7 +128,8 @@ def cost(spec: OpSpec) -> Cost:
         UnknownNameError, SpecError: see ``check``.
         OperatorError: see ``build``.
     """
-    return _cost(spec, check(spec).builder)
+    operator = check(spec)
+    return operator.graphs.cost(spec) if operator.graphs else _cost(spec, operator.builder)
 
 
 @lru_cache(maxsize=1 << 17)

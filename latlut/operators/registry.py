@@ -16,6 +16,10 @@ from latlut.opspec import OpSpec
 if TYPE_CHECKING:
     from torch import nn
 
+    from latlut.operators.building import Cost
+    from latlut.operators.in_context import Context
+    from latlut.operators.workloads import Workload
+
 Builder: TypeAlias = "Callable[[OpSpec], nn.Module]"
 
 
@@ -44,6 +48,18 @@ class Alternative:
 
 
 @dataclass(frozen=True)
+class Graphs:
+    """How op specs of a kind are run that is no PyTorch module; each takes the op spec."""
+
+    workload: Callable[[OpSpec], Workload]
+    """What engines run."""
+    context: Callable[[OpSpec], Context]
+    """The two graphs of ``operators.in_context``."""
+    cost: Callable[[OpSpec], Cost]
+    """What it computes and moves."""
+
+
+@dataclass(frozen=True)
 class Operator:
     """A registered operator: how to build it, and what ``register`` was told of its kind."""
 
@@ -54,6 +70,7 @@ class Operator:
     max_inputs: int
     is_last: bool
     alternatives: tuple[Callable[[OpSpec], Alternative | None], ...]
+    graphs: Graphs | None = None
 
 
 _REGISTRY: dict[str, Operator] = {}
@@ -67,6 +84,7 @@ def register(
     max_inputs: int | None = None,
     is_last: bool = False,
     alternatives: Sequence[Callable[[OpSpec], Alternative | None]] = (),
+    graphs: Graphs | None = None,
 ) -> Callable[[Builder], Builder]:
     """Decorator that makes ``builder(spec) -> nn.Module`` known under ``kind``.
 
@@ -81,6 +99,7 @@ def register(
         is_last: its output is the network's: logits enlarged to the image's size.
         alternatives: in which other forms a table may hold it, the closest first: functions that
             give the alternative to an op spec, None where there is none.
+        graphs: of a kind that is no PyTorch module; the builder raises then.
 
     Raises:
         SpecError: the name is taken by another builder.
@@ -95,8 +114,9 @@ def register(
             )
         most = max_inputs or min_inputs
         _REGISTRY[kind] = Operator(
-            kind, builder, dict(options or {}), min_inputs, most, is_last, tuple(alternatives)
-        )
+            kind, builder, dict(options or {}), min_inputs, most, is_last, tuple(alternatives),
+            graphs,
+        )  # fmt: skip
         return builder
 
     return add

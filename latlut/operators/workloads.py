@@ -23,6 +23,7 @@ from latlut.operators.building import build, source_digest
 from latlut.operators.input_axes import InputAxes, common_batch, find_axes
 from latlut.operators.network import Network
 from latlut.operators.onnx_export import OPSET, export_onnx, tensors_of_output
+from latlut.operators.registry import check
 from latlut.opspec import IMAGE, Node, OpSpec
 
 
@@ -43,8 +44,15 @@ class Workload(ABC):
     only_engine: ClassVar[str | None] = None
 
     @staticmethod
-    def from_spec(spec: OpSpec) -> OperatorWorkload:
-        """The workload of one operator."""
+    def from_spec(spec: OpSpec) -> Workload:
+        """The workload of one operator, or of a piece of a graph.
+
+        Raises:
+            UnknownNameError, SpecError: no such operator; a piece whose graph is not known.
+        """
+        graphs = check(spec).graphs
+        if graphs is not None:
+            return graphs.workload(spec)
         shapes = tuple((spec.batch, *shape) for shape in spec.inputs)
         return OperatorWorkload(spec.key, shapes, spec)
 

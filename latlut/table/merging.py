@@ -18,6 +18,7 @@ from latlut.table.examination import refuse_faults
 from latlut.table.history import measured_keys
 from latlut.table.recording import SpecFacts
 from latlut.table.storage import find_table
+from latlut.table.subgraphs import copy_graphs
 from latlut.table.summary import summarise
 from latlut.table.table import LatencyTable
 from latlut.table.writing import insert, set_fact, update
@@ -108,6 +109,7 @@ def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
             if report.conflicts:
                 raise _conflict(into, source, report.conflicts)
             ids = _copy_op_specs(into, source)
+            copy_graphs(into, source)
             _copy_runs(source, ids, report, db)
             report.entries = _copy_entries(source, ids, unmeasured - held.keys(), db)
             _copy_facts(into, source, db)

@@ -74,6 +74,12 @@ def m008_devices(db: Database) -> None:
     _run(db, _DEVICES)
 
 
+@migrations()
+def m009_subgraphs(db: Database) -> None:
+    """The graphs of pieces that were cut from ONNX files."""
+    _run(db, _SUBGRAPHS)
+
+
 _INITIAL = """
 CREATE TABLE identity (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -246,6 +252,10 @@ CREATE VIEW run_log AS
         (SELECT count(*) FROM measurements JOIN passes ON passes.id = pass_id
             WHERE passes.run_id = runs.id) AS measurements
     FROM runs;
+"""
+
+_SUBGRAPHS = """
+CREATE TABLE subgraphs (digest TEXT PRIMARY KEY, label TEXT NOT NULL, graph BLOB NOT NULL);
 """
 
 _DEVICES = """
