@@ -27,8 +27,12 @@ MANY_PIECES = 300
 
 def onnx_options(command: Command) -> Command:
     """--onnx FILES and --shape."""
+    return onnx_option(shape_option(command))
+
+
+def onnx_option(command: Command) -> Command:
+    """--onnx FILES."""
     for option in (
-        shape_option,
         click.option(
             "--onnx", "is_onnx", is_flag=True, help="Networks are the ONNX files FILES."
         ),
@@ -40,9 +44,11 @@ def onnx_options(command: Command) -> Command:
     return command
 
 
-def check_files(files: Sequence[Path], is_onnx: bool, shapes: Shapes) -> None:
-    """Refuse files without --onnx, and --onnx without files."""
-    if is_onnx and not files:
+def check_files(
+    files: Sequence[Path], is_onnx: bool, shapes: Shapes, needs_files: bool = True
+) -> None:
+    """Refuse files without --onnx, and --onnx without files where it needs some."""
+    if is_onnx and not files and needs_files:
         raise LatlutError("--onnx takes ONNX files: --onnx network.onnx another.onnx")
     if files and not is_onnx:
         raise LatlutError(f"{files[0]}: files are for --onnx: add it, or leave them out")

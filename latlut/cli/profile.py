@@ -164,10 +164,11 @@ def profile(
     latlut profile --cpu --mode in-context           operators between neighbours, not alone
     latlut profile --cpu --op "conv 64->96 stride 1 at 128x256"
     latlut profile --cpu --onnx mine.onnx other.onnx the pieces of networks of your own
+    latlut profile --onnx --table mine.db            the pieces that the table holds, once more
     """
     from latlut.measure.supervising import supervise
 
-    check_files(files, is_onnx, shapes)
+    check_files(files, is_onnx, shapes, needs_files=table_path is None or not table_path.exists())
     if is_onnx and (plan or ops):
         raise LatlutError("--onnx is a plan of its own: leave --plan and --op out")
     if cut and not is_onnx:
@@ -389,12 +390,21 @@ def _onnx_plan(
     from latlut.errors import EngineError
     from latlut.measure.held_device import measuring_on
     from latlut.measure.onnx_plans import cut_files, onnx_plan, read_files
+    from latlut.measure.plans import Plan
+    from latlut.table.subgraphs import stored_pieces
+    from latlut.table.table import LatencyTable
 
     if not engine.reads_onnx:
         raise EngineError(
             f"{engine.title} does not read ONNX files: choose --engine onnxruntime, openvino, "
             "tensorrt or tensorrt-rtx"
         )
+    if not files and table_path is not None:
+        with LatencyTable.open(table_path) as table:
+            specs = stored_pieces(table)
+        if not specs:
+            raise LatlutError(f"{table_path} holds no pieces of ONNX files: name files with --onnx")
+        return Plan("onnx", specs, f"pieces that {table_path} holds")
     how = cut or _cut_in(table_path)
     workloads = read_files(files, input_size, batch, dict(shapes))
     with measuring_on(engine) if how == "layers" else nullcontext():

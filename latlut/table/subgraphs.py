@@ -6,6 +6,7 @@ where it is not the piece that its digest names (``operators.subgraph.stored_sub
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from latlut.errors import ImportFileError, TableError
@@ -31,9 +32,7 @@ def keep_graphs(table: LatencyTable, specs: Iterable[OpSpec]) -> None:
         return
     with table.writing() as db:
         for piece in new:
-            insert(
-                db, "subgraphs", digest=piece.digest, label=piece.label, graph=piece.content
-            )
+            insert(db, "subgraphs", digest=piece.digest, label=piece.label, graph=piece.content)
 
 
 def cut_of(table: LatencyTable) -> str:
@@ -61,6 +60,24 @@ def keep_cut(table: LatencyTable, how: str) -> None:
 def digests(table: LatencyTable) -> list[str]:
     """Of the graphs that the table holds."""
     return [row[0] for row in table.tuples("SELECT digest FROM subgraphs ORDER BY digest")]
+
+
+def stored_pieces(table: LatencyTable) -> tuple[OpSpec, ...]:
+    """The op specs of the table that are pieces whose graphs it holds."""
+    there = set(digests(table))
+    keys = table.tuples("SELECT key FROM op_specs WHERE kind LIKE 'subgraph_%' ORDER BY id")
+    specs = (OpSpec.parse(key) for (key,) in keys)
+    return tuple(spec for spec in specs if store.digest_of(spec) in there)
+
+
+def shown_keys(table: LatencyTable, keys: Iterable[str]) -> dict[str, str]:
+    """Key -> the same for people: a piece by its label and the first digits of its digest."""
+    names = labels(table)
+    found = {}
+    for key in keys:
+        digest = (re.findall(r" graph=g([0-9a-f]{40})\b", key) or [""])[0]
+        found[key] = f"{names[digest]} [{digest[:8]}]" if digest in names else key
+    return found
 
 
 def labels(table: LatencyTable) -> dict[str, str]:

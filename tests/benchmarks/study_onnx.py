@@ -7,12 +7,17 @@ pieces by each cut (element-wise tails, or the engine's own layers) in each mode
 context), then the networks, and prints a table: how far sums of entries are from networks plain,
 calibrated on the same families (random folds) and on other families alone. A command that was
 stopped goes on where it was. FOLDER/results.json holds what the numbers are made of.
+
+With --cpu-time runs are timed by what they take of the CPU, not by the wall's clock: on a machine
+where other processes run, whole networks are interrupted and their pieces are not, and nothing can
+be said by the clock.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -21,6 +26,7 @@ import numpy as np
 import onnx_families
 
 from latlut.engines import engine_class
+from latlut.engines.base import Session
 from latlut.machine.targets import cpu_target
 from latlut.measure.held_device import measuring_on
 from latlut.measure.onnx_plans import CUTS, cut_files, onnx_plan, read_files
@@ -66,6 +72,18 @@ def measure(
     return path
 
 
+def _cpu_time_ns(self: Session, count: int, runs: int) -> np.ndarray:
+    """As ``Session.sample_ns``, by the process's CPU time."""
+    run, clock = self._run, time.process_time_ns
+    durations = np.empty(count, dtype=np.int64)
+    for index in range(count):
+        started = clock()
+        for _ in range(runs):
+            run()
+        durations[index] = (clock() - started) // runs
+    return durations
+
+
 def report(path: Path) -> dict[str, object]:
     """What a table's validation says, as numbers."""
     with LatencyTable.open(path) as table:
@@ -103,7 +121,11 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=5)
     parser.add_argument("--cap", type=float, default=0.1, help="seconds of one reading")
     parser.add_argument("--small", action="store_true", help="one network of each family")
+    parser.add_argument("--cpu-time", action="store_true", help="see above")
     own = parser.parse_args()
+    if own.cpu_time:
+        for name in own.engines.split(","):
+            engine_class(name).session_type._sample_ns = _cpu_time_ns  # type: ignore[method-assign]
     files = onnx_families.write(own.folder / "networks", own.small)
     found = []
     for name, cut, mode in product(*(v.split(",") for v in (own.engines, own.cuts, own.modes))):
