@@ -14,10 +14,10 @@ from latlut.cli.output import json_option, print_json, print_table, remark
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from latlut.validation.measured import MeasuredNetwork
-    from latlut.validation.onnx_families import Tried
     from latlut.pricing.calibration import Calibration
     from latlut.validation.fitting import CurvePoint, Fitted
+    from latlut.validation.measured import MeasuredNetwork
+    from latlut.validation.onnx_families import Tried
 
 
 @click.command()
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 @click.option("--forget", is_flag=True, help="Delete the table's calibrations; fit nothing.")
 @json_option
 def calibrate(
-    table_name: str, networks: int, is_onnx: bool, files: tuple[Path, ...], validation_id: int | None, source_name: str | None,
-    seed: int, force: bool, forget: bool, as_json: bool,
+    table_name: str, networks: int, is_onnx: bool, files: tuple[Path, ...],
+    validation_id: int | None, source_name: str | None, seed: int, force: bool, forget: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Fit how networks differ from the sum of their entries, and keep it in the table.
 

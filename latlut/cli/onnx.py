@@ -33,9 +33,7 @@ def onnx_options(command: Command) -> Command:
 def onnx_option(command: Command) -> Command:
     """--onnx FILES."""
     for option in (
-        click.option(
-            "--onnx", "is_onnx", is_flag=True, help="Networks are the ONNX files FILES."
-        ),
+        click.option("--onnx", "is_onnx", is_flag=True, help="Networks are the ONNX files FILES."),
         click.argument(
             "files", nargs=-1, metavar="[FILES]...", type=click.Path(path_type=Path, dir_okay=False)
         ),
@@ -100,7 +98,7 @@ def networks_of(
     for file, workload in zip(files, workloads, strict=True):
         if file.unpriced:
             raise LatlutError(
-                f"{file.name} has parts that no table prices, and cannot be compared with a sum:\n  "
+                f"{file.name} has parts that no table prices: a sum is of a part of it\n  "
                 + "\n  ".join(file.unpriced[:5])
             )
         found.append(OnnxNetwork.of_pieces(file.name, file.op_specs(), workload, family or ""))

@@ -270,8 +270,8 @@ def profile(
             found = preview(wanted, chosen, identity, path, settings, part, waiting(wait, quiet))
             if found.seconds is not None:
                 remark(
-                    f"{new} pieces are new: that takes about {duration_text(found.seconds)}; Ctrl-C "
-                    "stops it, and the same command goes on",
+                    f"{new} pieces are new: that takes about {duration_text(found.seconds)}; "
+                    "Ctrl-C stops it, and the same command goes on",
                     quiet,
                 )
     failed_parts: list[str] = []

@@ -36,8 +36,10 @@ def plot(table: LatencyTable, found: Validation, where: TableSpace, path: Path) 
     highs = [item.estimate.ci_high_ms for item in found.judged]
     has_intervals = all(value is not None for value in (*lows, *highs))
     is_calibrated = found.scores is not None
-    where_text = f"random {where.space.title} networks at {where.size_text}" if where.size_text else (
-        f"{len(found.networks)} ONNX files"
+    where_text = (
+        f"random {where.space.title} networks at {where.size_text}"
+        if where.size_text
+        else (f"{len(found.networks)} ONNX files")
     )
     plot_agreement(
         [item.plain.ms for item in found.judged],

@@ -147,9 +147,7 @@ def validate(
         else:
             where = space_to_use(table, plan, input_size)
             called = f"{networks} random networks at {where.size_text}"
-        remark(
-            f"{called} on {chosen.title} {chosen.version}, 2 passes of {rounds} rounds", quiet
-        )
+        remark(f"{called} on {chosen.title} {chosen.version}, 2 passes of {rounds} rounds", quiet)
         held = measuring_on(chosen, waiting=waiting(wait, quiet))
         with held, progress_bar("validate", quiet) as listener:
             found = run(table, chosen, where, settings, listener=listener)

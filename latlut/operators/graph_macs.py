@@ -15,8 +15,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from latlut.operators.onnx_nodes import bodies_of
 from latlut.operators.graph_view import Scope, Shape, attributes_of
+from latlut.operators.onnx_nodes import bodies_of
 
 #: Of domains other than ONNX's own: kinds without products, and reorderings.
 _WITHOUT_PRODUCTS = {

@@ -26,7 +26,7 @@ from latlut.operators.graph_macs import UncountedError, count_macs, node_macs
 from latlut.operators.graph_view import attributes_of, scope_of
 from latlut.operators.onnx_loading import load_onnx, making_sense_of
 from latlut.operators.onnx_nodes import bodies_of, tensors_of
-from latlut.operators.subgraph_store import KINDS
+from latlut.operators.subgraph_kinds import KINDS
 from latlut.opspec import MAX_DIMENSION, OpSpec
 
 #: Domains whose operators every engine here may know.

@@ -1,7 +1,8 @@
 """The graphs behind op specs of pieces, by digest, and how such op specs are built and timed.
 
 Like the registry of operators it is of the whole process: an op spec is a value and carries its
-graph's digest alone. Graphs come from files (``onnx_cutting``) and from tables (``table.subgraphs``).
+graph's digest alone. Graphs come from files (``onnx_cutting``) and from tables
+(``table.subgraphs``).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from latlut.errors import EngineError, SpecError
 from latlut.operators.registry import Graphs, Option, register
+from latlut.operators.subgraph_kinds import KINDS
 from latlut.opspec import MAX_INPUTS, OpSpec
 
 if TYPE_CHECKING:
@@ -19,10 +21,6 @@ if TYPE_CHECKING:
     from latlut.operators.in_context import Context
     from latlut.operators.subgraph import Subgraph
     from latlut.operators.workloads import Workload
-
-#: Kinds of op specs that are pieces of graphs, by what most of their work is.
-KINDS = ("subgraph_conv", "subgraph_pointwise", "subgraph_depthwise", "subgraph_transposed",
-         "subgraph_matmul", "subgraph_pool", "subgraph_resize", "subgraph_other")  # fmt: skip
 
 _STORE: dict[str, Subgraph] = {}
 
@@ -95,8 +93,8 @@ def _cost(spec: OpSpec) -> Cost:
 
 def _no_module(spec: OpSpec) -> nn.Module:
     raise EngineError(
-        f"{spec.key} is a piece of an ONNX graph, which PyTorch does not run: choose an engine that "
-        "does, --engine onnxruntime, openvino, tensorrt or tensorrt-rtx"
+        f"{spec.key} is a piece of an ONNX graph, which PyTorch does not run: choose an engine "
+        "that does, --engine onnxruntime, openvino, tensorrt or tensorrt-rtx"
     )
 
 

@@ -44,9 +44,7 @@ class OnnxNetwork:
         counts = tuple(Counter(specs).items())
         return cls(name, family or family_of(name), counts, workload)
 
-    def op_specs(
-        self, input_size: tuple[int, int] = (0, 0), batch: int = 1
-    ) -> tuple[OpSpec, ...]:
+    def op_specs(self, input_size: tuple[int, int] = (0, 0), batch: int = 1) -> tuple[OpSpec, ...]:
         """One op spec per execution of a piece; sizes and batch are the file's own."""
         return tuple(spec for spec, count in self.counts for _ in range(count))
 

@@ -160,9 +160,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "typeof(digest) <> 'text' OR length(digest) <> 40 OR digest GLOB '*[^0-9a-f]*'",
             "forty hexadecimal digits",
         ),
-        Rule(
-            "label", "typeof(label) <> 'text' OR length(label) > 1000", "text of 1000 characters"
-        ),
+        Rule("label", "typeof(label) <> 'text' OR length(label) > 1000", "text of 1000 characters"),
         Rule("graph", "typeof(graph) <> 'blob' OR length(graph) > 4194304", "a graph of 4 MiB"),
     ),
     "gpu_states": (

@@ -29,7 +29,14 @@ def faults(table: LatencyTable, known: LatencyTable | None = None) -> list[str]:
         known: a sound table; op specs that it has as well are not read again.
     """
     found: list[str] = []
-    for examine in (_pages, _references, _rows, partial(_keys, known=known), wrong_graphs, _samples):
+    for examine in (
+        _pages,
+        _references,
+        _rows,
+        partial(_keys, known=known),
+        wrong_graphs,
+        _samples,
+    ):
         try:
             found += examine(table)
         except TableError as error:

@@ -5,7 +5,8 @@
 
 Segmentation networks are the product's own baselines, each at two input sizes; the others are
 written small here, after the papers that their families come from, each in two or three sizes. The
-family is the file's name up to the first ``-``. Weights are random: latency does not depend on them.
+family is the file's name up to the first ``-``. Weights are random: latency does not depend on
+them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ from torch import Tensor, nn
 from latlut.operators.onnx_export import export_onnx
 from latlut.search.networks.finding import find_network
 
-BASELINES = ("enet", "icnet", "bisenet", "bisenet-v2", "fast-scnn", "df1-seg-d8", "drn-d-22", "pidnet-s")
+BASELINES = (
+    "enet",
+    "icnet",
+    "bisenet",
+    "bisenet-v2",
+    "fast-scnn",
+    "df1-seg-d8",
+    "drn-d-22",
+    "pidnet-s",
+)
 
 
 def conv(
@@ -171,11 +181,15 @@ class Attention(nn.Module):
         self.heads = heads
         self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
         self.qkv, self.project = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         batch, tokens, width = x.shape
-        split = self.qkv(self.norms[0](x)).reshape(batch, tokens, 3, self.heads, width // self.heads)
+        split = self.qkv(self.norms[0](x)).reshape(
+            batch, tokens, 3, self.heads, width // self.heads
+        )
         query, key, value = split.permute(2, 0, 3, 1, 4)
         scores = query @ key.transpose(-2, -1) * (width // self.heads) ** -0.5
         mixed = (scores.softmax(dim=-1) @ value).transpose(1, 2).reshape(batch, tokens, width)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import onnx

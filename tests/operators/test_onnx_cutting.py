@@ -1,4 +1,4 @@
-"""ONNX files cut into pieces: equal pieces of different files, what is in no piece, hostile graphs."""
+"""ONNX files cut into pieces: equal pieces of different files, what is in none, hostile graphs."""
 
 from __future__ import annotations
 

@@ -65,7 +65,9 @@ def test_a_graph_is_read_from_the_table_alone(
     assert names["conv 8->8 stride 1 at 8x8"] == "conv 8->8 stride 1 at 8x8"
 
 
-def test_graphs_come_along_in_a_merge(path: Path, tmp_path: Path, specs: tuple[OpSpec, ...]) -> None:
+def test_graphs_come_along_in_a_merge(
+    path: Path, tmp_path: Path, specs: tuple[OpSpec, ...]
+) -> None:
     merge_files(tmp_path / "all.db", [path])
     with LatencyTable.open(tmp_path / "all.db") as table:
         assert stored_pieces(table) == specs
