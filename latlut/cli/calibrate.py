@@ -51,7 +51,8 @@ if TYPE_CHECKING:
 @json_option
 def calibrate(
     table_name: str, networks: int, is_onnx: bool, files: tuple[Path, ...],
-    validation_id: int | None, source_name: str | None, seed: int, force: bool, forget: bool, as_json: bool,
+    validation_id: int | None, source_name: str | None, seed: int,
+    force: bool, forget: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Fit how networks differ from the sum of their entries, and keep it in the table.
 

@@ -1,9 +1,9 @@
 """Pieces of graphs as engines run them: alone, and between neighbours (``operators.in_context``).
 
 In context a feature map (B, C, H, W) of more than three channels comes out of a 1x1 convolution
-with ReLU and ends in a sink that pools, as an operator's; other floating-point tensors of two axes or
-more come out of a product with a narrow matrix and end in their first column. What is left, whole
-numbers and images, is read and written as it is.
+with ReLU and ends in a sink that pools, as an operator's; other floating-point tensors of two axes
+or more come out of a product with a narrow matrix and end in their first column. What is left,
+whole numbers and images, is read and written as it is.
 """
 
 from __future__ import annotations
