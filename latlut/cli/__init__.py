@@ -119,7 +119,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     ),
     "layers": LazyCommand(
         "Networks",
-        "latlut.cli.layers:layers",
+        "latlut.cli.file_layers:layers",
         "What an engine runs for an ONNX file, layer by layer.",
     ),
     "compare": LazyCommand(
