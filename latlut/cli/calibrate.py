@@ -14,10 +14,14 @@ from latlut.cli.output import json_option, print_json, print_table, remark
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from latlut.opspec import OpSpec
     from latlut.pricing.calibration import Calibration
     from latlut.validation.fitting import CurvePoint, Fitted
     from latlut.validation.measured import MeasuredNetwork
     from latlut.validation.onnx_families import Tried
+
+#: Sizes of maps, from which on factors are printed by kind alone.
+MOST_SIZES = 8
 
 
 @click.command()
@@ -215,7 +219,10 @@ def _print_factors(found: Fitted) -> None:
                 f"{own.factor(spec):.3f} ± {own.factor_half_width(spec):.3f}"
             )  # fmt: skip
         rows.append([kind, *cells])
-    print_table(["an entry counts", *(f"at {size}" for size in sizes)], rows)
+    if len(sizes) > MOST_SIZES:
+        _print_ranges(own, known)
+    else:
+        print_table(["an entry counts", *(f"at {size}" for size in sizes)], rows)
     place = own.effects.index(NETWORK)
     half = 1.96 * own.covariance[place][place] ** 0.5
     others = sorted({spec.kind for spec in specs if not own.covers(spec)})
@@ -223,6 +230,15 @@ def _print_factors(found: Fitted) -> None:
         f"every network: {own.constant_ms:+.4g} ± {half:.2g} ms; as they are: {', '.join(others)}\n"
         f"a network lies ± {196 * own.residual_sd:.2g}% around that\n"
     )
+
+
+def _print_ranges(own: Calibration, known: list[OpSpec]) -> None:
+    """The same by kind alone: least and most over the sizes of maps."""
+    rows = []
+    for kind in sorted({spec.kind for spec in known}):
+        factors = [own.factor(spec) for spec in known if spec.kind == kind]
+        rows.append([kind, len(factors), f"{min(factors):.3f} to {max(factors):.3f}"])
+    print_table(["an entry counts", "op specs", "factor"], rows)
 
 
 def _enough(curve: list[CurvePoint]) -> str:

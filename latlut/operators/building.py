@@ -129,7 +129,10 @@ def cost(spec: OpSpec) -> Cost:
         OperatorError: see ``build``.
     """
     operator = check(spec)
-    return operator.graphs.cost(spec) if operator.graphs else _cost(spec, operator.builder)
+    if operator.graphs is not None:
+        found: Cost = operator.graphs.cost(spec)
+        return found
+    return _cost(spec, operator.builder)
 
 
 @lru_cache(maxsize=1 << 17)

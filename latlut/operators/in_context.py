@@ -63,7 +63,8 @@ def context_of(spec: OpSpec) -> Context:
     """
     graphs = check(spec).graphs
     if graphs is not None:
-        return graphs.context(spec)
+        found: Context = graphs.context(spec)
+        return found
     sources = tuple(_neighbour(spec, shape) for shape in spec.inputs)
     neighbours = tuple(source for source in sources if isinstance(source, OpSpec))
     without = None

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from latlut.errors import SpecError, UnknownNameError, did_you_mean
 from latlut.opspec import OpSpec
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from latlut.operators.building import Cost
-    from latlut.operators.in_context import Context
-    from latlut.operators.workloads import Workload
 
 Builder: TypeAlias = "Callable[[OpSpec], nn.Module]"
 
@@ -51,12 +47,12 @@ class Alternative:
 class Graphs:
     """How op specs of a kind are run that is no PyTorch module; each takes the op spec."""
 
-    workload: Callable[[OpSpec], Workload]
-    """What engines run."""
-    context: Callable[[OpSpec], Context]
-    """The two graphs of ``operators.in_context``."""
-    cost: Callable[[OpSpec], Cost]
-    """What it computes and moves."""
+    workload: Callable[[OpSpec], Any]
+    """Gives what engines run, a ``workloads.Workload``."""
+    context: Callable[[OpSpec], Any]
+    """Gives the two graphs of an ``in_context.Context``."""
+    cost: Callable[[OpSpec], Any]
+    """Gives what it computes and moves, a ``building.Cost``."""
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,8 @@ class Subgraph:
         maps = [_as_map(shape, batch) for shape in shapes]
         inputs, (channels, *size) = maps[: len(graph.input)], maps[len(graph.input)]
         is_same = tuple(size) == inputs[-1][1:]
-        options = {"graph": f"g{self.digest}"} | ({} if is_same else {"out_size": tuple(size)})
+        options: dict[str, Any] = {"graph": f"g{self.digest}"}
+        options |= {} if is_same else {"out_size": tuple(size)}
         return OpSpec(self._kind, inputs, channels, batch=batch, **options)
 
     @cached_property

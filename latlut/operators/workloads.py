@@ -52,7 +52,8 @@ class Workload(ABC):
         """
         graphs = check(spec).graphs
         if graphs is not None:
-            return graphs.workload(spec)
+            made: Workload = graphs.workload(spec)
+            return made
         shapes = tuple((spec.batch, *shape) for shape in spec.inputs)
         return OperatorWorkload(spec.key, shapes, spec)
 
