@@ -132,6 +132,11 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "latlut.cli.bench:bench",
         "Measure a whole network, or an ONNX file, on any engine.",
     ),
+    "layers": LazyCommand(
+        "Networks",
+        "latlut.cli.file_layers:layers",
+        "What an engine runs for an ONNX file, layer by layer.",
+    ),
     "compare": LazyCommand(
         "Networks",
         "latlut.cli.compare:compare",

@@ -7,11 +7,21 @@ from typing import TYPE_CHECKING
 import click
 
 from latlut.cli.agreements import print_agreements
+from latlut.cli.choices import is_left_open
+from latlut.cli.onnx import onnx_option
 from latlut.cli.output import json_option, print_json, print_table, remark
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from latlut.opspec import OpSpec
     from latlut.pricing.calibration import Calibration
     from latlut.validation.fitting import CurvePoint, Fitted
+    from latlut.validation.measured import MeasuredNetwork
+    from latlut.validation.onnx_families import Tried
+
+#: Sizes of maps, from which on factors are printed by kind alone.
+MOST_SIZES = 8
 
 
 @click.command()
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="How many measured networks to fit on; the others judge the fit.",
 )
+@onnx_option
 @click.option(
     "--validation",
     "validation_id",
@@ -43,8 +54,9 @@ if TYPE_CHECKING:
 @click.option("--forget", is_flag=True, help="Delete the table's calibrations; fit nothing.")
 @json_option
 def calibrate(
-    table_name: str, networks: int, validation_id: int | None, source_name: str | None,
-    seed: int, force: bool, forget: bool, as_json: bool,
+    table_name: str, networks: int, is_onnx: bool, files: tuple[Path, ...],
+    validation_id: int | None, source_name: str | None, seed: int,
+    force: bool, forget: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Fit how networks differ from the sum of their entries, and keep it in the table.
 
@@ -54,6 +66,7 @@ def calibrate(
     \b
     latlut validate --table cpu-onnxruntime-fp32 --networks 90
     latlut calibrate --table cpu-onnxruntime-fp32
+    latlut calibrate --table cpu-onnxruntime-fp32 --onnx      networks that are ONNX files
     """
     from latlut.errors import CalibrationError
     from latlut.pricing.calibration import store
@@ -74,6 +87,9 @@ def calibrate(
             with LatencyTable.open(source_name) as source:
                 measured = measured_networks(table, source, validation_id)
                 doubtful = doubts(measured, source)
+        if is_onnx:
+            measured = _of_files(measured, files, str(table.path))
+            networks = len(measured) if is_left_open("networks") else networks
         if doubtful and not force:
             listed = "\n  ".join(doubtful)
             raise CalibrationError(
@@ -84,7 +100,11 @@ def calibrate(
         if len(measured) < networks:
             raise CalibrationError(
                 f"{len(measured)} measured networks, {networks} are asked for: measure more with "
-                + table.command("validate", "--networks", 2 * networks)
+                + (
+                    table.command("validate", "--onnx", "FILES")
+                    if is_onnx
+                    else table.command("validate", "--networks", 2 * networks)
+                )
                 + (f", or fit on fewer with --networks {len(measured)}" if len(measured) >= 10
                    else "")
             )  # fmt: skip
@@ -92,6 +112,12 @@ def calibrate(
         source_path = str(table.path if source_name is None else source.path)
         curve = learning_curve(measured, seed)
         scores = _scores(found, curve)
+        tried = _by_family(measured) if is_onnx else None
+        if tried is not None:
+            scores["other_families"] = {
+                "mape_percent": tried.mape_percent, "coverage": tried.coverage,
+                "networks": len(tried.networks),
+            }  # fmt: skip
         number = store(table, found.calibration, scores, seed, found.used(source_path))
         if as_json:
             print_json(
@@ -99,6 +125,59 @@ def calibrate(
             )
         else:
             _print(found, curve, str(table.path))
+            if tried is not None:
+                _print_families(tried)
+
+
+def _of_files(
+    measured: list[MeasuredNetwork], files: tuple[Path, ...], path: str
+) -> list[MeasuredNetwork]:
+    """The measured networks that are ONNX files; those of ``files`` where any are named."""
+    from latlut.errors import CalibrationError
+    from latlut.spaces.onnx_files import OnnxNetwork
+
+    own = {
+        item.architecture.name: item
+        for item in measured
+        if isinstance(item.architecture, OnnxNetwork)
+    }
+    if missing := [file.stem for file in files if file.stem not in own]:
+        raise CalibrationError(
+            f"{path} holds no measurement of {', '.join(missing[:5])}: measure them with latlut "
+            "validate --onnx first"
+        )
+    return [own[file.stem] for file in files] if files else list(own.values())
+
+
+def _by_family(measured: list[MeasuredNetwork]) -> Tried | None:
+    """Each family by a fit on the others; None where there are too few."""
+    from latlut.errors import CalibrationError
+    from latlut.validation.onnx_families import by_family
+
+    try:
+        return by_family(measured)
+    except CalibrationError as error:
+        remark(f"not tried on other families: {error}")
+        return None
+
+
+def _print_families(tried: Tried) -> None:
+    """Errors of each family by a calibration that has not seen it."""
+    from latlut.validation.onnx_families import families
+
+    names = families(tried.networks)
+    errors = tried.errors_percent
+    rows = []
+    for family in dict.fromkeys(names):
+        own = [error for error, name in zip(errors, names, strict=True) if name == family]
+        mean = sum(map(abs, own)) / len(own)
+        rows.append([family, len(own), f"{mean:.2f}", f"{max(own, key=abs):+.2f}"])
+    click.echo("")
+    print_table(["family, fitted on the others", "networks", "mean error, %", "worst, %"], rows)
+    click.echo(
+        f"all: {tried.mape_percent:.2f}% mean error, {100 * tried.coverage:.0f}% of the networks "
+        "inside their 95% interval"
+    )
 
 
 def _print(found: Fitted, curve: list[CurvePoint], path: str) -> None:
@@ -140,7 +219,10 @@ def _print_factors(found: Fitted) -> None:
                 f"{own.factor(spec):.3f} ± {own.factor_half_width(spec):.3f}"
             )  # fmt: skip
         rows.append([kind, *cells])
-    print_table(["an entry counts", *(f"at {size}" for size in sizes)], rows)
+    if len(sizes) > MOST_SIZES:
+        _print_ranges(own, known)
+    else:
+        print_table(["an entry counts", *(f"at {size}" for size in sizes)], rows)
     place = own.effects.index(NETWORK)
     half = 1.96 * own.covariance[place][place] ** 0.5
     others = sorted({spec.kind for spec in specs if not own.covers(spec)})
@@ -148,6 +230,15 @@ def _print_factors(found: Fitted) -> None:
         f"every network: {own.constant_ms:+.4g} ± {half:.2g} ms; as they are: {', '.join(others)}\n"
         f"a network lies ± {196 * own.residual_sd:.2g}% around that\n"
     )
+
+
+def _print_ranges(own: Calibration, known: list[OpSpec]) -> None:
+    """The same by kind alone: least and most over the sizes of maps."""
+    rows = []
+    for kind in sorted({spec.kind for spec in known}):
+        factors = [own.factor(spec) for spec in known if spec.kind == kind]
+        rows.append([kind, len(factors), f"{min(factors):.3f} to {max(factors):.3f}"])
+    print_table(["an entry counts", "op specs", "factor"], rows)
 
 
 def _enough(curve: list[CurvePoint]) -> str:

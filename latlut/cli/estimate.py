@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from latlut.cli.onnx import Shapes, check_files, cut_as_in, onnx_options
 from latlut.cli.options import batch_option, input_option, table_option, unchecked_option
 from latlut.cli.output import interval_text, json_option, print_json, print_table
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
+    from latlut.operators.onnx_cutting import CutFile
     from latlut.pricing.estimator import Estimate
     from latlut.table.table import LatencyTable
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     "--arch", "arch_name", metavar="NAME|FILE",
     help="Architecture: a JSON file, or a shipped one such as fasterseg-student.",
 )  # fmt: skip
+@onnx_options
 @click.option(
     "--op", "ops", multiple=True, metavar="SPEC",
     help="Price op specs instead of a network; may be repeated.",
@@ -38,7 +42,8 @@ if TYPE_CHECKING:
 @unchecked_option
 @json_option
 def estimate(
-    table_name: str, arch_name: str | None, ops: tuple[str, ...],
+    table_name: str, arch_name: str | None, is_onnx: bool, files: tuple[Path, ...],
+    shapes: Shapes, ops: tuple[str, ...],
     input_size: tuple[int, int] | None, batch: int | None, is_plain: bool, has_layers: bool,
     unchecked: bool, as_json: bool,
 ) -> None:  # fmt: skip
@@ -52,26 +57,44 @@ def estimate(
     latlut estimate --table cpu --arch fasterseg-student
     latlut estimate --table cpu --op "conv 64->96 stride 1 at 32x64"
     latlut estimate --table cpu --arch fasterseg-student --layers
+    latlut estimate --table cpu --onnx mine.onnx
     """
     from latlut.opspec import OpSpec
     from latlut.pricing.estimator import estimate as price
     from latlut.spaces.shipped import find_architecture
     from latlut.table.table import LatencyTable
 
-    if bool(arch_name) == bool(ops):
-        raise LatlutError("name either a network with --arch or op specs with --op")
+    check_files(files, is_onnx, shapes)
+    if [bool(arch_name), bool(ops), is_onnx].count(True) != 1:
+        raise LatlutError(
+            "name either a network with --arch, op specs with --op, or a file with --onnx"
+        )
+    if len(files) > 1:
+        raise LatlutError("an estimate is of one file: name them one by one")
     if has_layers and not arch_name:
         raise LatlutError("--layers runs a whole network: name one with --arch")
     if ops and (input_size or batch):
         raise LatlutError("--op names its own size and batch: leave --input and --batch out")
+    cut: CutFile | None = None
     with LatencyTable.open(table_name) as table:
-        if arch_name:
+        if is_onnx:
+            from latlut.measure.onnx_plans import read_files
+
+            (cut,) = cut_as_in(table, read_files(files, input_size, batch, dict(shapes)))
+            specs = list(cut.op_specs())
+        elif arch_name:
             where = _size_and_batch(table, input_size, batch)
             nodes = find_architecture(arch_name).nodes(*where)
             specs = [node.spec for node in nodes]
         else:
             specs = [OpSpec.parse(text) for text in ops]
         found = price(specs, table, is_calibrated=not (is_plain or ops))
+        adding = _adding(table, files, input_size, batch, shapes)
+        if not found.terms and cut is not None:
+            reasons = "".join(f"\n  {text}" for text in cut.unpriced[:5])
+            raise LatlutError(
+                f"{table.path} prices no piece of {cut.name}{reasons}\nadd them with: {adding}"
+            )
         if not found.terms:
             raise LatlutError(
                 f"{table.path} prices nothing of this\n" + table.missing_message(specs[0])
@@ -83,9 +106,9 @@ def estimate(
             view = measure_layers(table, nodes, is_compared=not unchecked)
         if as_json:
             layers = {} if view is None else {"layers": layers_as_json(view)}
-            print_json(_as_json(found, str(table.path)) | layers)
+            print_json(_as_json(found, str(table.path), cut) | layers)
         else:
-            _print(found, str(table.path))
+            _print(found, str(table.path), cut, adding)
             if view is not None:
                 print_layers(view)
 
@@ -104,12 +127,27 @@ def _size_and_batch(
     return input_size or own.input_size, batch or (1 if input_size else own.batch)
 
 
-def _print(found: Estimate, path: str) -> None:
+def _adding(
+    table: LatencyTable, files: tuple[Path, ...], input_size: tuple[int, int] | None,
+    batch: int | None, shapes: Shapes,
+) -> str:  # fmt: skip
+    """The command that adds the pieces of a file."""
+    words: list[object] = ["--onnx", *files]
+    words += ["--input", "x".join(map(str, input_size))] if input_size else []
+    words += ["--batch", batch] if batch else []
+    for name, shape in shapes:
+        words += ["--shape", f"{name}:{'x'.join(map(str, shape))}" if name else shape]
+    return table.command("profile", *words)
+
+
+def _print(found: Estimate, path: str, cut: CutFile | None, adding: str) -> None:
+    from latlut.operators.subgraph_store import shown
+
     calibration = found.calibration
     is_calibrated = calibration is not None
     rows = [
         [
-            term.spec.key,
+            shown(term.spec),
             term.count,
             term.total_ms,
             f"{100 * term.total_ms / found.ms:.1f}%" if found.ms else "",
@@ -132,15 +170,18 @@ def _print(found: Estimate, path: str) -> None:
         )
         for note in found.notes:
             click.echo(f"note: outside of what the calibration was fitted on: {note}")
-    if found.is_complete:
+    left_out = [*(shown(spec) for spec in found.unpriced), *(cut.unpriced if cut else ())]
+    if not left_out:
         click.echo(f"{interval_text(found.ms, found.ci_low_ms, found.ci_high_ms)}  from {path}")
     else:
         click.echo(
             f"at least {interval_text(found.ms, found.ci_low_ms, found.ci_high_ms)}  from {path}"
         )
         click.echo("without what the table cannot price:")
-        for spec in found.unpriced:
-            click.echo(f"  {spec}")
+        for text in left_out:
+            click.echo(f"  {text}")
+        if cut and found.unpriced:
+            click.echo(f"add the pieces with: {adding}")
     if found.predicted:
         click.echo(
             f"{found.predicted_ms:.4g} ms of it ({100 * found.predicted_ms / found.ms:.0f}%) are "
@@ -150,22 +191,26 @@ def _print(found: Estimate, path: str) -> None:
         click.echo(f"{len(found.substituted)} terms are priced by a variant that the table holds")
 
 
-def _as_json(found: Estimate, path: str) -> dict[str, object]:
+def _as_json(found: Estimate, path: str, cut: CutFile | None) -> dict[str, object]:
+    from latlut.operators.subgraph_store import shown
+
     return {
         "table": path,
         "latency_ms": found.ms,
         "ci_low_ms": found.ci_low_ms,
         "ci_high_ms": found.ci_high_ms,
-        "is_complete": found.is_complete,
+        "is_complete": found.is_complete and not (cut and cut.unpriced),
         "is_calibrated": found.calibration is not None,
         "plain_ms": found.plain_ms,
         "constant_ms": found.constant_ms,
         "predicted_ms": found.predicted_ms,
         "notes": list(found.notes),
         "unpriced": [spec.key for spec in found.unpriced],
+        "left_out": list(cut.unpriced) if cut else [],
         "terms": [
             {
                 "op_spec": term.spec.key,
+                "label": shown(term.spec),
                 "count": term.count,
                 "latency_ms": term.latency_ms,
                 "factor": term.factor,

@@ -1,4 +1,4 @@
-"""The per-layer part of ``latlut estimate``: a network on the table's engine, layer by layer."""
+"""What is printed of a network that an engine shows layer by layer."""
 
 from __future__ import annotations
 

@@ -21,8 +21,10 @@ from latlut.cli.choices import (
     mode_option,
     operators_option,
 )
+from latlut.cli.onnx import MANY_PIECES, Shapes, check_files, onnx_options
 from latlut.cli.options import unchecked_option, wait_option
 from latlut.cli.output import (
+    duration_text,
     json_option,
     progress_bar,
     quiet_option,
@@ -46,6 +48,12 @@ if TYPE_CHECKING:
 @click.command()
 @device_options
 @click.option("--plan", metavar="NAME|FILE", help="Shipped plan or TOML file [fasterseg].")
+@onnx_options
+@click.option(
+    "--cut", type=click.Choice(("work", "layers")),
+    help="Pieces of ONNX files: a convolution or product with its element-wise tail, or what the "
+    "engine runs as one layer [the table's; work].",
+)  # fmt: skip
 @click.option(
     "--op",
     "ops",
@@ -159,7 +167,8 @@ if TYPE_CHECKING:
 def profile(
     gpu: str | None, cpu: bool, engine: str | None, precision: str, threads: int,
     engine_options: tuple[tuple[str, str], ...],
-    plan: str | None, ops: tuple[str, ...], input_size: tuple[int, int] | None, batch: int | None,
+    plan: str | None, is_onnx: bool, files: tuple[Path, ...], shapes: Shapes, cut: str | None,
+    ops: tuple[str, ...], input_size: tuple[int, int] | None, batch: int | None,
     table_path: Path | None, passes: int, rebuilds: int, devices: tuple[int, ...] | None,
     shard: tuple[int, int] | None, address: str | None, workers: int | None,
     remotes: tuple[str, ...], remote_python: str, ci: float,
@@ -184,6 +193,8 @@ def profile(
     latlut profile --cpu --mode in-context           operators between neighbours, not alone
     latlut profile --cpu --op "conv 64->96 stride 1 at 128x256"
     latlut profile --cpu --fraction 0.15             15% of it, the rest predicted
+    latlut profile --cpu --onnx mine.onnx other.onnx the pieces of networks of your own
+    latlut profile --onnx --table mine.db            the pieces that the table holds, once more
     """
     is_active = fraction is not None or until is not None
     if is_active and (devices or shard or address or remotes or dry_run):
@@ -192,6 +203,14 @@ def profile(
             "leave --devices, --shard, --ray, --remote and --dry-run out"
         )
     from latlut.measure.supervising import supervise
+
+    check_files(files, is_onnx, shapes, needs_files=table_path is None or not table_path.exists())
+    if is_onnx and (plan or ops):
+        raise LatlutError("--onnx is a plan of its own: leave --plan and --op out")
+    if cut and not is_onnx:
+        raise LatlutError("--cut is for pieces of ONNX files: name files with --onnx")
+    if is_onnx and address is not None:
+        raise LatlutError("--ray does not take ONNX files: measure them on one machine")
 
     supervision = supervise(timeout_s or None, lambda text: remark(text, quiet))
     if isinstance(supervision, int):
@@ -265,7 +284,11 @@ def profile(
     from latlut.table.identity import STANDALONE
     from latlut.table.table import LatencyTable
 
-    wanted = _plan(plan, ops, input_size, batch)
+    wanted = (
+        _onnx_plan(files, input_size, batch, shapes, cut, chosen, table_path, quiet)
+        if is_onnx
+        else _plan(plan, ops, input_size, batch)
+    )
     part = Shard(shard[0] - 1, shard[1]) if shard else None
     mine = part.of(wanted) if part else wanted
     mode = mode or chosen.default_mode
@@ -299,6 +322,21 @@ def profile(
         raise LatlutError(
             "--fraction and --until predict latencies, not differences: use --mode standalone"
         )
+    if is_onnx:
+        from latlut.table.subgraphs import keep_cut, keep_graphs
+
+        with LatencyTable.create(path, identity) as table:
+            keep_cut(table, cut or _cut_in(table_path))
+            keep_graphs(table, mine.specs)
+            new = sum(spec not in table for spec in mine.specs)
+        if new >= MANY_PIECES and not supervision.failed:
+            found = preview(wanted, chosen, identity, path, settings, part, waiting(wait, quiet))
+            if found.seconds is not None:
+                remark(
+                    f"{new} pieces are new: that takes about {duration_text(found.seconds)}; "
+                    "Ctrl-C stops it, and the same command goes on",
+                    quiet,
+                )
     failed_parts: list[str] = []
     active = None
     before = _measurements(path)
@@ -418,6 +456,52 @@ def _plan(
     if ops:
         return plan_from_ops(ops, batch)
     return load_plan(plan or "fasterseg", input_size, batch)
+
+
+def _onnx_plan(
+    files: tuple[Path, ...], input_size: tuple[int, int] | None, batch: int | None,
+    shapes: Shapes, cut: str | None, engine: Engine, table_path: Path | None, quiet: bool,
+) -> Plan:  # fmt: skip
+    """The pieces of the files, cut as those of the table."""
+    from contextlib import nullcontext
+
+    from latlut.errors import EngineError
+    from latlut.measure.held_device import measuring_on
+    from latlut.measure.onnx_plans import cut_files, onnx_plan, read_files
+    from latlut.measure.plans import Plan
+    from latlut.table.subgraphs import stored_pieces
+    from latlut.table.table import LatencyTable
+
+    if not engine.reads_onnx:
+        raise EngineError(
+            f"{engine.title} does not read ONNX files: choose --engine onnxruntime, openvino, "
+            "tensorrt or tensorrt-rtx"
+        )
+    if not files and table_path is not None:
+        with LatencyTable.open(table_path) as table:
+            specs = stored_pieces(table)
+        if not specs:
+            raise LatlutError(f"{table_path} holds no pieces of ONNX files: name files with --onnx")
+        return Plan("onnx", specs, f"pieces that {table_path} holds")
+    how = cut or _cut_in(table_path)
+    workloads = read_files(files, input_size, batch, dict(shapes))
+    with measuring_on(engine) if how == "layers" else nullcontext():
+        found = cut_files(workloads, how, engine)
+    for file in found:
+        for text in file.unpriced:
+            remark(f"{file.name}: not measured: {text}", quiet)
+    return onnx_plan(found)
+
+
+def _cut_in(table_path: Path | None) -> str:
+    """By which rule files are cut into a table's pieces, the default of one that is not there."""
+    from latlut.table.subgraphs import DEFAULT_CUT, cut_of
+    from latlut.table.table import LatencyTable
+
+    if table_path is None or not table_path.exists() or not table_path.stat().st_size:
+        return DEFAULT_CUT
+    with LatencyTable.open(table_path) as table:
+        return cut_of(table)
 
 
 def _default_path(stem: str, batch: int | None, shard: tuple[int, int] | None = None) -> Path:

@@ -44,6 +44,7 @@ def print_report(
     """How a sweep ended, what the table holds of the plan, what failed, what to do next."""
     from latlut.measure.coverage import plan_coverage
     from latlut.table.history import quarantines
+    from latlut.table.subgraphs import shown_keys
     from latlut.table.summary import HOST_BOUND
 
     quarantined = [str(item) for item in quarantines(table)]
@@ -130,8 +131,9 @@ def print_report(
         )
     for text in quarantined:
         click.echo(f"quarantine: {text}")
+    names = shown_keys(table, summary.failed)
     for key, message in summary.failed.items():
-        click.echo(f"failed: {key}: {message}")
+        click.echo(f"failed: {names[key]}: {message}")
     if summary.status == "out of budget":
         click.echo("the budget is spent; the same command goes on from here")
     else:

@@ -36,14 +36,18 @@ def plot(table: LatencyTable, found: Validation, where: TableSpace, path: Path) 
     highs = [item.estimate.ci_high_ms for item in found.judged]
     has_intervals = all(value is not None for value in (*lows, *highs))
     is_calibrated = found.scores is not None
-    height, width = where.input_size
+    where_text = (
+        f"random {where.space.title} networks at {where.size_text}"
+        if where.size_text
+        else (f"{len(found.networks)} ONNX files")
+    )
     plot_agreement(
         [item.plain.ms for item in found.judged],
         [item.measured_ms for item in found.judged],
         found.plain,
         "Estimated and measured latency of networks",
         f"{own.engine} {own.engine_version}, {own.precision}, threads: {own.threads}, "
-        f"{own.device_model}; random FasterSeg networks at {height}x{width}",
+        f"{own.device_model}; {where_text}",
         path,
         ci_low_ms=lows if has_intervals else None,  # type: ignore[arg-type]
         ci_high_ms=highs if has_intervals else None,  # type: ignore[arg-type]
@@ -58,7 +62,7 @@ def plot(table: LatencyTable, found: Validation, where: TableSpace, path: Path) 
             shown,
             [item.plain_error_percent for item in found.judged],
             None if found.scores is None else [item.error_percent for item in found.judged],
-            f"{own.engine} {own.engine_version}, threads: {own.threads}, {height}x{width}",
+            f"{own.engine} {own.engine_version}, threads: {own.threads}, {where_text}",
             residuals_path(path),
         )
 

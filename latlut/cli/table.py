@@ -133,6 +133,7 @@ def query(
     """
     from latlut.opspec import OpSpec
     from latlut.table.listing import entries_where
+    from latlut.table.subgraphs import shown_keys
     from latlut.table.table import LatencyTable
 
     with LatencyTable.open(name) as opened:
@@ -146,6 +147,8 @@ def query(
             if rows:
                 columns = ["op_spec", "latency_ms", "ci_low_ms", "ci_high_ms", "passes", "n",
                            "gmacs_per_s", "roofline_ms", "predicted_from", "warnings"]  # fmt: skip
+                names = shown_keys(opened, [row["op_spec"] for row in rows])
+                rows = [{**row, "op_spec": names[row["op_spec"]]} for row in rows]
                 print_table(columns, [[row[column] for column in columns] for row in rows])
         is_cut = next(found, None) is not None
     if not count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,10 @@ from latlut.cli.choices import (
     SizeType,
     as_in_table,
     device_options,
+    is_left_open,
     operators_option,
 )
+from latlut.cli.onnx import Shapes, check_files, cut_as_in, networks_of, onnx_options
 from latlut.cli.options import unchecked_option, wait_option
 from latlut.cli.output import (
     json_option,
@@ -22,7 +25,7 @@ from latlut.cli.output import (
     remark,
     waiting,
 )
-from latlut.errors import UnknownNameError
+from latlut.errors import LatlutError, UnknownNameError
 
 if TYPE_CHECKING:
     from latlut.validation.validate import Validation
@@ -52,6 +55,10 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the network sampler.")
 @click.option("--plan", metavar="NAME|FILE", help="Space to sample from [the table's latest].")
+@onnx_options
+@click.option(
+    "--family", metavar="NAME", help="Of the ONNX files [the first word of each file's name]."
+)
 @click.option("--input", "input_size", type=SizeType(), help="Image size [the table's latest].")
 @click.option(
     "--plot",
@@ -78,11 +85,14 @@ def validate(
     gpu: str | None, cpu: bool, engine: str | None, precision: str, threads: int,
     engine_options: tuple[tuple[str, str], ...],
     table_name: str | None, networks: int, rounds: int, seed: int, plan: str | None,
+    is_onnx: bool, files: tuple[Path, ...], shapes: Shapes, family: str | None,
     input_size: tuple[int, int] | None, plot_path: Path | None, explained: int,
     min_r: float | None, unchecked: bool, wait: bool,
     operator_modules: tuple[str, ...], quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Measure random whole networks and compare them with the table's estimates.
+    """Measure whole networks and compare them with the table's estimates.
+
+    They are random networks of the table's space, or the files that --onnx names.
 
     Each network is measured twice, far apart in time, so that the estimate is judged against what
     a perfect one could reach. Where the table has a calibration, the plain sum stands beside it.
@@ -90,6 +100,7 @@ def validate(
 
     \b
     latlut validate --table profiles/cpu-onnxruntime-fp32.db
+    latlut validate --table profiles/cpu-onnxruntime-fp32.db --onnx networks/*.onnx
     """
     from latlut.cli.residuals import (
         composition_as_json,
@@ -107,6 +118,11 @@ def validate(
     from latlut.validation.validate import ValidationSettings, store
     from latlut.validation.validate import validate as run
 
+    check_files(files, is_onnx, shapes)
+    if is_onnx and plan:
+        raise LatlutError("--onnx names the networks: leave --plan out")
+    if is_onnx and not is_left_open("networks"):
+        raise LatlutError("--onnx measures each of its files: leave --networks out")
     import_own_modules(operator_modules)
     name = table_name or _only_table()
     with LatencyTable.open(name) as table:
@@ -119,12 +135,19 @@ def validate(
         table.check_identity(
             identity_of(chosen, target.name, mode=own.mode, statistic=own.statistic)
         )
-        where = space_to_use(table, plan, input_size)
-        remark(
-            f"{networks} random networks at {where.input_size[0]}x{where.input_size[1]} on "
-            f"{chosen.title} {chosen.version}, 2 passes of {rounds} rounds",
-            quiet,
-        )
+        if is_onnx:
+            from latlut.measure.onnx_plans import read_files
+            from latlut.table.space import files_as_space
+
+            workloads = read_files(files, input_size, None, dict(shapes))
+            found_files = networks_of(cut_as_in(table, workloads), workloads, family)
+            where, explained = files_as_space(found_files), 0
+            settings = replace(settings, networks=len(found_files))
+            called = f"{len(found_files)} ONNX files"
+        else:
+            where = space_to_use(table, plan, input_size)
+            called = f"{networks} random networks at {where.size_text}"
+        remark(f"{called} on {chosen.title} {chosen.version}, 2 passes of {rounds} rounds", quiet)
         held = measuring_on(chosen, waiting=waiting(wait, quiet))
         with held, progress_bar("validate", quiet) as listener:
             found = run(table, chosen, where, settings, listener=listener)

@@ -137,6 +137,8 @@ def covered_nodes(original: Any, rewritten: Any) -> dict[str, tuple[str, ...]]:
         Original nodes that depend on no input of the graph (constants) are not in it.
     """
     producer = {output: node for node in original.node for output in node.output}
+    given = {node.name: [*node.output] for node in original.node}
+    taken: set[str] = set()
     known = set(producer) | {value.name for value in original.input}
     variable = _depends_on_input(original)
     origin: dict[str, str] = {name: name for name in known}
@@ -149,13 +151,17 @@ def covered_nodes(original: Any, rewritten: Any) -> dict[str, tuple[str, ...]]:
             covered[node.name] = ()
             continue
         made = _original_tensor(node, known)
+        if len(node.input) > 3 and node.input[3] and made[0] is not None:
+            made[0] = _with_sum(made[0], inputs, node, original)
         found: list[str] = []
         for position, name in enumerate(made):
             if name is None:
                 continue
             origin[node.output[position]] = name
-            found += _between(name, inputs, producer, variable)
+            found += _between(name, inputs | taken, producer, variable)
         covered[node.name] = tuple(dict.fromkeys(found))
+        # Of an addition that a convolution took over the way back would lead through all before it.
+        taken.update(name for done in found for name in given[done])
     return covered
 
 
@@ -167,6 +173,22 @@ def _original_tensor(node: Any, known: set[str]) -> list[str | None]:
         # A node that was only moved into the blocked layout keeps its name: so does its output.
         made[0] = next((name for name in (bare, f"{bare}_output_0") if name in known), None)
     return made
+
+
+def _with_sum(tensor: str, inputs: set[str], node: Any, original: Any) -> str:
+    """What a convolution gives that took over an addition, and perhaps the activation behind it.
+
+    It keeps the name of the convolution. The addition is that of its result and another input.
+    """
+    users = [user for user in original.node if tensor in user.input]
+    for user in users:
+        if user.op_type in ("Add", "Sum") and inputs & {*user.input} - {tensor}:
+            tensor = user.output[0]
+            after = [item for item in original.node if tensor in item.input]
+            if any(part.name == "activation" for part in node.attribute) and len(after) == 1:
+                return str(after[0].output[0])
+            break
+    return tensor
 
 
 def _between(

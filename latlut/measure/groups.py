@@ -38,7 +38,7 @@ from latlut.stats.sampling import Sampling
 from latlut.table.identity import IN_CONTEXT, STANDALONE
 
 if TYPE_CHECKING:
-    from latlut.operators.in_context import ContextWorkload
+    pass
 
 #: What an op spec fails with by itself.
 _FAILURES = (EngineError, SpecError, MemoryError)
@@ -275,13 +275,14 @@ class GroupTimer:
             self._parities[spec.key, build] = difference
         return session, sampler
 
-    def _open_neighbours(self, workload: ContextWorkload, build: int) -> tuple[Session, float]:
+    def _open_neighbours(self, workload: Workload, build: int) -> tuple[Session, float]:
         """The session without the operator, whose graph op specs of equal inputs have in common."""
-        known = self._neighbour_parities.get((workload.digest, build))
+        name = workload.digest or workload.name
+        known = self._neighbour_parities.get((name, build))
         opening = self.opening(workload, build)
         session = opening.open(is_checked=known is None)
         if known is None:
-            self._neighbour_parities[workload.digest, build] = known = opening.difference or 0.0
+            self._neighbour_parities[name, build] = known = opening.difference or 0.0
         return session, known
 
     def _fail(self, spec: OpSpec, error: Exception) -> None:

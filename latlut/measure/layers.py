@@ -13,8 +13,9 @@ tensor is called ``out``), the graph does.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from latlut.measure.cpu_share import watching_cpu
 from latlut.measure.opening import Opening
 from latlut.measure.timing import TimingSettings, measure
 from latlut.operators.graph_cache import GraphCache
+from latlut.operators.onnx_cutting import CutFile
+from latlut.operators.onnx_files import OnnxWorkload
+from latlut.operators.onnx_graph import open_graph
 from latlut.operators.workloads import Workload
 from latlut.opspec import Node
 from latlut.pricing.estimator import Estimate, estimate
@@ -119,8 +123,62 @@ def layer_view(
     """
     workload = Workload.from_nodes(nodes, f"a network of {len(nodes)} operators")
     opening = Opening(engine, workload, GraphCache())
+    measured = _measured(opening, table.identity.statistic, runs)
+    places = {} if opening.graph is None else places_in_graph(opening.graph)
+    return _view(measured, nodes, table, partial(place_of, places=places))
+
+
+def file_view(
+    engine: Engine, workload: OnnxWorkload, file: CutFile, table: LatencyTable, runs: int = 20
+) -> LayerView:
+    """The same of an ONNX file, whose pieces are the view's nodes.
+
+    Args:
+        engine: as the table was measured; the caller holds its device.
+        workload: the file.
+        file: as it was cut for the table.
+        table: prices the pieces; what it lacks is left without a price.
+        runs: profiled runs.
+
+    Raises:
+        EngineError, ParityError: as of ``layer_view``.
+    """
+    measured = measure_file(engine, workload, table.identity.statistic, runs)
+    nodes = [Node(piece.label, piece.spec, ()) for piece in file.pieces]
+    place = {name: index for index, piece in enumerate(file.pieces) for name in piece.nodes}
+    for node in open_graph(workload).nodes:
+        if node.name in place:
+            place.update(dict.fromkeys(node.output, place[node.name]))
+    return _view(measured, nodes, table, place.get)
+
+
+@dataclass(frozen=True)
+class MeasuredLayers:
+    """A workload as its engine runs it."""
+
+    layers: tuple[LayerTime, ...]
+    """As the engine's profiler times them."""
+    whole_ms: Interval
+    """The whole without profiling, milliseconds."""
+    runs: int
+    """Profiled runs."""
+    cpu_share: float | None
+    """See ``LayerView``."""
+
+
+def measure_file(
+    engine: Engine, workload: OnnxWorkload, statistic: str, runs: int = 20
+) -> MeasuredLayers:
+    """The layers of an ONNX file; errors as of ``layer_view``."""
+    opening = Opening(engine, workload, GraphCache())
+    opening.graph = open_graph(workload).model.SerializeToString()  # with names for all nodes
+    return _measured(opening, statistic, runs)
+
+
+def _measured(opening: Opening, statistic: str, runs: int) -> MeasuredLayers:
+    engine = opening.engine
     timing = TimingSettings(
-        statistic=table.identity.statistic,
+        statistic=statistic,
         max_samples=400,
         min_time_s=0.25,
         time_cap_s=0.5,
@@ -134,10 +192,21 @@ def layer_view(
         with watching_cpu(engine) as second:
             after = measure(session.sample_ns, timing, engine.resolution)
     samples_ns = np.concatenate([before.samples_ns, after.samples_ns])
-    places = {} if opening.graph is None else places_in_graph(opening.graph)
+    share = min((part.value for part in (first, second) if part.value is not None), default=None)
+    whole_ms = statistic_interval(samples_ns / 1e6, timing.statistic)
+    return MeasuredLayers(layers, whole_ms, runs, share)
+
+
+def _view(
+    measured: MeasuredLayers,
+    nodes: Sequence[Node],
+    table: LatencyTable,
+    place: Callable[[str], int | None],
+) -> LayerView:
+    """The layers beside the entries of the nodes; ``place`` gives the node of a layer's source."""
     priced = estimate([node.spec for node in nodes], table, is_calibrated=False)
     prices = {term.spec: term.latency_ms for term in priced.terms}
-    groups, added = group_layers(len(nodes), layers, places)
+    groups, added = group_layers(len(nodes), measured.layers, place)
     return LayerView(
         tuple(
             LayerGroup(
@@ -148,22 +217,22 @@ def layer_view(
             for members, own in groups
         ),
         added,
-        statistic_interval(samples_ns / 1e6, timing.statistic),
+        measured.whole_ms,
         priced,
-        runs,
-        min((part.value for part in (first, second) if part.value is not None), default=None),
+        measured.runs,
+        measured.cpu_share,
     )
 
 
 def group_layers(
-    count: int, layers: Sequence[LayerTime], places: Mapping[str, int]
+    count: int, layers: Sequence[LayerTime], place: Callable[[str], int | None]
 ) -> tuple[list[tuple[list[int], tuple[LayerTime, ...]]], tuple[LayerTime, ...]]:
     """Divide a network's operators into groups that share no layer.
 
     Args:
         count: operators of the network, K.
         layers: what the engine ran.
-        places: source -> operator, for sources whose name does not say it.
+        place: gives the operator of a layer's source, None where that is not known.
 
     Returns:
         Per group its operators, numbers from 0 to K - 1 ascending, and its layers; every operator
@@ -179,7 +248,7 @@ def group_layers(
     added: list[LayerTime] = []
     owners: list[tuple[LayerTime, int]] = []
     for layer in layers:
-        members = {place_of(source, places) for source in layer.source_nodes}
+        members = {place(source) for source in layer.source_nodes}
         known = sorted(index for index in members if index is not None and index < count)
         if not known:
             added.append(layer)

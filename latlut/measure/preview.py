@@ -23,6 +23,7 @@ from latlut.measure.worklist import work_of
 from latlut.operators.graph_cache import GraphCache
 from latlut.opspec import OpSpec
 from latlut.table.identity import Identity
+from latlut.table.subgraphs import learn_graphs
 from latlut.table.table import LatencyTable
 
 #: Op specs that are tried, spread over the plan's keys.
@@ -67,6 +68,8 @@ def preview(
         DeviceBusyError: another process measures on the device.
     """
     with _existing(path, identity) as table:
+        if table is not None:
+            learn_graphs(table, plan.specs)
         work = work_of(
             table, plan, part or Part(0, 1), settings.passes, settings.rebuilds, settings.seed
         )

@@ -128,7 +128,11 @@ def cost(spec: OpSpec) -> Cost:
         UnknownNameError, SpecError: see ``check``.
         OperatorError: see ``build``.
     """
-    return _cost(spec, check(spec).builder)
+    operator = check(spec)
+    if operator.graphs is not None:
+        found: Cost = operator.graphs.cost(spec)
+        return found
+    return _cost(spec, operator.builder)
 
 
 @lru_cache(maxsize=1 << 17)

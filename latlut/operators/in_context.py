@@ -51,8 +51,8 @@ Image = tuple[int, int, int]
 class Context:
     """The graphs that an op spec is timed in; ``without`` is None where nothing comes before."""
 
-    with_operator: ContextWorkload
-    without: ContextWorkload | None
+    with_operator: Workload
+    without: Workload | None
 
 
 def context_of(spec: OpSpec) -> Context:
@@ -61,7 +61,10 @@ def context_of(spec: OpSpec) -> Context:
     Raises:
         UnknownNameError, SpecError: an operator that is not registered, or that has no such spec.
     """
-    check(spec)
+    graphs = check(spec).graphs
+    if graphs is not None:
+        found: Context = graphs.context(spec)
+        return found
     sources = tuple(_neighbour(spec, shape) for shape in spec.inputs)
     neighbours = tuple(source for source in sources if isinstance(source, OpSpec))
     without = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from latlut.errors import SpecError, UnknownNameError, did_you_mean
 from latlut.opspec import OpSpec
@@ -44,6 +44,18 @@ class Alternative:
 
 
 @dataclass(frozen=True)
+class Graphs:
+    """How op specs of a kind are run that is no PyTorch module; each takes the op spec."""
+
+    workload: Callable[[OpSpec], Any]
+    """Gives what engines run, a ``workloads.Workload``."""
+    context: Callable[[OpSpec], Any]
+    """Gives the two graphs of an ``in_context.Context``."""
+    cost: Callable[[OpSpec], Any]
+    """Gives what it computes and moves, a ``building.Cost``."""
+
+
+@dataclass(frozen=True)
 class Operator:
     """A registered operator: how to build it, and what ``register`` was told of its kind."""
 
@@ -54,6 +66,7 @@ class Operator:
     max_inputs: int
     is_last: bool
     alternatives: tuple[Callable[[OpSpec], Alternative | None], ...]
+    graphs: Graphs | None = None
 
 
 _REGISTRY: dict[str, Operator] = {}
@@ -67,6 +80,7 @@ def register(
     max_inputs: int | None = None,
     is_last: bool = False,
     alternatives: Sequence[Callable[[OpSpec], Alternative | None]] = (),
+    graphs: Graphs | None = None,
 ) -> Callable[[Builder], Builder]:
     """Decorator that makes ``builder(spec) -> nn.Module`` known under ``kind``.
 
@@ -81,6 +95,7 @@ def register(
         is_last: its output is the network's: logits enlarged to the image's size.
         alternatives: in which other forms a table may hold it, the closest first: functions that
             give the alternative to an op spec, None where there is none.
+        graphs: of a kind that is no PyTorch module; the builder raises then.
 
     Raises:
         SpecError: the name is taken by another builder.
@@ -95,8 +110,9 @@ def register(
             )
         most = max_inputs or min_inputs
         _REGISTRY[kind] = Operator(
-            kind, builder, dict(options or {}), min_inputs, most, is_last, tuple(alternatives)
-        )
+            kind, builder, dict(options or {}), min_inputs, most, is_last, tuple(alternatives),
+            graphs,
+        )  # fmt: skip
         return builder
 
     return add

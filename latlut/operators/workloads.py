@@ -42,8 +42,18 @@ class Workload(ABC):
     only_engine: ClassVar[str | None] = None
 
     @staticmethod
-    def from_spec(spec: OpSpec) -> OperatorWorkload:
-        """The workload of one operator."""
+    def from_spec(spec: OpSpec) -> Workload:
+        """The workload of one operator, or of a piece of a graph.
+
+        Raises:
+            UnknownNameError, SpecError: no such operator; a piece whose graph is not known.
+        """
+        from latlut.operators.registry import check
+
+        graphs = check(spec).graphs
+        if graphs is not None:
+            made: Workload = graphs.workload(spec)
+            return made
         shapes = tuple((spec.batch, *shape) for shape in spec.inputs)
         return OperatorWorkload(spec.key, shapes, spec)
 

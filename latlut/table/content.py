@@ -160,6 +160,15 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "failures": (*map(_text, ("at", "message")),),
     "facts": (*map(_text, ("name", "value")),),
+    "subgraphs": (
+        Rule(
+            "digest",
+            "typeof(digest) <> 'text' OR length(digest) <> 40 OR digest GLOB '*[^0-9a-f]*'",
+            "forty hexadecimal digits",
+        ),
+        Rule("label", "typeof(label) <> 'text' OR length(label) > 1000", "text of 1000 characters"),
+        Rule("graph", "typeof(graph) <> 'blob' OR length(graph) > 4194304", "a graph of 4 MiB"),
+    ),
     "gpu_states": (
         *map(_text, ("phase", "at", "device")),
         _count("group_index").or_null(),
@@ -200,7 +209,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
 #: Small tables, that any command may read; those behind the entries; and what entries are made of.
 READ_WHEN_OPENED = ("facts", "runs", "failures", "validations", "validation_networks",
                     "calibrations", "calibration_networks")  # fmt: skip
-READ_WITH_ENTRIES = ("op_specs", "entries")
+READ_WITH_ENTRIES = ("op_specs", "entries", "subgraphs")
 READ_BY_SUMMARY = ("op_specs", "passes", "sentinel_readings", "measurements", "gpu_states")
 
 

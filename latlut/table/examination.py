@@ -12,6 +12,7 @@ from latlut.table.content import RULES, wrong_rows
 from latlut.table.file_schema import missing_texts
 from latlut.table.pairs import SpecPairs
 from latlut.table.samples import unpack_samples
+from latlut.table.subgraphs import wrong_graphs
 from latlut.table.table import LatencyTable
 
 #: How many times its size a file's samples may take when they are decompressed, beside a base:
@@ -30,7 +31,14 @@ def faults(table: LatencyTable, known: LatencyTable | None = None) -> list[str]:
         known: a sound table; op specs that it has as well are not read again.
     """
     found: list[str] = []
-    for examine in (_pages, _references, _rows, partial(_keys, known=known), _samples):
+    for examine in (
+        _pages,
+        _references,
+        _rows,
+        partial(_keys, known=known),
+        wrong_graphs,
+        _samples,
+    ):
         try:
             found += examine(table)
         except TableError as error:

@@ -19,6 +19,7 @@ from latlut.table.examination import refuse_faults
 from latlut.table.pairs import SpecPairs
 from latlut.table.recording import SpecFacts
 from latlut.table.storage import find_table
+from latlut.table.subgraphs import copy_graphs
 from latlut.table.summary import SUMMARISED, summarise
 from latlut.table.table import LatencyTable
 from latlut.table.writing import insert, replace, set_fact, update
@@ -107,6 +108,7 @@ def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
             if conflicts := unmeasured[unmeasured["differs"]]["there"].tolist():
                 report.conflicts = _keys(source, conflicts)
                 raise _conflict(into, source, report.conflicts)
+            copy_graphs(into, source)
             _copy_runs(source, pairs, report, db)
             new = unmeasured[unmeasured["is_new"]]["there"].tolist()
             report.entries = _copy_entries(source, pairs, new, db)

@@ -80,6 +80,12 @@ def m009_predictions(db: Database) -> None:
     _run(db, _PREDICTIONS)
 
 
+@migrations()
+def m010_subgraphs(db: Database) -> None:
+    """The graphs of pieces that were cut from ONNX files."""
+    _run(db, _SUBGRAPHS)
+
+
 _INITIAL = """
 CREATE TABLE identity (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -252,6 +258,10 @@ CREATE VIEW run_log AS
         (SELECT count(*) FROM measurements JOIN passes ON passes.id = pass_id
             WHERE passes.run_id = runs.id) AS measurements
     FROM runs;
+"""
+
+_SUBGRAPHS = """
+CREATE TABLE subgraphs (digest TEXT PRIMARY KEY, label TEXT NOT NULL, graph BLOB NOT NULL);
 """
 
 _DEVICES = """

@@ -8,10 +8,11 @@ whatever images happen to be at hand.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from latlut.errors import TableError
+from latlut.spaces.onnx_files import OnnxFiles, OnnxNetwork
 from latlut.spaces.space import Space, space_class
 from latlut.table.table import LatencyTable
 
@@ -25,6 +26,17 @@ class TableSpace:
     batch: int
     is_swept: bool = True
     """False where a file of entries was imported, which need not hold all that networks run."""
+
+    @property
+    def size_text(self) -> str | None:
+        """``512x1024``; None where each network has an input size of its own (ONNX files)."""
+        height, width = self.input_size
+        return f"{height}x{width}" if height else None
+
+
+def files_as_space(networks: Sequence[OnnxNetwork]) -> TableSpace:
+    """ONNX files in place of a space."""
+    return TableSpace(OnnxFiles(networks), (0, 0), 1)
 
 
 def space_from_plan(values: Mapping[str, object]) -> TableSpace:

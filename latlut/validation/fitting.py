@@ -29,6 +29,7 @@ from latlut.pricing.calibration import (
     spec_effects,
 )
 from latlut.pricing.estimator import Estimate, calibrated, estimate
+from latlut.spaces.onnx_files import OnnxNetwork
 from latlut.spaces.space import network_from_json
 from latlut.stats.machine_speed import is_disturbed
 from latlut.stats.quantiles import student_95
@@ -80,10 +81,12 @@ def measured_networks(
     where = None
     for row in rows:
         size, batch = row.input_size, row.batch
-        if size is None or batch is None:  # measured before validations kept their input size
+        network = network_from_json(row.architecture)
+        if isinstance(network, OnnxNetwork):
+            size, batch = (0, 0), 1  # a file has its own
+        elif size is None or batch is None:  # measured before validations kept their input size
             where = where or space_of(source)
             size, batch = where.input_size, where.batch
-        network = network_from_json(row.architecture)
         specs = network.op_specs(size, batch)
         plain = estimate(specs, table, is_calibrated=False)
         if not plain.is_complete or plain.substituted:

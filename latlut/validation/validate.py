@@ -22,12 +22,14 @@ from latlut.operators.workloads import Workload
 from latlut.pricing.calibration import stored as stored_calibration
 from latlut.pricing.estimator import Estimate, calibrated, estimate
 from latlut.progress import Progress
+from latlut.spaces.onnx_files import OnnxNetwork
 from latlut.spaces.space import SpaceNetwork
 from latlut.stats.agreement import MIN_NETWORKS, Agreement, agreement, finite_or_none
 from latlut.table import validations
 from latlut.table.calibrations import fitted_networks
 from latlut.table.history import usual_sentinels
 from latlut.table.space import TableSpace
+from latlut.table.subgraphs import learn_graphs
 from latlut.table.table import LatencyTable
 from latlut.validation.measured import MeasuredNetwork
 from latlut.validation.scores import Scores, score
@@ -104,12 +106,15 @@ def estimate_all(
     if missing:
         listed = "\n  ".join(list(missing)[:5])
         more = f"\n  and {len(missing) - 5} more" if len(missing) > 5 else ""
-        height, width = where.input_size
+        adding = (
+            table.command("profile", "--plan", "fasterseg", "--input", where.size_text)
+            + ", or the plan the table was made with"
+            if where.size_text
+            else table.command("profile", "--onnx", "FILE") + " for each of the files"
+        )
         raise MissingEntryError(
             f"{table.path} lacks {len(missing)} op specs of these networks:\n  {listed}{more}\n"
-            "add them with: "
-            + table.command("profile", "--plan", "fasterseg", "--input", f"{height}x{width}")
-            + ", or the plan the table was made with"
+            f"add them with: {adding}"
         )
     return estimates
 
@@ -151,11 +156,12 @@ def validate(
             f"not {settings.seed}, or more with --networks"
         )
     workloads = [
-        Workload.from_nodes(network.nodes(where.input_size, where.batch), f"network {index}")
-        for index, network in enumerate(networks)
+        _workload(network, where, f"network {index}") for index, network in enumerate(networks)
     ]
     timing = replace(settings.timing, statistic=table.identity.statistic)
-    timer = NetworkTimer(engine, timing, usual_sentinels(table), cache, settings.group)
+    sentinels = usual_sentinels(table)
+    learn_graphs(table, sentinels)
+    timer = NetworkTimer(engine, timing, sentinels, cache, settings.group)
     readings = timer.passes(workloads, settings.rounds, settings.seed, listener)
     estimates = [None if calibration is None else calibrated(p, calibration) for p in plain]
     results = tuple(
@@ -178,6 +184,13 @@ def validate(
     return Validation(results, found, scores, where.space.describe_sampler(), readings)
 
 
+def _workload(network: SpaceNetwork, where: TableSpace, name: str) -> Workload:
+    """What the engine runs: the network's own file, or its graph of operators."""
+    if isinstance(network, OnnxNetwork) and network.workload is not None:
+        return network.workload
+    return Workload.from_nodes(network.nodes(where.input_size, where.batch), name)
+
+
 def store(
     table: LatencyTable, validation: Validation, settings: ValidationSettings, where: TableSpace
 ) -> int:
@@ -188,7 +201,6 @@ def store(
     }
     if validation.scores is not None:
         agreements |= {"plain": validation.plain.to_dict(), "covered": validation.scores.covered}
-    height, width = where.input_size
     pairs = zip(
         validation.readings.readings_ms.tolist(), validation.readings.speeds.tolist(), strict=True
     )
@@ -217,6 +229,6 @@ def store(
         settings=json.dumps(asdict(settings)),
         environment=json.dumps(run_environment()),
         agreement=json.dumps(agreements),
-        input_size=f"{height}x{width}",
+        input_size=where.size_text,
         batch=where.batch,
     )

@@ -19,12 +19,12 @@ import torch
 from torch import nn
 
 from latlut.operators.building import cost
+from latlut.operators.graph_macs import UncountedError, count_macs
+from latlut.operators.graph_view import learn_shapes, scope_of
 from latlut.operators.onnx_files import OnnxWorkload
 from latlut.operators.onnx_loading import making_sense_of
 from latlut.search.networks.baselines import baseline_on_meta
-from latlut.search.networks.graph_macs import UncountedError, count_macs
 from latlut.search.networks.graph_parameters import count_parameters
-from latlut.search.networks.graph_view import learn_shapes, scope_of
 from latlut.search.networks.network import SegmentationNetwork
 from latlut.spaces import Architecture
 

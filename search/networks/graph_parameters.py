@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from latlut.operators.graph_view import Scope, attributes_of
 from latlut.operators.onnx_nodes import bodies_of
-from latlut.search.networks.graph_view import Scope, attributes_of
 
 #: Kind of node -> the inputs that training changes. Sources: ONNX operator schemas; ONNX Runtime,
 #: "Contrib operators".

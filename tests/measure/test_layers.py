@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -190,7 +191,7 @@ def test_groups_partition_operators_and_layers(data: st.DataObject) -> None:
         LayerTime(str(number), "", 1.0, tuple(f"/operators.{index}/Conv" for index in cover))
         for number, cover in enumerate(covers)
     ]
-    groups, added = group_layers(count, layers, {})
+    groups, added = group_layers(count, layers, partial(place_of, places={}))
     assert sorted(index for members, _ in groups for index in members) == list(range(count))
     assert [members[0] for members, _ in groups] == sorted(members[0] for members, _ in groups)
     held = [layer.name for _, own in groups for layer in own]

@@ -130,7 +130,7 @@ def test_a_long_chain_and_a_doubled_one_are_walked_once() -> None:
 
 
 def test_a_loop_without_an_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    from latlut.search.networks import graph_view
+    from latlut.operators import graph_view
 
     monkeypatch.setattr(graph_view, "_RUN_S", 0.2)
     one = helper.make_tensor_value_info("more", TensorProto.BOOL, [])

@@ -15,8 +15,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from latlut.operators.graph_view import Scope, Shape, attributes_of
 from latlut.operators.onnx_nodes import bodies_of
-from latlut.search.networks.graph_view import Scope, Shape, attributes_of
 
 #: Of domains other than ONNX's own: kinds without products, and reorderings.
 _WITHOUT_PRODUCTS = {
@@ -55,10 +55,15 @@ def count_macs(scope: Scope) -> int:
     Raises:
         UncountedError: they cannot be counted; says which node and why.
     """
-    return sum(_node_macs(node, scope) for node in scope.nodes if scope.varying & {*node.output})
+    return sum(node_macs(node, scope) for node in scope.nodes if scope.varying & {*node.output})
 
 
-def _node_macs(node: Any, scope: Scope) -> int:
+def node_macs(node: Any, scope: Scope) -> int:
+    """Those of one node of the scope.
+
+    Raises:
+        UncountedError: see ``count_macs``.
+    """
     kind, is_own = node.op_type, node.domain in _OWN_DOMAINS
     rule = _RULES.get(kind) if is_own or node.domain in _RUNTIME_DOMAINS else None
     if rule is None:

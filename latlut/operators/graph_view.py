@@ -67,6 +67,8 @@ class Scope:
     """Tensors that depend on the graph's inputs, or are drawn at random."""
     makers: dict[str, Any] = field(default_factory=dict)
     """Tensor -> the node that gives it."""
+    types: dict[str, int] = field(default_factory=dict)
+    """Tensor -> its type, a ``TensorProto.DataType``, of those that are known."""
 
     def body(self, graph: Any) -> Scope:
         """The scope of a node's body."""
@@ -101,7 +103,7 @@ def attributes_of(node: Any) -> dict[str, Any]:
 
 def scope_of(model: Any) -> Scope:
     """The graph of an ``onnx.ModelProto``, with shapes as far as ONNX infers them."""
-    return _scope(_inferred(_inlined(model)).graph, None)
+    return _scope(_inferred(inlined(model)).graph, None)
 
 
 def learn_shapes(scope: Scope, workload: OnnxWorkload) -> None:
@@ -127,7 +129,7 @@ def learn_shapes(scope: Scope, workload: OnnxWorkload) -> None:
     if not wanted:
         return
     model = onnx.ModelProto()
-    model.CopyFrom(_inlined(workload.model))
+    model.CopyFrom(inlined(workload.model))
     known = {item.name for item in model.graph.output}
     model.graph.output.extend(
         onnx.ValueInfoProto(name=name) for name in wanted if name not in known
@@ -156,6 +158,7 @@ def learn_shapes(scope: Scope, workload: OnnxWorkload) -> None:
         shapes = {getattr(one, "shape", None), getattr(other, "shape", None)}
         if len(shapes) == 1 and None not in shapes:
             scope.shapes[name] = tuple(one.shape)
+            scope.types.setdefault(name, onnx.helper.np_dtype_to_tensor_dtype(one.dtype))
 
 
 @cache
@@ -170,7 +173,8 @@ def _register_allocator() -> None:
     onnxruntime.create_and_register_allocator(where, bounds)
 
 
-def _inlined(model: Any) -> Any:
+def inlined(model: Any) -> Any:
+    """The model with its local functions where they are called."""
     import onnx.inliner
 
     return onnx.inliner.inline_local_functions(model) if model.functions else model
@@ -249,7 +253,12 @@ def _scope(graph: Any, outer: Scope | None) -> Scope:
         used = {*node.input, *(name for body in bodies_of(node) for name in _names_used(body))}
         if used & varying or node.op_type in _RANDOM:
             varying.update(node.output)
-    return Scope(nodes, shapes, constants, varying, makers)
+    types = dict(outer.types) if outer else {}
+    types |= {item.name: item.data_type for item in graph.initializer}
+    for item in [*graph.input, *graph.output, *graph.value_info]:
+        if item.type.tensor_type.elem_type:
+            types[item.name] = item.type.tensor_type.elem_type
+    return Scope(nodes, shapes, constants, varying, makers, types)
 
 
 def _names_used(graph: Any) -> Iterator[str]:

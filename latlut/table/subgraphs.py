@@ -1,0 +1,129 @@
+"""The graphs of a table's pieces, by digest: what a sweep can be repeated from.
+
+A file from elsewhere may hold any bytes there: a graph is looked at before it is used, and refused
+where it is not the piece that its digest names (``operators.subgraph.stored_subgraph``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from latlut.errors import ImportFileError, TableError
+from latlut.operators import subgraph_store as store
+from latlut.opspec import OpSpec
+from latlut.table.table import LatencyTable
+from latlut.table.writing import insert, set_fact
+
+#: Fact of a table: by which rule files are cut into its pieces (``measure.onnx_plans``).
+CUT = "onnx_cut"
+DEFAULT_CUT = "work"
+
+
+def keep_graphs(table: LatencyTable, specs: Iterable[OpSpec]) -> None:
+    """Write the graphs of those op specs that are pieces into the table, where it lacks them.
+
+    A piece whose graph is not known here is left out: it came without, from a file of entries.
+    """
+    there = set(digests(table))
+    found = {piece.digest: piece for piece in map(store.known, specs) if piece is not None}
+    new = [piece for digest, piece in found.items() if digest not in there]
+    if not new:
+        return
+    with table.writing() as db:
+        for piece in new:
+            insert(db, "subgraphs", digest=piece.digest, label=piece.label, graph=piece.content)
+
+
+def cut_of(table: LatencyTable) -> str:
+    """By which rule files are cut into the table's pieces; the default of a table without any."""
+    return table.fact(CUT) or DEFAULT_CUT
+
+
+def keep_cut(table: LatencyTable, how: str) -> None:
+    """Remember by which rule files are cut into the table's pieces.
+
+    Raises:
+        TableError: it holds pieces that were cut otherwise.
+    """
+    own = table.fact(CUT)
+    if own not in (None, how):
+        raise TableError(
+            f"{table.path} holds pieces that were cut by {own}, --cut {how} was asked for: leave "
+            "--cut out, or choose another table with --table"
+        )
+    if own is None:
+        with table.writing() as db:
+            set_fact(db, CUT, how)
+
+
+def digests(table: LatencyTable) -> list[str]:
+    """Of the graphs that the table holds."""
+    return [row[0] for row in table.tuples("SELECT digest FROM subgraphs ORDER BY digest")]
+
+
+def stored_pieces(table: LatencyTable) -> tuple[OpSpec, ...]:
+    """The op specs of the table that are pieces whose graphs it holds."""
+    there = set(digests(table))
+    keys = table.tuples("SELECT key FROM op_specs WHERE kind LIKE 'subgraph_%' ORDER BY id")
+    specs = (OpSpec.parse(key) for (key,) in keys)
+    return tuple(spec for spec in specs if store.digest_of(spec) in there)
+
+
+def shown_keys(table: LatencyTable, keys: Iterable[str]) -> dict[str, str]:
+    """Key -> the same for people: a piece by its label and the first digits of its digest."""
+    names = labels(table)
+    found = {}
+    for key in keys:
+        digest = (re.findall(r" graph=g([0-9a-f]{40})\b", key) or [""])[0]
+        found[key] = f"{names[digest]} [{digest[:8]}]" if digest in names else key
+    return found
+
+
+def labels(table: LatencyTable) -> dict[str, str]:
+    """Digest -> what the piece is, for people; as the table has it, which nobody has looked at."""
+    return dict(table.tuples("SELECT digest, label FROM subgraphs"))
+
+
+def learn_graphs(table: LatencyTable, specs: Iterable[OpSpec]) -> None:
+    """Make the graphs of those op specs that are pieces known, from the table where they are not.
+
+    Raises:
+        TableError: a graph that is none, or another piece's.
+    """
+    wanted = {store.digest_of(spec) for spec in specs if store.known(spec) is None} - {None}
+    for digest in sorted(filter(None, wanted)):
+        rows = table.tuples("SELECT graph FROM subgraphs WHERE digest = ?", [digest])
+        for (content,) in rows:
+            try:
+                store.keep(store.read(digest, content))
+            except ImportFileError as error:
+                raise TableError(
+                    f"{table.path}: {error}: the file is damaged, or somebody has changed it"
+                ) from error
+
+
+def wrong_graphs(table: LatencyTable) -> Iterator[str]:
+    """The first of the table's graphs that is none, in words."""
+    for digest in digests(table):
+        ((label, content),) = table.tuples(
+            "SELECT label, graph FROM subgraphs WHERE digest = ?", [digest]
+        )
+        try:
+            found = store.read(digest, content)
+        except ImportFileError as error:
+            yield f"subgraphs: {error}"
+            return
+        if found.label != label:
+            yield f"subgraphs: {digest[:12]} is called {label[:80]!r}, it is {found.label!r}"
+            return
+
+
+def copy_graphs(into: LatencyTable, source: LatencyTable) -> None:
+    """Add the graphs that another table has; they were examined (``table.examination``)."""
+    there = set(digests(into))
+    with into.writing() as db:
+        for digest in digests(source):
+            if digest not in there:
+                (row,) = source.rows("SELECT * FROM subgraphs WHERE digest = ?", [digest])
+                insert(db, "subgraphs", **row)

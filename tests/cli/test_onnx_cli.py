@@ -1,0 +1,115 @@
+"""ONNX files on the command line, from a sweep to a calibration, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from onnx_models import segmenter
+
+from latlut.cli import main
+from latlut.operators import subgraph_store
+from latlut.table.subgraphs import stored_pieces
+from latlut.table.table import LatencyTable
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(main, [*map(str, words)])
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    found = []
+    for classes in (4, 5, 6):
+        path = tmp_path / f"net{classes}-a.onnx"
+        path.write_bytes(segmenter(classes=classes))
+        found.append(path)
+    return found
+
+
+@pytest.mark.slow
+def test_a_file_is_swept_priced_validated_and_swept_again_without_it(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "mine.db"
+    swept = run("profile", "--cpu", "--onnx", *files, "--table", table, "--passes", 2, "--json")
+    assert swept.exit_code == 0, swept.output
+    assert json.loads(swept.stdout)["entries"] == 6  # a convolution and a resize of each
+    priced = run("estimate", "--table", table, "--onnx", files[0], "--json")
+    assert priced.exit_code == 0, priced.output
+    found = json.loads(priced.stdout)
+    assert found["is_complete"]
+    assert [term["label"] for term in found["terms"]] == [
+        "Conv 3->4 3x3 s2 + Relu at 8x12", "Resize at 16x24",
+    ]  # fmt: skip
+    assert "Conv 3->4 3x3 s2 + Relu at 8x12" in run("table", "query", table).output
+    checked = run("validate", "--table", table, "--onnx", *files, "--rounds", 1, "--json")
+    assert checked.exit_code == 0, checked.output
+    networks = json.loads(checked.stdout)["networks"]
+    names = [json.loads(item["architecture"])["name"] for item in networks]
+    assert names == ["net4-a", "net5-a", "net6-a"]
+    few = run("calibrate", "--table", table, "--onnx", "--force")
+    assert few.exit_code == 2
+    assert "a calibration needs 10" in few.output
+    for path in files:
+        path.unlink()
+    monkeypatch.setattr(subgraph_store, "_STORE", {})
+    again = run("profile", "--onnx", "--table", table, "--passes", 3, "--json")
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["measured"] == 6
+    with LatencyTable.open(table) as opened:
+        assert len(stored_pieces(opened)) == 6
+
+
+def test_what_a_table_lacks_is_named_with_the_command_that_adds_it(
+    files: list[Path], tmp_path: Path
+) -> None:
+    from small_tables import make_table
+
+    from latlut.operators.onnx_cutting import by_work, cut
+    from latlut.operators.onnx_files import read_onnx
+
+    specs = cut(read_onnx(files[0]), by_work).op_specs()
+    table = tmp_path / "part.db"
+    make_table(table, specs[:1]).close()
+    found = run("estimate", "--table", table, "--onnx", files[0])
+    assert found.exit_code == 0, found.output
+    assert "at least" in found.output
+    assert "Resize at 16x24" in found.output
+    assert f"latlut profile --table {table} --onnx {files[0]}" in found.output
+    nothing = run("estimate", "--table", table, "--onnx", files[1])
+    assert nothing.exit_code == 2
+    assert "prices no piece of net5-a" in nothing.output
+    lacking = run("validate", "--table", table, "--onnx", files[0])
+    assert lacking.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["profile", "--cpu", "--onnx"], "--onnx takes ONNX files"),
+        (["profile", "--cpu", "a.onnx"], "files are for --onnx"),
+        (["profile", "--cpu", "--shape", "1x3x8x8"], "--shape is for inputs of ONNX files"),
+        (["profile", "--cpu", "--cut", "layers"], "--cut is for pieces"),
+        (["profile", "--cpu", "--onnx", "a.onnx", "--plan", "tiny"], "leave --plan and --op out"),
+        (["profile", "--cpu", "--onnx", "a.onnx", "--ray", "local"], "--ray does not take ONNX"),
+        (["profile", "--cpu", "--onnx", "missing.onnx"], "missing.onnx"),
+        (
+            ["profile", "--cpu", "--engine", "pytorch", "--onnx", "missing.onnx"],
+            "does not read ONNX files",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused(words: list[str], message: str) -> None:
+    found = run(*words)
+    assert found.exit_code == 2
+    assert message in found.output
+
+
+def test_layers_of_a_file(files: list[Path]) -> None:
+    found = run("layers", files[0], "--cpu", "--runs", 2, "--json")
+    assert found.exit_code == 0, found.output
+    nodes = [name for layer in json.loads(found.stdout)["layers"] for name in layer["source_nodes"]]
+    assert {"Conv_0", "Relu_1", "Resize_2"} <= set(nodes)
