@@ -7,7 +7,8 @@ def squeeze_excite(spec: OpSpec) -> nn.Module:
     return MySqueezeExcite(spec.in_channels, int(spec.option("reduction") or 4))
 """
 
-import latlut.operators.builtin  # noqa: F401  # registers the operators of latlut's own
+import latlut.operators.builtin
+import latlut.operators.builtin_blocks  # noqa: F401  # both register operators of latlut's own
 from latlut.operators.registry import Option, register
 
 __all__ = ["Option", "register"]
