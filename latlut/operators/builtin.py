@@ -69,9 +69,7 @@ def _conv_norm(
     )
 
 
-@register(
-    "conv", options=_KERNEL | STRIDE | ACTIVATION, max_inputs=8, alternatives=[concatenated]
-)
+@register("conv", options=_KERNEL | STRIDE | ACTIVATION, max_inputs=8, alternatives=[concatenated])
 def conv(spec: OpSpec) -> nn.Module:
     """Convolution, batch norm, activation."""
     return _conv_norm(spec, spec.in_channels, spec.strides)

@@ -54,9 +54,7 @@ def depthwise_separable(spec: OpSpec) -> nn.Module:
 
 @register(
     "inverted_residual",
-    options=dict.fromkeys(("kernel_size", "expansion", "squeeze"), Option())
-    | STRIDE
-    | ACTIVATION,
+    options=dict.fromkeys(("kernel_size", "expansion", "squeeze"), Option()) | STRIDE | ACTIVATION,
 )
 def inverted_residual(spec: OpSpec) -> nn.Module:
     """1x1 expansion, depthwise, squeeze and excitation if asked for, 1x1; residual if it fits."""
