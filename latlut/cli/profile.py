@@ -19,6 +19,7 @@ from latlut.cli.choices import (
     is_left_open,
     mode_option,
     operators_option,
+    space_option,
 )
 from latlut.cli.options import unchecked_option, wait_option
 from latlut.cli.output import (
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 @click.command()
 @device_options
 @click.option("--plan", metavar="NAME|FILE", help="Shipped plan or TOML file [fasterseg].")
+@space_option
 @click.option(
     "--op",
     "ops",
@@ -133,7 +135,8 @@ if TYPE_CHECKING:
 def profile(
     gpu: str | None, cpu: bool, engine: str | None, precision: str, threads: int,
     engine_options: tuple[tuple[str, str], ...],
-    plan: str | None, ops: tuple[str, ...], input_size: tuple[int, int] | None, batch: int | None,
+    plan: str | None, space_file: str | None, ops: tuple[str, ...],
+    input_size: tuple[int, int] | None, batch: int | None,
     table_path: Path | None, passes: int, rebuilds: int, devices: tuple[int, ...] | None,
     shard: tuple[int, int] | None, address: str | None, workers: int | None, ci: float,
     statistic: str, budget: float | None, timeout_s: float, seed: int, dry_run: bool,
@@ -153,6 +156,7 @@ def profile(
     latlut profile --gpu h200 --shard 2/8            the second job of eight
     latlut profile --gpu h200 --ray auto             on all of them in a Ray cluster
     latlut profile --cpu --mode in-context           operators between neighbours, not alone
+    latlut profile --cpu --space my_space.py --input 64x64     a search space of your own
     latlut profile --cpu --op "conv 64->96 stride 1 at 128x256"
     """
     from latlut.measure.supervising import supervise
@@ -180,10 +184,11 @@ def profile(
     if address is not None:
         import_own_modules(operator_modules)
         profile_on_ray(
-            address, choice, _plan(plan, ops, input_size, batch),
+            address, choice, _plan(plan, space_file, ops, input_size, batch),
             _settings(statistic, ci, passes, budget, seed, rebuilds, table_path),
             lambda own: table_path or _default_path(own.file_stem, batch), print_report,
-            mode=mode, workers=workers, own_modules=operator_modules, quiet=quiet, as_json=as_json,
+            mode=mode, workers=workers, own_modules=_own_modules(operator_modules, space_file),
+            quiet=quiet, as_json=as_json,
         )  # fmt: skip
         return
     target, chosen, gpus = _choose(choice, devices)
@@ -206,7 +211,7 @@ def profile(
     from latlut.table.identity import STANDALONE
     from latlut.table.table import LatencyTable
 
-    wanted = _plan(plan, ops, input_size, batch)
+    wanted = _plan(plan, space_file, ops, input_size, batch)
     part = Shard(shard[0] - 1, shard[1]) if shard else None
     mine = part.of(wanted) if part else wanted
     mode = mode or chosen.default_mode
@@ -243,7 +248,8 @@ def profile(
             if len(gpus) > 1:
                 job = DeviceJob(
                     gpus, chosen.name, dict(chosen.options), path, identity, wanted, settings,
-                    roofline_of(target, chosen), operator_modules, uuid4().hex,
+                    roofline_of(target, chosen), _own_modules(operator_modules, space_file),
+                    uuid4().hex,
                 )  # fmt: skip
                 with LatencyTable.create(path, identity) as table:
                     summary, failed_parts = sweep_on_devices(table, job, listener)
@@ -325,14 +331,27 @@ def _measurements(path: Path) -> int:
         return measurement_count(table)
 
 
+def _own_modules(operator_modules: tuple[str, ...], space_file: str | None) -> tuple[str, ...]:
+    """What other processes have to import, too."""
+    return operator_modules if space_file is None else (*operator_modules, space_file)
+
+
 def _plan(
     plan: str | None,
+    space_file: str | None,
     ops: tuple[str, ...],
     input_size: tuple[int, int] | None,
     batch: int | None,
 ) -> Plan:
-    from latlut.measure.plans import load_plan, plan_from_ops
+    from latlut.measure.plans import load_plan, plan_from_ops, plan_of_space
+    from latlut.spaces.own import own_space
 
+    if space_file and (ops or plan):
+        raise LatlutError("--space names all op specs of a space: leave --op and --plan out")
+    if space_file and not input_size:
+        raise LatlutError("--space needs the image's size: give --input HEIGHTxWIDTH")
+    if space_file and input_size:
+        return plan_of_space(own_space(space_file), input_size, batch)
     if ops and plan:
         raise LatlutError("--op and --plan exclude each other: put the op specs into the plan file")
     if ops and input_size:

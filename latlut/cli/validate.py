@@ -12,6 +12,7 @@ from latlut.cli.choices import (
     as_in_table,
     device_options,
     operators_option,
+    space_option,
 )
 from latlut.cli.options import unchecked_option, wait_option
 from latlut.cli.output import (
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the network sampler.")
 @click.option("--plan", metavar="NAME|FILE", help="Space to sample from [the table's latest].")
+@space_option
 @click.option("--input", "input_size", type=SizeType(), help="Image size [the table's latest].")
 @click.option(
     "--plot",
@@ -78,8 +80,8 @@ def validate(
     gpu: str | None, cpu: bool, engine: str | None, precision: str, threads: int,
     engine_options: tuple[tuple[str, str], ...],
     table_name: str | None, networks: int, rounds: int, seed: int, plan: str | None,
-    input_size: tuple[int, int] | None, plot_path: Path | None, explained: int,
-    min_r: float | None, unchecked: bool, wait: bool,
+    space_file: str | None, input_size: tuple[int, int] | None, plot_path: Path | None,
+    explained: int, min_r: float | None, unchecked: bool, wait: bool,
     operator_modules: tuple[str, ...], quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure random whole networks and compare them with the table's estimates.
@@ -102,12 +104,14 @@ def validate(
     from latlut.measure.space_to_use import space_to_use
     from latlut.measure.sweep import identity_of
     from latlut.operators.own_modules import import_own_modules
+    from latlut.spaces.own import own_space
     from latlut.table.table import LatencyTable
     from latlut.validation.explain import explain
     from latlut.validation.validate import ValidationSettings, store
     from latlut.validation.validate import validate as run
 
     import_own_modules(operator_modules)
+    own_one = own_space(space_file) if space_file else None
     name = table_name or _only_table()
     with LatencyTable.open(name) as table:
         own = table.identity
@@ -119,7 +123,7 @@ def validate(
         table.check_identity(
             identity_of(chosen, target.name, mode=own.mode, statistic=own.statistic)
         )
-        where = space_to_use(table, plan, input_size)
+        where = space_to_use(table, plan, input_size, own_one)
         remark(
             f"{networks} random networks at {where.input_size[0]}x{where.input_size[1]} on "
             f"{chosen.title} {chosen.version}, 2 passes of {rounds} rounds",

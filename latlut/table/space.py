@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from latlut.errors import TableError
+from latlut.errors import TableError, UnknownNameError
 from latlut.spaces.space import Space, space_class
 from latlut.table.table import LatencyTable
 
@@ -42,6 +42,7 @@ def space_of(table: LatencyTable) -> TableSpace:
 
     Raises:
         TableError: no run of this table swept a search space.
+        UnknownNameError: it swept one that nothing registers here; names the file that did.
     """
     rows = table.rows("SELECT space FROM runs WHERE space IS NOT NULL ORDER BY id DESC LIMIT 1")
     if not rows:
@@ -50,4 +51,13 @@ def space_of(table: LatencyTable) -> TableSpace:
             "networks and which input size it is for\nsweep one with: latlut profile --plan "
             "fasterseg, or name it with --plan"
         )
-    return space_from_plan(json.loads(rows[0]["space"]))
+    values = json.loads(rows[0]["space"])
+    try:
+        return space_from_plan(values)
+    except UnknownNameError as error:
+        own = table.own_modules
+        hint = f", measured with {', '.join(own)}" if own else ""
+        raise UnknownNameError(
+            f"{table.path} is of the space {values['name']!r}{hint}: name the file that registers "
+            f"it, --space {own[0] if len(own) == 1 else 'FILE'}"
+        ) from error

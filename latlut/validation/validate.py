@@ -9,6 +9,7 @@ an estimate cannot beat.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
@@ -22,7 +23,9 @@ from latlut.operators.workloads import Workload
 from latlut.pricing.calibration import stored as stored_calibration
 from latlut.pricing.estimator import Estimate, calibrated, estimate
 from latlut.progress import Progress
-from latlut.spaces.space import SpaceNetwork
+from latlut.spaces.checking import check_network
+from latlut.spaces.fasterseg import FasterSegSpace
+from latlut.spaces.space import Space, SpaceNetwork
 from latlut.stats.agreement import MIN_NETWORKS, Agreement, agreement, finite_or_none
 from latlut.table import validations
 from latlut.table.calibrations import fitted_networks
@@ -93,12 +96,14 @@ def estimate_all(
     """Every network's plain sum of its own entries; nothing may be missing or substituted.
 
     Raises:
+        SpecError: a network whose graph and op specs disagree.
         MissingEntryError: lists what the table lacks, and the command that adds it.
     """
     estimates = []
     missing: dict[str, None] = {}
-    for network in networks:
-        specs = network.op_specs(where.input_size, where.batch)
+    for number, network in enumerate(networks):
+        place = f"network {number}"
+        specs = check_network(where.space.name, network, where.input_size, where.batch, place)
         missing.update({spec.key: None for spec in specs if spec not in table})
         estimates.append(estimate(specs, table, is_calibrated=False))
     if missing:
@@ -108,10 +113,17 @@ def estimate_all(
         raise MissingEntryError(
             f"{table.path} lacks {len(missing)} op specs of these networks:\n  {listed}{more}\n"
             "add them with: "
-            + table.command("profile", "--plan", "fasterseg", "--input", f"{height}x{width}")
+            + table.command("profile", *_naming(where.space), "--input", f"{height}x{width}")
             + ", or the plan the table was made with"
         )
     return estimates
+
+
+def _naming(space: Space) -> list[str]:
+    """How ``latlut profile`` is told of a space: its plan, or the file that it comes from."""
+    if space.name == FasterSegSpace.name:
+        return ["--plan", space.name]
+    return ["--space", str(sys.modules[type(space).__module__].__file__)]
 
 
 def validate(
