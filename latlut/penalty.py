@@ -181,6 +181,9 @@ class ChoiceLatency(nn.Module):
     Source: FasterSeg, Sec. 3.2 and 3.3, for a chain; ``DecoupledLatency`` has its branches, too.
     """
 
+    fixed_ms: Tensor
+    """() float32 buffer: the constant of the table's calibration."""
+
     def __init__(self, choices: Choices, table: LatencyTable) -> None:
         super().__init__()
         self.prices = PricedChoices(choices, table)

@@ -210,7 +210,7 @@ def _space_specs(
     if not set(options).isdisjoint({"input_size", "batch"}):
         raise SpecError(f"{where}: input and batch stand above [space], not inside it")
     with _Place(f"{where}: [space]"):
-        space = asked(name, "from_dict", lambda: kind.from_dict(options))
+        space = asked(name, "from_dict", lambda: kind.from_dict(options), is_plain=True)
         return specs_of_space(space, input_size, batches, max_specs)
 
 
@@ -222,7 +222,8 @@ def specs_of_space(
     Raises:
         SpecError: something is wrong with the space (``spaces.checking``), or too many op specs.
     """
-    total = len(asked(space.name, "op_specs", lambda: space.op_specs(input_size))) * len(batches)
+    listed = asked(space.name, "op_specs", lambda: list(space.op_specs(input_size)), is_plain=True)
+    total = len(listed) * len(batches)
     if total > max_specs:
         raise SpecError(f"the plan has {total} op specs, the limit is {max_specs}")
     specs = [spec for count in batches for spec in check_space(space, input_size, count)]

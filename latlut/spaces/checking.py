@@ -121,16 +121,19 @@ def choices_of(space: Space, input_size: tuple[int, int], batch: int) -> Choices
     return found
 
 
-def asked(name: str, what: str, call: Callable[[], Answer]) -> Answer:
+def asked(name: str, what: str, call: Callable[[], Answer], is_plain: bool = False) -> Answer:
     """What somebody's own code answers; whatever it raises becomes SpecError.
 
     Args:
         name: of the space.
         what: is asked of it, for the message.
+        is_plain: leave the code's own LatlutError as it is, where it speaks of a user's values.
     """
     try:
         return call()
     except LatlutError as error:
+        if is_plain:
+            raise
         raise SpecError(f"the space {name!r}: {what}: {error}") from error
     except (Exception, SystemExit) as error:
         raise SpecError(
