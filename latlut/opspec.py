@@ -7,9 +7,11 @@ skip form, ...). Its canonical text is its key in the table and what people type
     conv 64->96 stride 1 at 128x256
     zoomed_conv 64->96 stride 1 at 128x256 interpolation=nearest
     refine 256,128->128 stride 1 at 8x16,16x32 batch=2
+    conv 64->96 stride 2 at 128x256 kernel_size=1x7 stride_width=1
 
 Several input maps are separated by commas, sizes are height x width, options follow in
-alphabetical order and are left out where they equal ``OPTION_DEFAULTS``.
+alphabetical order and are left out where they have their default. ``stride 2x1`` may be
+typed for a stride of 2 along the height and 1 along the width.
 
 A network, for latlut, is anything with ``op_specs()``; where it has to be built and run
 it is a graph of ``Node``.
@@ -38,6 +40,23 @@ OPTION_DEFAULTS: Mapping[str, OptionValue] = {
     "form": "derived",  # of a skip: derived | searched | identity | single
 }
 
+_RELU: Mapping[str, OptionValue] = {"activation": "relu"}
+#: The same for options whose default is one kind's own.
+KIND_DEFAULTS: Mapping[str, Mapping[str, OptionValue]] = {
+    "conv": _RELU,
+    "conv_2x": _RELU,
+    "depthwise_separable": _RELU,
+    "inverted_residual": {**_RELU, "expansion": 6},
+    "transposed_conv": _RELU,
+    "linear": {"activation": "none"},
+    "add": {"activation": "none"},
+    "attention_block": {"activation": "gelu", "heads": 1, "mlp_ratio": 0},
+}
+_DEFAULTS = {kind: {**OPTION_DEFAULTS, **own} for kind, own in KIND_DEFAULTS.items()}
+
+#: Options of which a pair is (height, width); two equal ones are written as one number.
+PAIRS = frozenset({"kernel_size", "dilation", "padding"})
+
 MAX_DIMENSION = 1 << 16
 MAX_ELEMENTS = 1 << 31
 #: Input maps of one operator, and options of one.
@@ -48,7 +67,7 @@ MAX_TEXT = 1 << 14
 _WORD = re.compile(r"[a-z][a-z0-9_.]*")
 _TEXT = re.compile(
     r"(?P<kind>\S+)\s+(?P<channels>[0-9,]+)\s*->\s*(?P<out>[0-9]+)"
-    r"(?:\s+stride\s+(?P<stride>[0-9]+))?\s+at\s+(?P<sizes>[0-9x,]+)"
+    r"(?:\s+stride\s+(?P<stride>[0-9]+(?:x[0-9]+)?))?\s+at\s+(?P<sizes>[0-9x,]+)"
     r"(?P<options>(?:\s+\S+)*)\s*",
     re.IGNORECASE,
 )
@@ -102,7 +121,12 @@ def _canonical_option(name: str, value: object) -> OptionValue:
     if isinstance(value, (tuple, list)):
         if len(value) < 2:
             raise SpecError(f"option {name}: a size has two numbers or more, received {value!r}")
-        return tuple(_positive_int(f"option {name}", item) for item in value)
+        if name == "padding" and len(value) == 2:
+            first, second = (_canonical_option(name, item) for item in value)
+            return first if first == second else (first, second)  # type: ignore[return-value]
+        sides = tuple(_positive_int(f"option {name}", item) for item in value)
+        is_square = len(sides) == 2 and sides[0] == sides[1]
+        return sides[0] if name in PAIRS and is_square else sides
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         raise SpecError(
             f"option {name}: expected a whole number, a word or a size, received {value!r}"
@@ -142,7 +166,8 @@ class OpSpec:
     """Channels of the output map."""
     stride: int
     """Downsampling of the last input; the output is ceil(H / stride) x ceil(W / stride) unless the
-    option ``out_size`` says otherwise."""
+    option ``out_size`` says otherwise. The option ``stride_width`` is that along the width where
+    it differs (``strides``)."""
     batch: int
     """Images per inference."""
     options: tuple[tuple[str, OptionValue], ...]
@@ -153,7 +178,7 @@ class OpSpec:
         kind: str,
         inputs: Sequence[int] | Sequence[Sequence[int]],
         out_channels: int,
-        stride: int = 1,
+        stride: int | Sequence[int] = 1,
         batch: int = 1,
         **options: object,
     ) -> None:
@@ -165,10 +190,19 @@ class OpSpec:
             raise SpecError(f"{len(options)} options, an op spec has {MAX_OPTIONS} at most")
         set_field(self, "inputs", _canonical_inputs(inputs))
         set_field(self, "out_channels", _positive_int("out_channels", out_channels))
+        if isinstance(stride, (tuple, list)):
+            if len(stride) != 2:
+                raise SpecError(f"a stride has one number or two, received {stride!r:.80}")
+            stride, options["stride_width"] = stride
         set_field(self, "stride", _positive_int("stride", stride, limit=64))
         set_field(self, "batch", _positive_int("batch", batch, limit=4096))
         canonical = {name: _canonical_option(name, value) for name, value in options.items()}
-        kept = {n: v for n, v in canonical.items() if OPTION_DEFAULTS.get(n) != v}
+        if "stride_width" in canonical:
+            _positive_int("stride_width", canonical["stride_width"], limit=64)
+        defaults = _DEFAULTS.get(kind, OPTION_DEFAULTS)
+        kept = {n: v for n, v in canonical.items() if defaults.get(n) != v}
+        if kept.get("stride_width") == self.stride:
+            del kept["stride_width"]
         set_field(self, "options", tuple(sorted(kept.items())))
         largest = max(channels * height * width for channels, height, width in self.inputs)
         out_height, out_width = self.out_size
@@ -208,7 +242,14 @@ class OpSpec:
                 raise SpecError(f"option out_size is HEIGHTxWIDTH, received {explicit!r}")
             return explicit[0], explicit[1]
         _, height, width = self.inputs[-1]
-        return -(-height // self.stride), -(-width // self.stride)
+        down, across = self.strides
+        return -(-height // down), -(-width // across)
+
+    @property
+    def strides(self) -> tuple[int, int]:
+        """Downsampling along (height, width)."""
+        across = self.option("stride_width")
+        return self.stride, across if isinstance(across, int) else self.stride
 
     @property
     def output(self) -> tuple[int, int, int]:
@@ -220,7 +261,7 @@ class OpSpec:
         for key, value in self.options:
             if key == name:
                 return value
-        return OPTION_DEFAULTS.get(name)
+        return _DEFAULTS.get(self.kind, OPTION_DEFAULTS).get(name)
 
     def replace(self, **changes: object) -> OpSpec:
         """The same op spec with other fields or options; an option set to None is removed."""
@@ -256,8 +297,11 @@ class OpSpec:
         if fields := {"self", "kind", "inputs", "out_channels", "stride"} & set(options):
             raise SpecError(f"{text!r}: {', '.join(sorted(fields))} is not an option; {GRAMMAR}")
         inputs = [(c, h, w) for c, (h, w) in zip(channels, sizes, strict=True)]
-        stride, out_channels = _read_int(match["stride"] or "1"), _read_int(match["out"])
-        return cls(match["kind"], inputs, out_channels, stride=stride, **options)
+        strides = [_read_int(part) for part in (match["stride"] or "1").split("x")]
+        if len(strides) == 2 and "stride_width" in options:
+            raise SpecError(f"{text!r}: the stride along the width is given twice; {GRAMMAR}")
+        stride = strides[0] if len(strides) == 1 else strides
+        return cls(match["kind"], inputs, _read_int(match["out"]), stride=stride, **options)
 
 
 def _canonical_inputs(inputs: Sequence[Any]) -> tuple[tuple[int, int, int], ...]:

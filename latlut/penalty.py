@@ -1,8 +1,9 @@
 """Differentiable latency of any layer-wise search space, from a table: E[T] = sum_l p_l . t_l.
 
 For spaces in which a network is a chain of layers and each layer picks one of its candidates
-(FBNet, ProxylessNAS and their kin), the expected latency is a sum of dot products. FasterSeg's
-branches and searched widths need more: see ``latlut.search.penalty.decoupled``.
+(FBNet, ProxylessNAS and their kin), the expected latency is a sum of dot products:
+``ExpectedLatency``. Where widths are searched, a layer's latency depends on the widths of both its
+maps: ``ChoiceLatency``. FasterSeg's branches need more: see ``latlut.search.penalty.decoupled``.
 
 Symbols: L layers, K candidates of a layer (K_l may differ; K is the largest).
 
@@ -13,7 +14,7 @@ Sec. 3.3; FasterSeg, Sec. 3.2.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +22,10 @@ from torch import Tensor, nn
 from latlut.errors import MissingEntryError, SpecError
 from latlut.opspec import OpSpec, unique
 from latlut.pricing.calibration import stored as stored_calibration
+from latlut.pricing.choices import Fit, PricedChoices, PricedParts
+from latlut.pricing.missing import missing_message
+from latlut.spaces.choices import Choices, block
 from latlut.table.table import LatencyTable
-
-#: So many missing op specs are named in a message; the rest is counted.
-_LISTED = 10
 
 
 class ExpectedLatency(nn.Module):
@@ -62,7 +63,7 @@ class ExpectedLatency(nn.Module):
         fixed: Iterable[OpSpec] = (),
     ) -> None:
         super().__init__()
-        blocks = [[_block(candidate) for candidate in layer] for layer in layers]
+        blocks = [[block(candidate) for candidate in layer] for layer in layers]
         constant = tuple(fixed)
         wanted = unique([*(s for layer in blocks for block in layer for s in block), *constant])
         if missing := [spec for spec in wanted if spec not in table]:
@@ -133,6 +134,23 @@ class ExpectedLatency(nn.Module):
         weights = padded.masked_fill(~self._is_candidate, -math.inf)
         return weights.to(self.latency_ms.dtype).softmax(-1)
 
+    def fit(
+        self, logits: Tensor | Sequence[Tensor], target_ms: float, tolerance: float = 0.02
+    ) -> Fit:
+        """The likeliest network near a target; its ``picks`` are by the number of the layer, "0".
+
+        See ``pricing.choices.PricedParts.fit``.
+        """
+        logs = self.probabilities(logits).detach().double().log().cpu().numpy()
+        names = [str(number) for number in range(len(self.counts))]
+        rows = self.latency_ms.double().cpu().numpy()
+        counts = dict(zip(names, self.counts, strict=True))
+        parts = [((name,), rows[int(name), :count]) for name, count in counts.items()]
+        priced = PricedParts(counts, parts, float(self.fixed_ms))
+        return priced.fit(
+            {name: logs[int(name), :count] for name, count in counts.items()}, target_ms, tolerance
+        )
+
     def _padded(self, logits: Sequence[Tensor]) -> Tensor:
         received = [tuple(layer.shape) for layer in logits]
         expected = [(count,) for count in self.counts]
@@ -144,28 +162,67 @@ class ExpectedLatency(nn.Module):
         return nn.utils.rnn.pad_sequence(list(logits), batch_first=True)
 
 
-def missing_message(table: LatencyTable, missing: Sequence[OpSpec], command: str = "") -> str:
-    """What to tell someone whose table lacks these op specs.
+class ChoiceLatency(nn.Module):
+    """Expected latency of a space by its choices, pairs of widths included, in milliseconds.
+
+        E[T] = fixed_ms + sum over parts, combinations of p_1(k_1) p_2(k_2) ... t[k_1, k_2, ...]
+
+    with p_v the softmax of choice v's logits. A part that depends on the width before and after a
+    layer is the pairwise term sum_ij gamma_i gamma'_j t_ij. Choices are independent of each other,
+    so that this is the mean over networks drawn from them, exactly.
 
     Args:
-        table: that lacks them.
-        missing: at least one.
-        command: what adds them; if empty, ``latlut profile`` with those that are listed.
+        choices: of the space.
+        table: prices every combination; see ``pricing.choices.PricedChoices``.
+
+    Raises:
+        MissingEntryError: the table lacks entries; names them and the command that adds them.
+
+    Source: FasterSeg, Sec. 3.2 and 3.3, for a chain; ``DecoupledLatency`` has its branches, too.
     """
-    listed = [f"  {spec}" for spec in missing[:_LISTED]]
-    rest = len(missing) - len(listed)
-    more = [f"  and {rest} more"] if rest else []
-    ops = [word for spec in missing[:_LISTED] for word in ("--op", spec)]
-    adding = command or table.command("profile", *ops)
-    noun = "entry" if len(missing) == 1 else "entries"
-    then = " (and so on for the rest)" if rest and not command else ""
-    return "\n".join(
-        [f"{table.path} lacks {len(missing)} {noun}:", *listed, *more]
-        + [f"add {'it' if len(missing) == 1 else 'them'} with: {adding}{then}"]
-    )
 
+    fixed_ms: Tensor
+    """() float32 buffer: the constant of the table's calibration."""
 
-def _block(candidate: OpSpec | Sequence[OpSpec] | None) -> tuple[OpSpec, ...]:
-    if candidate is None:
-        return ()
-    return (candidate,) if isinstance(candidate, OpSpec) else tuple(candidate)
+    def __init__(self, choices: Choices, table: LatencyTable) -> None:
+        super().__init__()
+        self.prices = PricedChoices(choices, table)
+        self.register_buffer("fixed_ms", torch.tensor(self.prices.fixed_ms))
+        for number, (_, ms) in enumerate(self.prices.parts):
+            self.register_buffer(f"part_{number}", torch.tensor(ms, dtype=torch.float32))
+
+    def new_logits(self) -> dict[str, nn.Parameter]:
+        """Name of each choice -> (K_v,) zeros, to be trained."""
+        return {name: nn.Parameter(torch.zeros(k)) for name, k in self.prices.counts.items()}
+
+    def forward(self, logits: Mapping[str, Tensor]) -> Tensor:
+        """Expected latency, differentiable in ``logits``.
+
+        Args:
+            logits: name of each choice -> (K_v,) unnormalised weights.
+
+        Returns:
+            () milliseconds.
+
+        Raises:
+            SpecError: a choice without logits, or of another number.
+        """
+        shares = {}
+        for name, count in self.prices.counts.items():
+            row = logits.get(name)
+            if row is None or row.shape != (count,):
+                found = "none" if row is None else f"shape {tuple(row.shape)}"
+                raise SpecError(f"the choice {name!r} needs {count} logits, received {found}")
+            shares[name] = row.softmax(-1)
+        total: Tensor = self.fixed_ms
+        for number, (names, _) in enumerate(self.prices.parts):
+            ms: Tensor = getattr(self, f"part_{number}")
+            for name in reversed(names):
+                ms = ms @ shares[name].to(ms.dtype)
+            total = total + ms
+        return total
+
+    def fit(self, logits: Mapping[str, Tensor], target_ms: float, tolerance: float = 0.02) -> Fit:
+        """The likeliest network near a target; see ``PricedChoices.fit``."""
+        rows = {name: logits[name].detach().cpu().numpy() for name in self.prices.counts}
+        return self.prices.fit(rows, target_ms, tolerance)

@@ -57,6 +57,31 @@ def test_replace_and_pickle_keep_the_spec(spec: OpSpec) -> None:
     assert pickle.loads(pickle.dumps(spec)) == spec
 
 
+def test_a_stride_has_two_numbers_where_they_differ() -> None:
+    spec = OpSpec.parse("conv 8->4 stride 2x1 at 9x16")
+    assert (spec.stride, spec.strides, spec.out_size) == (2, (2, 1), (5, 16))
+    assert spec == OpSpec.parse(spec.key) == OpSpec("conv", (8, 9, 16), 4, stride_width=1, stride=2)
+    assert spec.replace(stride=1).strides == (1, 1)
+    assert spec.replace(stride=(2, 2)) == OpSpec.parse("conv 8->4 stride 2x2 at 9x16")
+    assert OpSpec.parse("conv 8->4 stride 2x2 at 9x16").key == "conv 8->4 stride 2 at 9x16"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv 8->4 stride 2x1x1 at 9x16",
+        "conv 8->4 stride 2x65 at 9x16",
+        "conv 8->4 stride 2x at 9x16",
+        "conv 8->4 stride 2x1 at 9x16 stride_width=1",
+        "conv 8->4 at 9x16 stride_width=wide",
+        "conv 8->4 at 9x16 kernel_size=0x3",
+    ],
+)
+def test_wrong_strides_and_kernels_are_refused(text: str) -> None:
+    with pytest.raises(SpecError):
+        OpSpec.parse(text)
+
+
 @pytest.mark.parametrize(
     ("spec", "key"),
     [
@@ -72,6 +97,18 @@ def test_replace_and_pickle_keep_the_spec(spec: OpSpec) -> None:
         (
             OpSpec("upsample", (19, 8, 16), 19, out_size=(64, 128)),
             "upsample 19->19 stride 1 at 8x16 out_size=64x128",
+        ),
+        (
+            OpSpec("conv", (8, 8, 16), 4, stride=(2, 1), kernel_size=(1, 7), padding=(0, 3)),
+            "conv 8->4 stride 2 at 8x16 kernel_size=1x7 padding=0x3 stride_width=1",
+        ),
+        (
+            OpSpec("conv", (8, 8, 16), 4, (2, 2), kernel_size=(5, 5), activation="relu"),
+            "conv 8->4 stride 2 at 8x16 kernel_size=5",
+        ),
+        (
+            OpSpec("add", ((8, 8, 16), (8, 8, 16)), 8, activation="relu"),
+            "add 8,8->8 stride 1 at 8x16,8x16 activation=relu",
         ),
     ],
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from latlut.cli.agreements import print_agreements
-from latlut.cli.choices import is_left_open
+from latlut.cli.choices import is_left_open, operators_option, space_option
 from latlut.cli.onnx import onnx_option
 from latlut.cli.output import json_option, print_json, print_table, remark
 
@@ -48,6 +48,8 @@ MOST_SIZES = 8
     help="Table whose validations to use, of the same identity [the table's own].",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of networks.")
+@space_option
+@operators_option
 @click.option(
     "--force", is_flag=True, help="Use validations of a busy machine, and passes that disagree."
 )
@@ -55,8 +57,8 @@ MOST_SIZES = 8
 @json_option
 def calibrate(
     table_name: str, networks: int, is_onnx: bool, files: tuple[Path, ...],
-    validation_id: int | None, source_name: str | None, seed: int,
-    force: bool, forget: bool, as_json: bool,
+    validation_id: int | None, source_name: str | None, seed: int, space_file: str | None,
+    operator_modules: tuple[str, ...], force: bool, forget: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Fit how networks differ from the sum of their entries, and keep it in the table.
 
@@ -69,12 +71,17 @@ def calibrate(
     latlut calibrate --table cpu-onnxruntime-fp32 --onnx      networks that are ONNX files
     """
     from latlut.errors import CalibrationError
+    from latlut.operators.own_modules import import_own_modules
     from latlut.pricing.calibration import store
+    from latlut.spaces.own import own_space
     from latlut.table.calibrations import forget as forget_all
     from latlut.table.table import LatencyTable
     from latlut.validation.fitting import calibrate as run
     from latlut.validation.fitting import doubts, learning_curve, measured_networks
 
+    import_own_modules(operator_modules)
+    if space_file:
+        own_space(space_file)
     with LatencyTable.open(table_name, is_writable=True) as table:
         if forget:
             count = forget_all(table)

@@ -158,6 +158,16 @@ def operators_option(command: Command) -> Command:
     )(command)
 
 
+def space_option(command: Command) -> Command:
+    """--space: the file of a search space of one's own."""
+    return click.option(
+        "--space",
+        "space_file",
+        metavar="FILE",
+        help="Python file or module that registers a search space of your own.",
+    )(command)
+
+
 def as_in_table(choice: DeviceChoice, own: Identity) -> DeviceChoice:
     """The choice with what was left open on the command line taken from a table's identity."""
     names = ("precision", "threads", "engine_options")

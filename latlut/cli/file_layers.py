@@ -50,7 +50,7 @@ def layers(
     from latlut.measure.held_device import measuring_on
     from latlut.measure.layers import file_view, measure_file
     from latlut.measure.onnx_plans import read_files
-    from latlut.measure.sweep import identity_of
+    from latlut.measure.sweep_settings import identity_of
     from latlut.table.table import LatencyTable
 
     (workload,) = read_files([file], input_size, batch, dict(shapes))

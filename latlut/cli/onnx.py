@@ -75,7 +75,7 @@ def cut_as_in(
         return cut_files(workloads, how, engine)
     from latlut.engines.choosing import DeviceChoice, choose_engine
     from latlut.measure.held_device import measuring_on
-    from latlut.measure.sweep import identity_of
+    from latlut.measure.sweep_settings import identity_of
 
     own = table.identity
     target, engine = choose_engine(DeviceChoice.of_identity(own))

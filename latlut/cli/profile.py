@@ -20,6 +20,7 @@ from latlut.cli.choices import (
     is_left_open,
     mode_option,
     operators_option,
+    space_option,
 )
 from latlut.cli.onnx import MANY_PIECES, Shapes, check_files, onnx_options
 from latlut.cli.options import unchecked_option, wait_option
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 @click.command()
 @device_options
 @click.option("--plan", metavar="NAME|FILE", help="Shipped plan or TOML file [fasterseg].")
+@space_option
 @onnx_options
 @click.option(
     "--cut", type=click.Choice(("work", "layers")),
@@ -167,8 +169,9 @@ if TYPE_CHECKING:
 def profile(
     gpu: str | None, cpu: bool, engine: str | None, precision: str, threads: int,
     engine_options: tuple[tuple[str, str], ...],
-    plan: str | None, is_onnx: bool, files: tuple[Path, ...], shapes: Shapes, cut: str | None,
-    ops: tuple[str, ...], input_size: tuple[int, int] | None, batch: int | None,
+    plan: str | None, space_file: str | None, is_onnx: bool, files: tuple[Path, ...],
+    shapes: Shapes, cut: str | None, ops: tuple[str, ...],
+    input_size: tuple[int, int] | None, batch: int | None,
     table_path: Path | None, passes: int, rebuilds: int, devices: tuple[int, ...] | None,
     shard: tuple[int, int] | None, address: str | None, workers: int | None,
     remotes: tuple[str, ...], remote_python: str, ci: float,
@@ -191,6 +194,7 @@ def profile(
     latlut profile --gpu h200 --ray auto             on all of them in a Ray cluster
     latlut profile --cpu --remote me@board           on another machine, by ssh
     latlut profile --cpu --mode in-context           operators between neighbours, not alone
+    latlut profile --cpu --space my_space.py --input 64x64     a search space of your own
     latlut profile --cpu --op "conv 64->96 stride 1 at 128x256"
     latlut profile --cpu --fraction 0.15             15% of it, the rest predicted
     latlut profile --cpu --onnx mine.onnx other.onnx the pieces of networks of your own
@@ -205,8 +209,8 @@ def profile(
     from latlut.measure.supervising import supervise
 
     check_files(files, is_onnx, shapes, needs_files=table_path is None or not table_path.exists())
-    if is_onnx and (plan or ops):
-        raise LatlutError("--onnx is a plan of its own: leave --plan and --op out")
+    if is_onnx and (plan or ops or space_file):
+        raise LatlutError("--onnx is a plan of its own: leave --plan, --space and --op out")
     if cut and not is_onnx:
         raise LatlutError("--cut is for pieces of ONNX files: name files with --onnx")
     if is_onnx and address is not None:
@@ -241,9 +245,10 @@ def profile(
         check_beside("remote" if remotes else "ray", choice, mode)
         hosts = [Host.parse(text) for text in remotes]
         import_own_modules(operator_modules)
-        wanted = _plan(plan, ops, input_size, batch)
+        wanted = _plan(plan, space_file, ops, input_size, batch)
         left_s = supervision.left_of(budget)
         settings = _settings(statistic, ci, passes, left_s, seed, rebuilds, table_path)
+        own_modules = _own_modules(operator_modules, space_file)
 
         def path_of(own: Identity) -> Path:
             return table_path or _default_path(own.file_stem, batch)
@@ -251,13 +256,13 @@ def profile(
         if hosts:
             run = partial(
                 by_workers.sweep_on_hosts, wanted, choice, settings, hosts, python=remote_python,
-                path_of=path_of, own_modules=operator_modules, timeout_s=timeout_s or None,
+                path_of=path_of, own_modules=own_modules, timeout_s=timeout_s or None,
                 supervision=supervision,
             )  # fmt: skip
         else:
             run = partial(
                 by_workers.sweep_on_ray, wanted, choice, settings, address or "auto", mode=mode,
-                path_of=path_of, own_modules=operator_modules, workers_per_node=workers,
+                path_of=path_of, own_modules=own_modules, workers_per_node=workers,
             )  # fmt: skip
         where = f"by ssh on {', '.join(map(str, hosts))}" if hosts else f"Ray {address}"
         profile_by_workers(
@@ -287,7 +292,7 @@ def profile(
     wanted = (
         _onnx_plan(files, input_size, batch, shapes, cut, chosen, table_path, quiet)
         if is_onnx
-        else _plan(plan, ops, input_size, batch)
+        else _plan(plan, space_file, ops, input_size, batch)
     )
     part = Shard(shard[0] - 1, shard[1]) if shard else None
     mine = part.of(wanted) if part else wanted
@@ -345,7 +350,8 @@ def profile(
             if len(gpus) > 1:
                 job = DeviceJob(
                     gpus, chosen.name, dict(chosen.options), path, identity, wanted, settings,
-                    roofline_of(target, chosen), operator_modules, uuid4().hex, timeout_s or None,
+                    roofline_of(target, chosen), _own_modules(operator_modules, space_file),
+                    uuid4().hex, timeout_s or None,
                 )  # fmt: skip
                 with LatencyTable.create(path, identity) as table:
                     summary, failed_parts = sweep_on_devices(
@@ -441,14 +447,27 @@ def _measurements(path: Path) -> int:
         return measurement_count(table)
 
 
+def _own_modules(operator_modules: tuple[str, ...], space_file: str | None) -> tuple[str, ...]:
+    """What other processes have to import, too."""
+    return operator_modules if space_file is None else (*operator_modules, space_file)
+
+
 def _plan(
     plan: str | None,
+    space_file: str | None,
     ops: tuple[str, ...],
     input_size: tuple[int, int] | None,
     batch: int | None,
 ) -> Plan:
-    from latlut.measure.plans import load_plan, plan_from_ops
+    from latlut.measure.plans import load_plan, plan_from_ops, plan_of_space
+    from latlut.spaces.own import own_space
 
+    if space_file and (ops or plan):
+        raise LatlutError("--space names all op specs of a space: leave --op and --plan out")
+    if space_file and not input_size:
+        raise LatlutError("--space needs the image's size: give --input HEIGHTxWIDTH")
+    if space_file and input_size:
+        return plan_of_space(own_space(space_file), input_size, batch)
     if ops and plan:
         raise LatlutError("--op and --plan exclude each other: put the op specs into the plan file")
     if ops and input_size:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latlut.cli.choices import space_option
+from latlut.cli.group_ranges import print_groups
 from latlut.cli.options import input_option, table_option
 from latlut.cli.output import json_option, print_json, print_table
 from latlut.errors import LatlutError
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 @table_option("Table that prices the search space.")
 @click.option("--plan", metavar="NAME|FILE", help="Search space [the table's latest].")
 @input_option("Image size [the table's latest].")
+@space_option
 @click.option(
     "--branches", type=click.IntRange(1, 2), help="Branches of a network [those of the space]."
 )
@@ -34,10 +37,13 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @json_option
 def sensitivity(
-    table_name: str, plan: str | None, input_size: tuple[int, int] | None, branches: int | None,
-    end_width: int | None, skip_price: str, as_json: bool,
+    table_name: str, plan: str | None, input_size: tuple[int, int] | None,
+    space_file: str | None, branches: int | None, end_width: int | None, skip_price: str,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """How much operators, downsampling and widths can change the latency of a supernet.
+
+    Of a space of your own: how much each kind of choice can, if the space names its choices.
 
     One of the three varies between two end points, the other two stay fixed: uniform operators,
     uniform downsampling, widest maps. Weights inverse to the gaps balance the three in a search.
@@ -52,11 +58,18 @@ def sensitivity(
     from latlut.search.penalty.prices import SpaceLayout, read_prices
     from latlut.search.penalty.sensitivity import sensitivity as measure
     from latlut.search.penalty.terms import ExpectedTerms
-    from latlut.spaces.fasterseg import fasterseg_space
+    from latlut.spaces.fasterseg import FasterSegSpace, fasterseg_space
+    from latlut.spaces.own import own_space
     from latlut.table.table import LatencyTable
 
+    own = own_space(space_file) if space_file else None
     with LatencyTable.open(table_name) as table:
-        where = space_to_use(table, plan, input_size)
+        where = space_to_use(table, plan, input_size, own)
+        if not isinstance(where.space, FasterSegSpace):
+            if branches is not None or end_width is not None:
+                raise LatlutError("--branches and --end-width are of the FasterSeg space")
+            print_groups(table, where, as_json)
+            return
         space = fasterseg_space(where.space)
         space = space if branches is None else replace(space, branches=branches)
         layout = SpaceLayout(

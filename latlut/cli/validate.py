@@ -14,6 +14,7 @@ from latlut.cli.choices import (
     device_options,
     is_left_open,
     operators_option,
+    space_option,
 )
 from latlut.cli.onnx import Shapes, check_files, cut_as_in, networks_of, onnx_options
 from latlut.cli.options import unchecked_option, wait_option
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 @click.option(
     "--family", metavar="NAME", help="Of the ONNX files [the first word of each file's name]."
 )
+@space_option
 @click.option("--input", "input_size", type=SizeType(), help="Image size [the table's latest].")
 @click.option(
     "--plot",
@@ -85,9 +87,9 @@ def validate(
     gpu: str | None, cpu: bool, engine: str | None, precision: str, threads: int,
     engine_options: tuple[tuple[str, str], ...],
     table_name: str | None, networks: int, rounds: int, seed: int, plan: str | None,
-    is_onnx: bool, files: tuple[Path, ...], shapes: Shapes, family: str | None,
-    input_size: tuple[int, int] | None, plot_path: Path | None, explained: int,
-    min_r: float | None, unchecked: bool, wait: bool,
+    space_file: str | None, is_onnx: bool, files: tuple[Path, ...], shapes: Shapes,
+    family: str | None, input_size: tuple[int, int] | None, plot_path: Path | None,
+    explained: int, min_r: float | None, unchecked: bool, wait: bool,
     operator_modules: tuple[str, ...], quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure whole networks and compare them with the table's estimates.
@@ -113,17 +115,19 @@ def validate(
     from latlut.measure.space_to_use import space_to_use
     from latlut.measure.sweep_settings import identity_of
     from latlut.operators.own_modules import import_own_modules
+    from latlut.spaces.own import own_space
     from latlut.table.table import LatencyTable
     from latlut.validation.explain import explain
     from latlut.validation.validate import ValidationSettings, store
     from latlut.validation.validate import validate as run
 
     check_files(files, is_onnx, shapes)
-    if is_onnx and plan:
-        raise LatlutError("--onnx names the networks: leave --plan out")
+    if is_onnx and (plan or space_file):
+        raise LatlutError("--onnx names the networks: leave --plan and --space out")
     if is_onnx and not is_left_open("networks"):
         raise LatlutError("--onnx measures each of its files: leave --networks out")
     import_own_modules(operator_modules)
+    own_one = own_space(space_file) if space_file else None
     name = table_name or _only_table()
     with LatencyTable.open(name) as table:
         own = table.identity
@@ -145,7 +149,7 @@ def validate(
             settings = replace(settings, networks=len(found_files))
             called = f"{len(found_files)} ONNX files"
         else:
-            where = space_to_use(table, plan, input_size)
+            where = space_to_use(table, plan, input_size, own_one)
             called = f"{networks} random networks at {where.size_text}"
         remark(f"{called} on {chosen.title} {chosen.version}, 2 passes of {rounds} rounds", quiet)
         held = measuring_on(chosen, waiting=waiting(wait, quiet))

@@ -289,7 +289,7 @@ class ClusterSweep:
         assert self._table is not None
         if lost.culprit in (*lease.specs, *self._table.sentinels):
             self._book.give_back(lease)
-            self._fail(number, lost.culprit, lost.reason)  # type: ignore[arg-type]  # one of these
+            self._fail(number, lost.culprit, lost.reason)
             self._starts[number] = 0  # the next one gets further
         elif lost.is_cut:
             self._book.give_back(lease)

@@ -44,7 +44,8 @@ from latlut.errors import ImportFileError, SpecError, UnknownNameError, did_you_
 from latlut.files.toml_files import parse_toml
 from latlut.operators.registry import option_names
 from latlut.opspec import OpSpec, parse_size, unique
-from latlut.spaces.space import space_class
+from latlut.spaces.checking import asked, check_space
+from latlut.spaces.space import Space, space_class
 
 FORMAT = 1
 
@@ -209,11 +210,23 @@ def _space_specs(
     if not set(options).isdisjoint({"input_size", "batch"}):
         raise SpecError(f"{where}: input and batch stand above [space], not inside it")
     with _Place(f"{where}: [space]"):
-        space = kind.from_dict(options)
-        total = len(space.op_specs(input_size)) * len(batches)
-        if total > max_specs:
-            raise SpecError(f"the plan has {total} op specs, the limit is {max_specs}")
-        specs = [spec for count in batches for spec in space.op_specs(input_size, count)]
+        space = asked(name, "from_dict", lambda: kind.from_dict(options), is_plain=True)
+        return specs_of_space(space, input_size, batches, max_specs)
+
+
+def specs_of_space(
+    space: Space, input_size: tuple[int, int], batches: Sequence[int], max_specs: int
+) -> tuple[tuple[OpSpec, ...], dict[str, object]]:
+    """A space's op specs at each batch, and what a plan and a table remember of it.
+
+    Raises:
+        SpecError: something is wrong with the space (``spaces.checking``), or too many op specs.
+    """
+    listed = asked(space.name, "op_specs", lambda: list(space.op_specs(input_size)), is_plain=True)
+    total = len(listed) * len(batches)
+    if total > max_specs:
+        raise SpecError(f"the plan has {total} op specs, the limit is {max_specs}")
+    specs = [spec for count in batches for spec in check_space(space, input_size, count)]
     described = {
         **space.to_dict(),
         "input_size": list(input_size),

@@ -20,6 +20,7 @@ from latlut.errors import ImportFileError, SpecError, UnknownNameError, did_you_
 from latlut.files.reading import read_text
 from latlut.opspec import OpSpec, unique
 from latlut.resources import profiles_dir
+from latlut.spaces.space import Space
 
 #: A sweep of more op specs than this is taken for a mistake.
 MAX_SPECS = 100_000
@@ -104,6 +105,23 @@ def plan_from_ops(texts: Iterable[str], batch: int | None = None) -> Plan:
     if batch is not None:
         specs = [spec.replace(batch=batch) for spec in specs]
     return Plan("ops", tuple(specs), "op specs given one by one")
+
+
+def plan_of_space(space: Space, input_size: tuple[int, int], batch: int | None = None) -> Plan:
+    """The plan of everything that a space's networks need.
+
+    Args:
+        space: such as ``latlut.spaces.own.own_space`` gives.
+        input_size: (height, width) of the image in pixels.
+        batch: images per inference, 1 if not given.
+
+    Raises:
+        SpecError: something is wrong with the space, or it has too many op specs.
+    """
+    from latlut.measure.plan_file import specs_of_space
+
+    specs, described = specs_of_space(space, input_size, [batch or 1], MAX_SPECS)
+    return Plan(space.name, specs, space.title, described)
 
 
 def _find(name_or_path: str | Path) -> Path:

@@ -8,6 +8,7 @@ def squeeze_excite(spec: OpSpec) -> nn.Module:
 """
 
 import latlut.operators.builtin  # registers the operators of latlut's own
+import latlut.operators.builtin_blocks  # and more of them
 import latlut.operators.subgraph_store  # noqa: F401  # and the kinds of pieces of ONNX graphs
 from latlut.operators.registry import Option, register
 

@@ -14,9 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from latlut.errors import LatlutError, OperatorError
+from latlut.operators.blocks import InvertedResidual
 from latlut.operators.modules import ConvNorm
 from latlut.operators.registry import check
 from latlut.opspec import OpSpec
+
+#: Modules whose source shapes graphs of any operator.
+_SHAPING = (__name__, ConvNorm.__module__, InvertedResidual.__module__)
 
 
 def build(spec: OpSpec, seed: int = 0) -> nn.Module:
@@ -83,8 +87,12 @@ def initialise(module: nn.Module, seed: int) -> None:
     deep random networks stay in the normal float range (denormals would slow a CPU down)."""
     generator = torch.Generator().manual_seed(seed)
     for part in module.modules():
-        if isinstance(part, nn.Conv2d | nn.Linear):
+        if isinstance(part, nn.Conv2d | nn.Linear | nn.ConvTranspose2d):
             fan_in = part.weight[0].numel()
+            if isinstance(
+                part, nn.ConvTranspose2d
+            ):  # (in, out / groups, kh, kw), spread by strides
+                fan_in = max(1, part.weight[:, 0].numel() // (part.groups * prod(part.stride)))
             with torch.no_grad():
                 part.weight.uniform_(-1, 1, generator=generator).mul_((6.0 / fan_in) ** 0.5)
                 if part.bias is not None:
@@ -102,7 +110,7 @@ def source_digest(specs: Sequence[OpSpec], modules: Sequence[str] = ()) -> str:
     """
     names = {check(spec).builder.__module__ for spec in specs}
     digest = hashlib.sha256()
-    for name in sorted({*names, *modules, __name__, ConvNorm.__module__}):
+    for name in sorted({*names, *modules, *_SHAPING}):
         digest.update(_source(name))
     return digest.hexdigest()
 

@@ -22,14 +22,28 @@ from latlut.opspec import OpSpec
 if TYPE_CHECKING:
     from torch import nn
 
+#: As ``modules.ACTIVATIONS``, which needs torch.
+ACTIVATION = {"activation": Option(("none", "relu", "relu6", "hswish", "silu", "gelu"))}
 _KERNEL = dict.fromkeys(("kernel_size", "groups", "dilation", "padding"), Option())
+STRIDE = {"stride_width": Option()}
 _INTERPOLATION = {"interpolation": Option(("bilinear", "nearest"))}
 
 
-def _integer(spec: OpSpec, name: str) -> int | None:
+def whole_option(spec: OpSpec, name: str) -> int | None:
+    """An option that is a whole number; None where it was left out and has no default."""
     value = spec.option(name)
     if value is not None and not isinstance(value, int):
         raise SpecError(f"{spec.key}: {name} is a whole number, received {value!r}")
+    return value
+
+
+def sides_option(spec: OpSpec, name: str) -> int | tuple[int, int] | None:
+    """An option that is one number, or a pair: height x width."""
+    value = spec.option(name)
+    if isinstance(value, tuple) and len(value) == 2:
+        return value[0], value[1]
+    if isinstance(value, (tuple, str)):
+        raise SpecError(f"{spec.key}: {name} is a whole number or a pair such as 1x7")
     return value
 
 
@@ -37,34 +51,37 @@ def _mode(spec: OpSpec) -> str:
     return str(spec.option("interpolation"))
 
 
-def _conv_norm(spec: OpSpec, in_channels: int, stride: int, is_activated: bool = True) -> nn.Module:
+def _conv_norm(
+    spec: OpSpec, in_channels: int, stride: int | tuple[int, int], is_activated: bool = True
+) -> nn.Module:
     from latlut.operators.modules import ConvNorm
 
     return ConvNorm(
         in_channels,
         spec.out_channels,
-        kernel_size=_integer(spec, "kernel_size") or 1,
+        kernel_size=sides_option(spec, "kernel_size") or 1,
         stride=stride,
-        groups=_integer(spec, "groups") or 1,
-        dilation=_integer(spec, "dilation") or 1,
-        padding=_integer(spec, "padding"),
+        groups=whole_option(spec, "groups") or 1,
+        dilation=sides_option(spec, "dilation") or 1,
+        padding=sides_option(spec, "padding"),
         is_activated=is_activated,
+        activation=str(spec.option("activation") or "relu"),
     )
 
 
-@register("conv", options=_KERNEL, max_inputs=8, alternatives=[concatenated])
+@register("conv", options=_KERNEL | STRIDE | ACTIVATION, max_inputs=8, alternatives=[concatenated])
 def conv(spec: OpSpec) -> nn.Module:
-    """Convolution, batch norm, ReLU."""
-    return _conv_norm(spec, spec.in_channels, spec.stride)
+    """Convolution, batch norm, activation."""
+    return _conv_norm(spec, spec.in_channels, spec.strides)
 
 
-@register("conv_2x", options=_KERNEL)
+@register("conv_2x", options=_KERNEL | STRIDE | ACTIVATION)
 def conv_2x(spec: OpSpec) -> nn.Module:
-    """Twice convolution, batch norm, ReLU; the first carries the stride. No residual."""
+    """Twice convolution, batch norm, activation; the first carries the stride. No residual."""
     from torch import nn
 
     return nn.Sequential(
-        _conv_norm(spec, spec.in_channels, spec.stride),
+        _conv_norm(spec, spec.in_channels, spec.strides),
         _conv_norm(spec, spec.out_channels, 1),
     )
 

@@ -9,13 +9,38 @@ multiples of 64 work.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from latlut.errors import SpecError
+
+#: One number, or (height, width).
+Sides: TypeAlias = int | tuple[int, int]
+
+#: What the option ``activation`` may be.
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda image: image,
+    "relu": functional.relu,
+    "relu6": functional.relu6,
+    "hswish": functional.hardswish,
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+}
+
+
+def pair(sides: Sides) -> tuple[int, int]:
+    """(height, width) of what may be one number for both."""
+    return (sides, sides) if isinstance(sides, int) else sides
+
+
+def same_padding(kernel_size: Sides, dilation: Sides = 1) -> tuple[int, int]:
+    """(height, width) of the padding with which stride 1 keeps the size, for odd kernels."""
+    (high, wide), (down, across) = pair(kernel_size), pair(dilation)
+    return down * (high - 1) // 2, across * (wide - 1) // 2
 
 
 class ConvNorm(nn.Module):
@@ -25,29 +50,29 @@ class ConvNorm(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int = 3,
-        stride: int = 1,
+        kernel_size: Sides = 3,
+        stride: Sides = 1,
         groups: int = 1,
-        dilation: int = 1,
-        padding: int | None = None,
+        dilation: Sides = 1,
+        padding: Sides | None = None,
         is_activated: bool = True,
+        activation: str = "relu",
     ) -> None:
         super().__init__()
         if in_channels % groups or out_channels % groups:
             raise SpecError(
                 f"{in_channels}->{out_channels} channels do not divide by {groups} groups"
             )
-        pad = dilation * (kernel_size - 1) // 2 if padding is None else padding
+        pad = same_padding(kernel_size, dilation) if padding is None else padding
         self.conv = nn.Conv2d(
             in_channels, out_channels, kernel_size, stride, pad, dilation, groups, bias=False
         )
         self.norm = nn.BatchNorm2d(out_channels)
-        self.is_activated = is_activated
+        self.activation = activation if is_activated else "none"
 
     def forward(self, *maps: Tensor) -> Tensor:
         joined = torch.cat(maps, dim=1) if len(maps) > 1 else maps[0]
-        result = self.norm(self.conv(joined))
-        return functional.relu(result) if self.is_activated else result
+        return ACTIVATIONS[self.activation](self.norm(self.conv(joined)))
 
 
 def resize(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:

@@ -12,7 +12,8 @@ own is one file:
         title = "chain"
         ...
 
-that a command is given with ``--operators chain.py``, as operators of one's own are.
+that a command is given with ``--space chain.py`` (``spaces.own``). ``spaces.checking`` says what is
+wrong with one before anything is measured.
 """
 
 from __future__ import annotations
@@ -44,7 +45,12 @@ class SpaceNetwork(Protocol):
 
 
 class Space(Protocol):
-    """A search space: what has to be measured for it, and its networks."""
+    """A search space: what has to be measured for it, and its networks.
+
+    A space may also have ``choices(input_size, batch) -> spaces.choices.Choices``: what a network
+    of it chooses, and which op specs that decides on. ``latlut sensitivity`` and searches of one's
+    own (``pricing.choices``, ``penalty.ChoiceLatency``) read it.
+    """
 
     #: What it is called in plans, tables and network files.
     name: ClassVar[str]
@@ -80,6 +86,10 @@ class Space(Protocol):
         """
 
 
+#: What a ``Space`` must be able to do.
+METHODS = ("op_specs", "sample_many", "describe_sampler", "to_dict", "from_dict",
+           "network_from_json")  # fmt: skip
+
 _SPACES: dict[str, type[Space]] = {}
 
 Class = TypeVar("Class", bound=type[Any])
@@ -89,8 +99,16 @@ def register_space(space: Class) -> Class:
     """Class decorator that makes a ``Space`` known by its name.
 
     Raises:
-        SpecError: the name is taken by a space of another module.
+        SpecError: the name is taken by a space of another module, or the class lacks what a
+            ``Space`` has.
     """
+    lacking = [name for name in METHODS if not callable(getattr(space, name, None))]
+    lacking += [name for name in ("name", "title") if not isinstance(getattr(space, name, 0), str)]
+    if lacking:
+        raise SpecError(
+            f"{space.__name__} is no search space: it lacks {', '.join(lacking)}; name and title "
+            "are texts, the others methods, see latlut.spaces.space.Space"
+        )
     known = _SPACES.get(space.name)
     if known and (known.__module__, known.__qualname__) != (space.__module__, space.__qualname__):
         raise SpecError(f"the space {space.name!r} is already registered by {known.__module__}")
@@ -107,6 +125,11 @@ def space_class(name: str) -> type[Space]:
     if name not in _SPACES:
         raise UnknownNameError(f"unknown search space {name!r}; {did_you_mean(name, [*_SPACES])}")
     return _SPACES[name]
+
+
+def spaces_of(module_name: str) -> list[type[Space]]:
+    """The spaces that the Python module of that name registered."""
+    return [space for space in _SPACES.values() if space.__module__ == module_name]
 
 
 def network_from_json(text: str) -> SpaceNetwork:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from latlut.errors import TableError
+from latlut.errors import TableError, UnknownNameError
 from latlut.spaces.onnx_files import OnnxFiles, OnnxNetwork
 from latlut.spaces.space import Space, space_class
 from latlut.table.table import LatencyTable
@@ -56,6 +56,7 @@ def space_of(table: LatencyTable) -> TableSpace:
 
     Raises:
         TableError: no run of this table swept a search space.
+        UnknownNameError: it swept one that nothing registers here; names the file that did.
     """
     rows = table.rows(
         "SELECT space, kind FROM runs WHERE space IS NOT NULL ORDER BY id DESC LIMIT 1"
@@ -66,5 +67,13 @@ def space_of(table: LatencyTable) -> TableSpace:
             "networks and which input size it is for\nsweep one with: latlut profile --plan "
             "fasterseg, or name it with --plan"
         )
-    found = space_from_plan(json.loads(rows[0]["space"]))
-    return replace(found, is_swept=rows[0]["kind"] != "import")
+    values = json.loads(rows[0]["space"])
+    try:
+        return replace(space_from_plan(values), is_swept=rows[0]["kind"] != "import")
+    except UnknownNameError as error:
+        own = table.own_modules
+        hint = f", measured with {', '.join(own)}" if own else ""
+        raise UnknownNameError(
+            f"{table.path} is of the space {values['name']!r}{hint}: name the file that registers "
+            f"it, --space {own[0] if len(own) == 1 else 'FILE'}"
+        ) from error

@@ -9,6 +9,7 @@ an estimate cannot beat.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
@@ -22,8 +23,10 @@ from latlut.operators.workloads import Workload
 from latlut.pricing.calibration import stored as stored_calibration
 from latlut.pricing.estimator import Estimate, calibrated, estimate
 from latlut.progress import Progress
+from latlut.spaces.checking import check_network
+from latlut.spaces.fasterseg import FasterSegSpace
 from latlut.spaces.onnx_files import OnnxNetwork
-from latlut.spaces.space import SpaceNetwork
+from latlut.spaces.space import Space, SpaceNetwork
 from latlut.stats.agreement import MIN_NETWORKS, Agreement, agreement, finite_or_none
 from latlut.table import validations
 from latlut.table.calibrations import fitted_networks
@@ -95,19 +98,21 @@ def estimate_all(
     """Every network's plain sum of its own entries; nothing may be missing or substituted.
 
     Raises:
+        SpecError: a network whose graph and op specs disagree.
         MissingEntryError: lists what the table lacks, and the command that adds it.
     """
     estimates = []
     missing: dict[str, None] = {}
-    for network in networks:
-        specs = network.op_specs(where.input_size, where.batch)
+    for number, network in enumerate(networks):
+        place = f"network {number}"
+        specs = check_network(where.space.name, network, where.input_size, where.batch, place)
         missing.update({spec.key: None for spec in specs if spec not in table})
         estimates.append(estimate(specs, table, is_calibrated=False))
     if missing:
         listed = "\n  ".join(list(missing)[:5])
         more = f"\n  and {len(missing) - 5} more" if len(missing) > 5 else ""
         adding = (
-            table.command("profile", "--plan", "fasterseg", "--input", where.size_text)
+            table.command("profile", *_naming(where.space), "--input", where.size_text)
             + ", or the plan the table was made with"
             if where.size_text
             else table.command("profile", "--onnx", "FILE") + " for each of the files"
@@ -117,6 +122,13 @@ def estimate_all(
             f"add them with: {adding}"
         )
     return estimates
+
+
+def _naming(space: Space) -> list[str]:
+    """How ``latlut profile`` is told of a space: its plan, or the file that it comes from."""
+    if space.name == FasterSegSpace.name:
+        return ["--plan", space.name]
+    return ["--space", str(sys.modules[type(space).__module__].__file__)]
 
 
 def validate(

@@ -23,8 +23,8 @@ import numpy as np
 
 from latlut.errors import MissingEntryError, SpecError
 from latlut.opspec import OpSpec
-from latlut.penalty import missing_message
 from latlut.pricing.estimator import Term, estimate
+from latlut.pricing.missing import missing_message
 from latlut.spaces import Architecture, FasterSegSpace
 from latlut.spaces.shapes import SCALES, channels, stem_specs
 from latlut.table.space import space_of

@@ -121,8 +121,8 @@ def test_impossible_op_specs_say_why(text: str, words: str) -> None:
 def test_an_operator_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
 
-    @register("depthwise_separable", options={"kernel_size": Option()})
-    def depthwise_separable(spec: OpSpec) -> nn.Module:
+    @register("my_separable", options={"kernel_size": Option()})
+    def my_separable(spec: OpSpec) -> nn.Module:
         size = int(spec.option("kernel_size"))  # 3 unless the op spec says otherwise
         return nn.Sequential(
             ConvNorm(spec.in_channels, spec.in_channels, size, spec.stride,
@@ -130,10 +130,10 @@ def test_an_operator_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             ConvNorm(spec.in_channels, spec.out_channels, 1),
         )  # fmt: skip
 
-    assert "depthwise_separable" in operator_kinds()
-    assert _run("depthwise_separable 8->16 stride 2 at 16x16 kernel_size=5").shape == (1, 16, 8, 8)
+    assert "my_separable" in operator_kinds()
+    assert _run("my_separable 8->16 stride 2 at 16x16 kernel_size=5").shape == (1, 16, 8, 8)
     with pytest.raises(SpecError, match="no option 'groups'"):
-        _run("depthwise_separable 8->16 at 16x16 groups=2")
+        _run("my_separable 8->16 at 16x16 groups=2")
 
     def conv(spec: OpSpec) -> nn.Module:
         return nn.Identity()
