@@ -11,6 +11,8 @@ from lightning_fabric import Fabric
 from pydantic import TypeAdapter
 
 from latlut.search.cosearch.archive import Archive
+from latlut.search.cosearch.balance import GradientBalance
+from latlut.search.cosearch.inherited import InheritedScorer
 from latlut.search.cosearch.problem import SearchProblem
 from latlut.search.cosearch.records import EpochRecord
 from latlut.search.cosearch.settings import SearchSettings
@@ -25,7 +27,7 @@ from latlut.search.runs.checkpoints import (
 from latlut.search.runs.processes import on_first, share_state
 from latlut.search.runs.settings import PhaseSettings
 
-PHASES = ("pretrain", "search")
+PHASES = ("pretrain", "search", "rank", "evolve")
 #: What a checkpoint holds, and of which type.
 _VALUES = {
     "space": str,
@@ -34,6 +36,7 @@ _VALUES = {
     "epoch": int,
     "optimizer": dict,
     "controller": dict,
+    "balance": dict,
     "records": str,
     "archive": str,
 }
@@ -53,7 +56,7 @@ class SearchState:
 
     Attributes:
         supernet, teacher, student: on the fabric's device.
-        controller: of lambda.
+        controller, balance: of lambda, and of the weights where gradients balance them.
         archive: of derived networks. records: one per epoch so far.
     """
 
@@ -75,7 +78,8 @@ class SearchState:
             fabric.to_device(module)  # moves it in place
         if settings.is_channels_last:
             self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.controller = problem.controller()
+        self.controller, self.balance = problem.controller(), GradientBalance()
+        self._scorer: InheritedScorer | None = None
         self.archive = Archive(folder / "archive")
         self.records: list[EpochRecord] = []
         choices = settings.architecture
@@ -97,8 +101,34 @@ class SearchState:
         }
 
     def phase(self, name: str) -> PhaseSettings:
-        """The settings of one of ``PHASES``."""
-        return self.settings.pretrain if name == "pretrain" else self.settings.search
+        """The settings of one of ``PHASES``; those of the rank phase are both "rank"'s and
+        "evolve"'s."""
+        groups = {"pretrain": self.settings.pretrain, "search": self.settings.search}
+        found = groups.get(name, self.settings.rank)
+        assert found is not None
+        return found
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """Those of ``PHASES`` that there are."""
+        return PHASES[:2] if self.settings.rank is None else PHASES
+
+    @property
+    def weights_per_ms(self) -> tuple[float, ...]:
+        """What the penalty's terms are weighed by: of operators, inputs and widths."""
+        if self.settings.latency.weights == "gradient":
+            return self.balance.weights_per_ms
+        return tuple(self.controller.value * weight for weight in self.problem.latency.weights)
+
+    def scorer(self) -> InheritedScorer:
+        """Scores discrete networks; made once, as it keeps the images."""
+        if self._scorer is None:
+            data, rank = self.settings.data, self.settings.rank
+            limit = data.evaluate_images if rank is None or rank.images is None else rank.images
+            self._scorer = InheritedScorer(
+                self.supernet, self.data, self.fabric, data.image_scale, limit
+            )
+        return self._scorer
 
     @property
     def checkpoints(self) -> Path:
@@ -124,6 +154,7 @@ class SearchState:
             "optimizer": optimizer.state_dict(),
             "scaler": self.fabric.strategy.precision.state_dict(),  # empty but in 16-mixed
             "controller": self.controller.to_dict(),
+            "balance": self.balance.to_dict(),
             "records": json.dumps([record.to_dict() for record in self.records]),
             "archive": self.archive.to_json(),
         }
@@ -149,6 +180,7 @@ class SearchState:
             records = TypeAdapter(list[EpochRecord]).validate_json(state["records"], strict=True)
             self.archive.restore(state["archive"])
             self.controller = self.controller.restored(state["controller"])
+            self.balance = GradientBalance.restored(state["balance"])
             for name, part in self._parts.items():
                 part.load_state_dict(state[name])
             if scaler := state.get("scaler"):
