@@ -20,13 +20,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from latlut.search.cosearch.archive import Archived
 from latlut.search.cosearch.records import EpochRecord
 from latlut.search.cosearch.sampling import Sampled, Sampler
+from latlut.search.cosearch.state import SearchState
 from latlut.search.data.loading import Batch, TrainBatches
 from latlut.search.derive.derive import Placed, target_score
 from latlut.search.runs.norms import shared_norms
@@ -34,14 +35,11 @@ from latlut.search.runs.step import make_step
 from latlut.search.supernet.single_path import run_path
 from latlut.search.train.losses import ohem_loss
 
-if TYPE_CHECKING:
-    from latlut.search.cosearch.search import Search
-
 #: Tries for each network that is wanted, before the space counts as exhausted.
 _TRIES = 20
 
 
-def sampler_of(search: Search) -> Sampler:
+def sampler_of(search: SearchState) -> Sampler:
     """The sampler of the problem's students."""
     problem = search.problem
     return Sampler(
@@ -53,7 +51,9 @@ def sampler_of(search: Search) -> Sampler:
     )
 
 
-def rank_epoch(search: Search, epoch: int, optimizer: Any, batches: TrainBatches) -> EpochRecord:
+def rank_epoch(
+    search: SearchState, epoch: int, optimizer: Any, batches: TrainBatches
+) -> EpochRecord:
     """One epoch of single-path training."""
     started, group = time.monotonic(), search.phase("rank")
     steps = len(batches) // group.accumulate
@@ -78,7 +78,7 @@ def rank_epoch(search: Search, epoch: int, optimizer: Any, batches: TrainBatches
 
 
 def _losses(
-    search: Search, sampler: Sampler, rng: random.Random, batches: Iterator[Batch]
+    search: SearchState, sampler: Sampler, rng: random.Random, batches: Iterator[Batch]
 ) -> Iterator[Tensor]:
     """Of one step: the drawn network, widest, narrowest, and as drawn."""
     widths = sorted({max(sampler.widths), min(sampler.widths)}, reverse=True)
@@ -90,7 +90,7 @@ def _losses(
             yield _loss(search, batch, placed)
 
 
-def near_target(search: Search, sampler: Sampler, rng: random.Random) -> Sampled:
+def near_target(search: SearchState, sampler: Sampler, rng: random.Random) -> Sampled:
     """A random network within the rank phase's window around a random one of the targets."""
     assert search.settings.rank is not None
     window, targets = search.settings.rank.window, search.problem.targets_ms
@@ -101,20 +101,20 @@ def near_target(search: Search, sampler: Sampler, rng: random.Random) -> Sampled
         window *= 2  # a corner of the space that few networks reach
 
 
-def _loss(search: Search, batch: Batch, placed: Placed) -> Tensor:
+def _loss(search: SearchState, batch: Batch, placed: Placed) -> Tensor:
     with search.fabric.autocast():
         with shared_norms(search.fabric):
             logits = run_path(search.supernet, batch.image, placed.architecture, placed.layers)
         return ohem_loss(logits.float(), batch.label, fabric=search.fabric)
 
 
-def evolve_epochs(search: Search) -> int:
+def evolve_epochs(search: SearchState) -> int:
     """Generations, the first of which scores what there is."""
     settings = search.settings.rank
     return 0 if settings is None else 1 + -(-settings.evolution // settings.generation)
 
 
-def evolve_epoch(search: Search, epoch: int) -> EpochRecord:
+def evolve_epoch(search: SearchState, epoch: int) -> EpochRecord:
     """Score what there is, or evolve one generation."""
     started = time.monotonic()
     settings, problem = search.settings.rank, search.problem
@@ -182,7 +182,7 @@ def evolve_epoch(search: Search, epoch: int) -> EpochRecord:
     )
 
 
-def _parents(search: Search, target_ms: float) -> list[Archived]:
+def _parents(search: SearchState, target_ms: float) -> list[Archived]:
     """The best near a target, the best first."""
     assert search.settings.rank is not None
     near = search.archive.near(target_ms, search.problem.tolerance)

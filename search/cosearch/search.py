@@ -18,7 +18,6 @@ too, and lambda follows the derived network (see ``controller``).
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,7 +36,7 @@ from latlut.search.cosearch.problem import SearchProblem
 from latlut.search.cosearch.ranking import evolve_epoch, evolve_epochs, rank_epoch
 from latlut.search.cosearch.records import EpochRecord
 from latlut.search.cosearch.settings import SearchSettings
-from latlut.search.cosearch.state import SearchState
+from latlut.search.cosearch.state import SearchState, StepListener
 from latlut.search.data.augment import Augmentation
 from latlut.search.data.dataset import SegmentationData
 from latlut.search.data.loading import Batch, TrainBatches, train_halves
@@ -47,10 +46,8 @@ from latlut.search.runs.processes import mean_of
 from latlut.search.runs.settings import PhaseSettings
 from latlut.search.runs.step import (
     LossCheck,
-    finite_loss,
     make_step,
     set_rate,
-    step_batches,
     weight_optimizer,
 )
 from latlut.search.supernet.drawn import drawn_mixing
@@ -64,8 +61,6 @@ from latlut.search.supernet.widths import (
 )
 from latlut.search.train.losses import ohem_loss
 
-#: Told after each step: phase, epoch, step, steps in the epoch, loss of the weights' step.
-StepListener = Callable[[str, int, int, int, float], None]
 #: Told after each epoch, with the search as it stands.
 EpochListener = Callable[[EpochRecord, SearchState], None]
 
@@ -93,7 +88,7 @@ class Search(SearchState):
     ) -> None:
         fabric = fabric or Fabric(accelerator="cpu", devices=1)
         super().__init__(problem, data, settings, folder, fabric, processes)
-        self.on_step = on_step or (lambda *_: None)
+        self.on_step = on_step or self.on_step
         self.on_epoch = on_epoch or (lambda *_: None)
 
     def run(self) -> Archive:
@@ -314,27 +309,9 @@ class Search(SearchState):
             ]
             return torch.stack(losses).sum()
 
-    def batches_of(self, drawn: Iterator[Batch], group: PhaseSettings) -> Iterator[Batch]:
-        """The batches of the next step, on the device."""
-        return step_batches(self.fabric, drawn, group.accumulate, self.settings.is_channels_last)
-
-    def rng(self, phase: str, epoch: int, step: int) -> random.Random:
-        """Randomness of one step, the same on every process."""
-        return random.Random(f"{self.settings.seed}/{phase}/{epoch}/{step}")
-
     def _generator(self, phase: str, epoch: int, step: int) -> torch.Generator:
         """Randomness of one step's widths and paths."""
         return torch.Generator().manual_seed(self.rng(phase, epoch, step).getrandbits(63))
-
-    def check_loss(
-        self, place: tuple[str, int, int], half: TrainBatches, number: int, loss: float
-    ) -> float:
-        """The loss, if it is finite; else stop before the step is made, and say where."""
-        phase, epoch, step = place
-        count = self.phase(phase).accumulate
-        where = f"{phase}, epoch {epoch}, step {step}, half {half.part!r}"
-        numbers = range(step * count, (step + 1) * count)
-        return finite_loss(loss, where, half, number, numbers, self.checkpoints)
 
 
 @contextmanager

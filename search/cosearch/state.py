@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from latlut.search.cosearch.problem import SearchProblem
 from latlut.search.cosearch.records import EpochRecord
 from latlut.search.cosearch.settings import SearchSettings
 from latlut.search.data.dataset import SegmentationData
+from latlut.search.data.loading import Batch, TrainBatches
 from latlut.search.runs.checkpoints import (
     CheckpointError,
     last_checkpoint,
@@ -26,6 +29,10 @@ from latlut.search.runs.checkpoints import (
 )
 from latlut.search.runs.processes import on_first, share_state
 from latlut.search.runs.settings import PhaseSettings
+from latlut.search.runs.step import finite_loss, step_batches
+
+#: Told after each step: phase, epoch, step, steps in the epoch, loss of the weights' step.
+StepListener = Callable[[str, int, int, int, float], None]
 
 PHASES = ("pretrain", "search", "rank", "evolve")
 #: What a checkpoint holds, and of which type.
@@ -58,6 +65,7 @@ class SearchState:
         supernet, teacher, student: on the fabric's device.
         controller, balance: of lambda, and of the weights where gradients balance them.
         archive: of derived networks. records: one per epoch so far.
+        on_step: told of each step.
     """
 
     def __init__(
@@ -80,6 +88,7 @@ class SearchState:
             self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.controller, self.balance = problem.controller(), GradientBalance()
         self._scorer: InheritedScorer | None = None
+        self.on_step: StepListener = lambda *_: None
         self.archive = Archive(folder / "archive")
         self.records: list[EpochRecord] = []
         choices = settings.architecture
@@ -134,6 +143,24 @@ class SearchState:
     def checkpoints(self) -> Path:
         """Folder of the run's checkpoints."""
         return self.folder / "checkpoints"
+
+    def batches_of(self, drawn: Iterator[Batch], group: PhaseSettings) -> Iterator[Batch]:
+        """The batches of the next step, on the device."""
+        return step_batches(self.fabric, drawn, group.accumulate, self.settings.is_channels_last)
+
+    def rng(self, phase: str, epoch: int, step: int) -> random.Random:
+        """Randomness of one step, the same on every process."""
+        return random.Random(f"{self.settings.seed}/{phase}/{epoch}/{step}")
+
+    def check_loss(
+        self, place: tuple[str, int, int], half: TrainBatches, number: int, loss: float
+    ) -> float:
+        """The loss, if it is finite; else stop before the step is made, and say where."""
+        phase, epoch, step = place
+        count = self.phase(phase).accumulate
+        where = f"{phase}, epoch {epoch}, step {step}, half {half.part!r}"
+        numbers = range(step * count, (step + 1) * count)
+        return finite_loss(loss, where, half, number, numbers, self.checkpoints)
 
     def save(self, phase: str, epoch: int, optimizer: Any) -> None:
         """Write where the run stands, on the first process.

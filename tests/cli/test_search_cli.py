@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import small_tables
 import torch
 from click.testing import CliRunner, Result
 from small_tables import plausible_ms, space_table
@@ -18,6 +19,7 @@ from small_tables import plausible_ms, space_table
 from latlut.cli import main
 from latlut.search.runs.checkpoints import load_checkpoint
 from latlut.spaces import Architecture, FasterSegSpace
+from latlut.table.identity import Identity
 
 SPACE = FasterSegSpace(layers=4, base_width=3, widths=(4, 8), stem_head_widths=(4, 8))
 SMALL = [
@@ -83,11 +85,16 @@ def test_the_last_lines_say_what_the_choice_is_worth(folder: Path) -> None:
     assert result["against_random"] is None
 
 
-def test_measuring_on_another_machine_is_refused_before_the_search(folder: Path) -> None:
-    """The table is of an engine "test" that is not here."""
+def test_measuring_on_another_machine_is_refused_before_the_search(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = Identity("cpu", "Another CPU", "onnxruntime", "0")
+    monkeypatch.setattr(small_tables, "Identity", lambda *_: elsewhere)
+    (folder / "table.db").unlink()
+    space_table(folder / "table.db", SPACE, plausible_ms).close()
     result = run("--measure", "--accelerator", "cpu")
     assert result.exit_code == 2
-    assert "test" in result.output
+    assert "Another CPU" in result.output
     assert not (folder / "runs").exists()
 
 

@@ -17,6 +17,7 @@ from latlut.operators.modules import resize
 from latlut.operators.network import Network
 from latlut.search.supernet.mixing import Edges, Gates, Mixing
 from latlut.search.supernet.relaxed import RelaxedArchitecture
+from latlut.search.supernet.single_path import run_path
 from latlut.search.supernet.supernet import Supernet, outputs_of
 from latlut.search.supernet.widths import gumbel_widths
 from latlut.spaces import Architecture, Branch, Cell, FasterSegSpace
@@ -302,6 +303,33 @@ def test_gamma_hears_of_accuracy_in_every_map() -> None:
     assert relaxed.gamma.grad is not None
     size = relaxed.gamma.grad.norm(dim=1)
     assert size.min() > 1e-3 * size.max()
+
+
+def test_a_single_path_computes_what_the_one_hot_supernet_does() -> None:
+    net = _net().eval()
+    for architecture in _architectures(SPACE, 4):
+        output = tuple(branch.scale for branch in architecture.branches)
+        mixing, widths = one_hot(SPACE, architecture)
+        layers = (tuple(range(SPACE.layers)),) * len(output)
+        with torch.no_grad():
+            expected = net(_image(), mixing, widths, architecture.head_width, outputs=[output])
+            found = run_path(net, _image(), architecture, layers)
+        torch.testing.assert_close(found, expected[output], rtol=1e-4, atol=1e-5)
+    with pytest.raises(SpecError, match="a layer for each cell"):
+        run_path(net, _image(), architecture, ((0,),) * len(output))
+
+
+def test_passes_add_to_one_gradient() -> None:
+    """No second copy of the gradients, whatever the widths of the passes."""
+    net = _net()
+    places = []
+    for width in (12, 4, 12):
+        logits = net(_image(), _mixing(), [width] * len(_widths()), 12)
+        sum(part.square().mean() for part in logits.values()).backward()
+        kernel = net.super_cells[0].keep.direct.first.conv.weight
+        assert kernel.grad is not None
+        places.append(kernel.grad.data_ptr())
+    assert len(set(places)) == 1
 
 
 def test_every_pair_of_branches_has_a_head() -> None:
