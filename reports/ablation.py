@@ -43,13 +43,17 @@ def plot_ablation(found: AblationResult, title: str, subtitle: str, path: str | 
         axes.set_axisbelow(True)
         for strategy in STRATEGIES:
             rows, colour = found.of(strategy), _COLOURS[strategy.name]
+            latency, score = (
+                found.spread(strategy, name) for name in ("latency_ms", "miou_percent")
+            )
+            if latency is None or score is None:
+                continue  # a teacher that the table cannot price
             axes.plot(
-                [row.latency_ms for row in rows], [row.miou_percent for row in rows],
+                [row.latency_ms or 0.0 for row in rows], [row.miou_percent for row in rows],
                 "o", color=colour, alpha=0.45, markersize=5, markeredgewidth=0,
             )  # fmt: skip
             axes.plot(
-                [found.spread(strategy, "latency_ms").mean],
-                [found.spread(strategy, "miou_percent").mean],
+                [latency.mean], [score.mean],
                 "D", color=colour, markersize=9, markeredgecolor="white", label=strategy.title,
             )  # fmt: skip
         axes.set_xlabel("latency by the table, ms")

@@ -48,11 +48,10 @@ def plot_trajectory(
             fitted = [record.fitted_ms[name] for record in rows]
             latency.plot(epochs, derived, "o-", color=colour, label=f"derived {name}")
             latency.plot(epochs, fitted, "x:", color=colour, label=f"fitted {name}")
-            accuracy.plot(
-                epochs, [100 * r.miou[name] for r in rows], "o-", color=colour, label=name
-            )
-            teacher = [100 * r.teacher_miou[name] for r in rows]
-            accuracy.plot(epochs, teacher, "s:", color=colour, label=f"teacher {name}")
+            soft = [100 * r.miou[name] for r in rows]
+            accuracy.plot(epochs, soft, "o-", color=colour, label=f"{name}, soft choices")
+            own = [100 * r.derived_miou[name] for r in rows]
+            accuracy.plot(epochs, own, "x:", color=colour, label=f"{name}, derived")
         expected = [record.expected_ms for record in rows]
         latency.plot(epochs, expected, "-", color=MUTED, label="expected")
         latency.axhline(target_ms, color=_TARGET, lw=1, label=f"target {target_ms:.4g}")
@@ -77,7 +76,7 @@ def plot_trajectory(
         shares.set_ylim(-0.02, 1.02)
         for axis, label in (
             (latency, "latency by the table, ms"),
-            (accuracy, "supernet mIoU, %"),
+            (accuracy, "mIoU with the supernet's weights, %"),
             (penalty, "lambda, per ms"),
             (shares, "share of cells"),
         ):

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from latlut.search.supernet.mixing import Mixing
+from latlut.search.supernet.mixing import Gates, Mixing
 from latlut.search.supernet.supernet import Supernet
 from latlut.spaces.shapes import SCALES, channels
 
@@ -100,7 +100,7 @@ def plain_supernet(
     mixing: Mixing,
     widths: Sequence[int],
     end_width: int,
-    gates: Tensor | None = None,
+    gates: Gates | None = None,
 ) -> dict[tuple[int, ...], Tensor]:
     """What ``Supernet.forward`` returns, in training mode."""
     space, ends = net.space, net.ends_of(end_width)
@@ -126,7 +126,11 @@ def plain_supernet(
             total = total + share * run(layer - 1, scale // 2, True, widths[row - 1])
         if (layer - 1, scale) in rows:
             total = total + (1 - share) * run(layer - 1, scale, False, widths[row - 1])
-        maps[layer, scale] = total if gates is None else total * gates[row - 1]
+        if gates is not None:
+            bounds = [channels(space.base_width, scale, width) for width in gates.widths]
+            column = [next(i for i, b in enumerate(bounds) if c < b) for c in range(total.shape[1])]
+            total = total * gates.values[row - 1][column][:, None, None]
+        maps[layer, scale] = total
     last = {scale: run(space.layers - 1, scale, False, end_width) for scale in SCALES}
 
     refined = {8: last[8]}

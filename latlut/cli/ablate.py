@@ -129,18 +129,22 @@ def _report(found: AblationResult, folder: Path) -> None:
 
     rows = []
     for strategy in STRATEGIES:
-        miou, ms = found.spread(strategy, "miou_percent"), found.spread(strategy, "latency_ms")
+        miou, ms, fps, macs, parameters = (
+            found.spread(strategy, name)
+            for name in ("miou_percent", "latency_ms", "fps", "macs", "parameters")
+        )
+        assert miou is not None and macs is not None and parameters is not None
         rows.append(
             [
                 strategy.title,
                 miou.mean,
                 miou.deviation,
                 f"{miou.low:.4g} to {miou.high:.4g}",
-                ms.mean,
-                f"{ms.low:.4g} to {ms.high:.4g}",
-                found.spread(strategy, "fps").mean,
-                found.spread(strategy, "macs").mean / 1e9,
-                found.spread(strategy, "parameters").mean / 1e6,
+                None if ms is None else ms.mean,
+                None if ms is None else f"{ms.low:.4g} to {ms.high:.4g}",
+                None if fps is None else fps.mean,
+                macs.mean / 1e9,
+                parameters.mean / 1e6,
             ]
         )
     seeds = sorted({item.seed for item in found.results})

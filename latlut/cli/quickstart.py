@@ -24,8 +24,8 @@ from latlut.shell import command
 def quickstart(threads: int, folder: Path, quiet: bool) -> None:
     """The whole way, small: profile, validate, search, train, evaluate, export, bench, compare.
 
-    On this CPU with ONNX Runtime, the plan `tiny` and generated street scenes; under five minutes
-    on two cores. Its network has learned next to nothing: each step's own command does it properly.
+    On this CPU with ONNX Runtime, the plan `tiny` and generated street scenes; about five minutes
+    on two cores. Its network has learned little: each step's own command does it properly.
     Run it again to go on where it was stopped; delete the folder to start over.
     """
     from latlut.cli import main
@@ -93,7 +93,7 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
         (
             ["train", "--arch", str(run / "student.json"), "--preset", "quickstart",
              "--run", str(trained)],
-            ["evaluate", str(trained)],
+            ["evaluate", str(trained), "--predictions", str(run / "predictions")],
             ["export", str(trained), "-o", str(exported)],
             ["bench", str(exported), "--cpu", "--passes", "3"],
             ["compare", "--networks", f"{trained},fast-scnn,enet", "--input", "128x256",
@@ -103,6 +103,11 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
     ):  # fmt: skip
         remark(f"\n{number}. latlut {shlex.join(words)}", quiet)
         main.main([*words, *(["--quiet"] if quiet else [])], standalone_mode=False)
+    pictures = sorted((run / "predictions").rglob("*.png"))
+    if pictures:
+        click.echo(f"\nwhat your network sees in a scene: {pictures[0]}")
+    if searched.worth is not None:
+        click.echo(searched.worth.describe(searched.target_ms))
     click.echo(
         f"\nyour table: {path}\n"
         f"  look inside:          {command('table', 'info', path)}\n"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latlut.cli.output import print_json, remark
+from latlut.cli.output import print_json, print_table, remark
 from latlut.shell import command
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def draw_search(found: Found) -> None:
     from latlut.reports.trajectory import plot_trajectory
 
     for role, item in (("student", found.student), ("teacher", found.teacher)):
-        subtitle = f"{item.latency_ms:.4g} ms by {found.table.name}"
+        ms = item.latency_ms
+        subtitle = "" if ms is None else f"{ms:.4g} ms by {found.table.name}"
         path = found.folder / f"{role}.png"
         plot_architecture(item.architecture, f"Searched {role}", path, subtitle)
     path = found.folder / "trajectory.png"
@@ -85,17 +86,33 @@ def draw_search(found: Found) -> None:
 def print_search(found: Found, table_name: str) -> None:
     """Say what was found, and what to do with it."""
     student, teacher, folder = found.student, found.teacher, found.folder
-    off = 100 * (student.latency_ms / found.target_ms - 1)
+    off = 100 * (student.ms / found.target_ms - 1)
+    score = "inherited mIoU"
     click.echo(
-        f"student: {student.latency_ms:.4g} ms by the table, {off:+.2g}% from the target "
+        f"student: {student.ms:.4g} ms by the table, {off:+.2g}% from the target "
         f"{found.target_ms:.4g} ms; branches "
-        f"{' and '.join(f'1/{scale}' for scale in student.scales)}, {student.kind} in epoch "
-        f"{student.epoch + 1}, supernet mIoU {100 * student.accuracy:.3g}%"
+        f"{' and '.join(f'1/{scale}' for scale in student.scales)}, {student.kind}, {score} "
+        f"{100 * student.best_accuracy:.3g}%"
     )
-    click.echo(
-        f"teacher: {teacher.latency_ms:.4g} ms by the table, supernet mIoU "
-        f"{100 * teacher.accuracy:.3g}%"
+    if found.last_derived is not None:
+        derived_ms, fitted_ms = found.last_derived
+        click.echo(
+            f"by its own logits the search derived {derived_ms:.4g} ms, fitted to {fitted_ms:.4g}"
+            " ms"
+        )
+    priced = (
+        "not priced by this table"
+        if teacher.latency_ms is None
+        else f"{teacher.latency_ms:.4g} ms by the table"
     )
+    click.echo(f"teacher: {priced}, {score} {100 * teacher.best_accuracy:.3g}%")
+    if len(found.members) > 1:
+        _print_front(found)
+    if found.unreachable_ms:
+        left_out = ", ".join(f"{ms:.4g}" for ms in found.unreachable_ms)
+        click.echo(f"left out, as no network came near: {left_out} ms")
+    if found.worth is not None:
+        click.echo(found.worth.describe(found.target_ms))
     student_file = folder / "student.json"
     click.echo(
         f"\nin {folder}: student.json, teacher.json, their pictures, trajectory.csv and .png\n"
@@ -105,6 +122,26 @@ def print_search(found: Found, table_name: str) -> None:
         f"  measured on this machine: the same with --layers\n"
         f"  how the search went:     tensorboard --logdir {folder / 'tensorboard'}"
     )
+
+
+def _print_front(found: Found) -> None:
+    rows = []
+    for member in found.members:
+        worth = member.worth
+        rows.append(
+            [
+                member.target_ms,
+                member.student.ms,
+                "+".join(map(str, member.student.scales)),
+                100 * member.student.best_accuracy,
+                None if worth is None else worth.difference_points,
+                None if worth is None or worth.ci_low_points is None
+                else f"{worth.ci_low_points:+.2f} to {worth.ci_high_points:+.2f}",
+            ]
+        )  # fmt: skip
+    columns = ["target, ms", "table, ms", "branches", "inherited mIoU, %", "over random, points",
+               "95%"]  # fmt: skip
+    print_table(columns, rows)
 
 
 def print_result_file(folder: Path) -> None:

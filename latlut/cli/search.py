@@ -20,13 +20,13 @@ from latlut.cli.run_output import print_result_file, print_search, run_listener
 
 
 class WeightsType(click.ParamType[Any]):
-    """paper, naive, auto, or three numbers."""
+    """paper, naive, auto, gradient, or three numbers."""
 
     name = "WEIGHTS"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """(w1, w2, w3), or "auto"."""
-        if value == "auto" or isinstance(value, tuple):
+        """(w1, w2, w3), "auto" or "gradient"."""
+        if value in ("auto", "gradient") or isinstance(value, tuple):
             return value
         if value == "naive":
             return (1 / 3, 1 / 3, 1 / 3)
@@ -39,7 +39,9 @@ class WeightsType(click.ParamType[Any]):
         except ValueError:
             numbers = ()
         if len(numbers) != 3:
-            self.fail(f"{value!r}: paper, naive, auto, or three numbers w1,w2,w3", param, ctx)
+            self.fail(
+                f"{value!r}: paper, naive, auto, gradient, or three numbers w1,w2,w3", param, ctx
+            )
         return numbers
 
 
@@ -49,13 +51,33 @@ class WeightsType(click.ParamType[Any]):
 @input_option("Image size that latency is of [the table's own]; not what is trained on.")
 @click.option("--target-ms", type=float, help="Latency of the student, by the table.")
 @click.option(
-    "--weights", type=WeightsType(), help="w1,w2,w3 of the penalty; or paper, naive, auto."
+    "--weights",
+    type=WeightsType(),
+    help="w1,w2,w3 of the penalty; or paper, naive, auto, gradient.",
 )
 @click.option("--branches", type=click.Choice(["1", "2"]), help="Branches of a network.")
 @click.option(
     "--widths",
     type=NumbersType("WIDTHS", "widths: 4,6,8 or a single one"),
     help="Widths of the student; one fixes it.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["ranked", "paper"]),
+    default="ranked",
+    show_default=True,
+    help="paper: without the rank phase of the preset.",
+)
+@click.option("--targets", type=str, metavar="MS,MS,...", help="Latencies of a front: 6,7.5,9,12.")
+@click.option(
+    "--front",
+    type=click.IntRange(min=1),
+    help="A front of so many targets over what can be reached.",
+)
+@click.option("--max-parameters", type=click.IntRange(min=1), help="Of the student.")
+@click.option("--max-macs", type=click.IntRange(min=1), help="Of the student, at the input size.")
+@click.option(
+    "--measure", is_flag=True, help="Measure what was found, on the machine of the table."
 )
 @quiet_option
 @json_option
@@ -64,16 +86,19 @@ def search(
     input_size: tuple[int, int] | None, target_ms: float | None,
     weights: Any, branches: str | None, widths: tuple[int, ...] | None, seed: int | None,
     precision: str | None, accelerator: str, devices: int, timeout_s: float, threads: int | None,
-    extra: tuple[tuple[str, Any], ...], quiet: bool, as_json: bool,
+    extra: tuple[tuple[str, Any], ...], method: str, targets: str | None, front: int | None,
+    max_parameters: int | None, max_macs: int | None, measure: bool, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Search for a teacher and a student network whose latency hits a target.
 
     Pretrains a supernet, searches teacher and student in it with the table's decoupled latency
-    penalty, derives networks each epoch, and keeps the best student within 2% of the target.
+    penalty, derives networks each epoch, ranks networks near the target by the weights that they
+    inherit, and keeps the best student within 2% of the target.
     Ctrl-C stops it; the same command goes on from the last epoch.
 
     \b
     latlut search --table cpu-onnxruntime-fp32                    tiny, on generated scenes
+    latlut search --table cpu-onnxruntime-fp32 --targets 6,7.5,9,12 --measure
     latlut search --table 1080ti --preset paper --data cityscapes:FOLDER --target-ms 8.3
     torchrun --nproc-per-node 4 -m -- latlut search --table h200 --preset paper --data FOLDER
     """
@@ -82,26 +107,46 @@ def search(
         "latency.target_ms": target_ms,
         "latency.input_size": input_size,
         "latency.weights": weights,
+        "latency.targets_ms": None if targets is None else _targets(targets),
+        "latency.front": front,
+        "latency.most_parameters": max_parameters,
+        "latency.most_macs": max_macs,
         "space.branches": None if branches is None else int(branches),
         "space.widths": widths,
         "seed": seed,
         "precision": precision,
     }
+    from latlut.cli.front import engine_of, measure_front
     from latlut.engines import run_environment
     from latlut.search.cosearch.run import run_search
     from latlut.search.cosearch.settings import load_settings
     from latlut.table.table import LatencyTable
 
     settings = load_settings(preset, overrides_of(chosen, extra))
+    if method == "paper":
+        settings = settings.model_copy(update={"rank": None})
     set_threads(threads)
     with LatencyTable.open(table_name) as table:
+        engine = engine_of(table) if measure else None
         found = run_search(
             table, settings, folder, listener=run_listener(quiet), environment=run_environment,
             accelerator=accelerator, devices=devices, timeout_s=timeout_s,
         )  # fmt: skip
     if found is None:  # another process tells
         return
+    if engine is not None:
+        with LatencyTable.open(table_name) as table:
+            measure_front(found, table, engine, quiet)
     if as_json:
         print_result_file(folder)
     else:
         print_search(found, table_name)
+
+
+def _targets(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r}: milliseconds, 6,7.5,9", param_hint="--targets"
+        ) from None

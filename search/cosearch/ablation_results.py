@@ -38,9 +38,9 @@ class SeedResult:
     best_miou_percent: float
     """``miou_percent``, ``best_miou_percent``: on the validation set, after the last epoch and the
     best."""
-    latency_ms: float
-    """By the table. fps: 1000 / latency_ms."""
-    fps: float
+    latency_ms: float | None
+    """By the table; None where it cannot price the teacher. fps: 1000 / latency_ms."""
+    fps: float | None
     macs: int
     parameters: int
     training_parameters: int
@@ -71,7 +71,9 @@ def seed_result(
         LatlutError: its ``result.json`` cannot be read.
     """
     score = read_json(trained / "result.json")
-    ms = estimate(network.op_specs(plan.input_size, plan.batch), table).ms
+    priced = estimate(network.op_specs(plan.input_size, plan.batch), table)
+    is_priced = strategy.network == "student" or priced.is_complete
+    ms = priced.ms if is_priced else None
     cost = cost_of_architecture(network, plan.input_size)
     assert cost.training_parameters is not None and cost.macs is not None
     return SeedResult(
@@ -80,7 +82,7 @@ def seed_result(
         100 * score["last_mean_iou"],
         100 * score["best_mean_iou"],
         ms,
-        1000 / ms,
+        None if ms is None else 1000 / ms,
         cost.macs,
         cost.parameters,
         cost.training_parameters,
@@ -172,9 +174,11 @@ class AblationResult:
         """A row's results, one per seed."""
         return [item for item in self.results if item.strategy == strategy.name]
 
-    def spread(self, strategy: Strategy, name: str) -> Spread:
-        """The spread of one of a row's numbers, ``miou_percent`` or another."""
-        return spread([getattr(item, name) for item in self.of(strategy)])
+    def spread(self, strategy: Strategy, name: str) -> Spread | None:
+        """The spread of one of a row's numbers, ``miou_percent`` or another; None where it is not
+        known."""
+        values = [getattr(item, name) for item in self.of(strategy)]
+        return None if None in values else spread(values)
 
     def differences(self) -> list[Difference]:
         """All of ``COMPARISONS``."""
@@ -207,7 +211,12 @@ class AblationResult:
                     "name": strategy.name,
                     "title": strategy.title,
                     "note": self.note(strategy) or None,
-                    **{name: asdict(self.spread(strategy, name)) for name in numbers},
+                    **{
+                        name: None
+                        if (found := self.spread(strategy, name)) is None
+                        else asdict(found)
+                        for name in numbers
+                    },
                 }
                 for strategy in STRATEGIES
             ],

@@ -1,14 +1,16 @@
 """The archive: every epoch's derived networks with their latency and score.
 
 Each epoch adds, per set of branches, the student's derived network and the one fitted to the
-target (see ``fitting``), and the teacher's derived network. The result of a search is the
-archived student of largest Target(m) within the tolerance of the target.
+target (see ``fitting``), and the teacher's derived network. Each is scored by itself, with the
+supernet's weights. The rank phase adds random and evolved networks near the target and scores all
+again. The result of a search is the archived student of largest Target(m) within the tolerance of
+the target.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,31 +21,53 @@ from latlut.errors import LatlutError
 from latlut.files.writing import written_whole
 from latlut.search.cosearch.problem import SearchProblem
 from latlut.search.cosearch.records import name_of
-from latlut.search.derive.derive import derive, target_score
+from latlut.search.derive.derive import Placed, derive_placed, target_score
 from latlut.search.derive.fitting import Fitter
 from latlut.search.supernet.relaxed import RelaxedArchitecture
 from latlut.spaces import Architecture
 
-Scores = Mapping[tuple[int, ...], float]
+#: Kinds of networks that the rank phase adds.
+RANKED_KINDS = ("random", "evolved")
 
 
 @dataclass(frozen=True)
 class Archived:
     """A derived network of one epoch.
 
-    ``kind`` is ``derived``, ``fitted`` or ``teacher``; ``accuracy`` the supernet's mIoU for its
-    branches at that epoch; ``score`` its Target(m), for a teacher its accuracy; ``loss`` the log
-    probability given up to fit it, 0 for the others.
+    ``kind`` is ``derived``, ``fitted`` or ``teacher``, and of the rank phase ``random`` or
+    ``evolved``; ``accuracy`` its inherited mIoU at that epoch (``inherited``); ``score`` its
+    Target(m), for a teacher its accuracy; ``loss`` the log probability given up to fit it, 0 for
+    the others; ``layers`` where it lies (``derive.Placed``); ``ranked`` its inherited mIoU after
+    the rank phase's training; ``latency_ms`` is None where the table cannot price a teacher.
     """
 
     kind: str
     epoch: int
     scales: tuple[int, ...]
     architecture: Architecture
-    latency_ms: float
+    latency_ms: float | None
     accuracy: float
     score: float
     loss: float = 0.0
+    layers: tuple[tuple[int, ...], ...] = ()
+    ranked: float | None = None
+    target_ms: float | None = None
+
+    @property
+    def ms(self) -> float:
+        """Latency of a student, which always has one."""
+        assert self.latency_ms is not None
+        return self.latency_ms
+
+    @property
+    def placed(self) -> Placed:
+        """What it inherits."""
+        return Placed(self.architecture, self.layers)
+
+    @property
+    def best_accuracy(self) -> float:
+        """The inherited mIoU that counts: after the rank phase, where there is one."""
+        return self.accuracy if self.ranked is None else self.ranked
 
 
 @dataclass(frozen=True)
@@ -74,45 +98,66 @@ class Archive:
         problem: SearchProblem,
         student: RelaxedArchitecture,
         teacher: RelaxedArchitecture,
-        miou: Scores,
-        teacher_miou: Scores,
+        inherited: Callable[[Placed], float],
     ) -> EpochNetworks:
-        """Derive an epoch's networks and keep them."""
+        """Derive an epoch's networks and keep them.
+
+        Args:
+            inherited: the score of a discrete network with the supernet's weights.
+        """
         found = EpochNetworks([], [], [])
         target_ms = problem.target_ms
         for scales in problem.branch_sets:
-            accuracy, network = miou[scales], derive(student, scales)
-            ms = problem.price(network)
+            placed = derive_placed(student, scales)
+            accuracy, ms = inherited(placed), problem.price(placed.architecture)
+            network, layers = placed.architecture, placed.layers
             score = target_score(accuracy, ms, target_ms)
-            found.derived.append(Archived("derived", epoch, scales, network, ms, accuracy, score))
+            derived = Archived(
+                "derived", epoch, scales, network, ms, accuracy, score, layers=layers
+            )
             fit = Fitter(student, scales, problem.price).fit(target_ms, problem.tolerance)
-            network, ms = fit.architecture, fit.latency_ms
+            network, layers, ms = fit.architecture, fit.layers, fit.latency_ms
+            if fit.changes:
+                accuracy = inherited(Placed(network, layers))
             score = target_score(accuracy, ms, target_ms)
-            found.fitted.append(
-                Archived("fitted", epoch, scales, network, ms, accuracy, score, fit.loss)
+            fitted = Archived(
+                "fitted", epoch, scales, network, ms, accuracy, score, fit.loss, layers
             )
-            accuracy, network = teacher_miou[scales], derive(teacher, scales, allow_skip=False)
-            ms = problem.teacher_ms(network)
-            found.teachers.append(
-                Archived("teacher", epoch, scales, network, ms, accuracy, score=accuracy)
-            )
+            placed = derive_placed(teacher, scales, allow_skip=False)
+            network, accuracy = placed.architecture, inherited(placed)
+            taught = Archived(
+                "teacher", epoch, scales, network, problem.teacher_ms(network), accuracy,
+                score=accuracy, layers=placed.layers,
+            )  # fmt: skip
+            for items, item in zip(found, (derived, fitted, taught), strict=True):
+                items.append(item)
         self.items += [*found.derived, *found.fitted, *found.teachers]
         return found
 
     def write(self) -> None:
-        """Write every network that is not there yet, ``epoch-03-fitted-16+32.json``.
+        """Write every network that is not there yet, ``epoch-03-fitted-16+32.json``; those of the
+        rank phase have a number, ``rank-061-evolved-16+32.json``.
 
         Raises:
             WriteError: one cannot be written.
         """
         if self.folder is None:
             return
-        for item in self.items:
-            path = self.folder / f"epoch-{item.epoch:02d}-{item.kind}-{name_of(item.scales)}.json"
+        for number, item in enumerate(self.items):
+            path = self.folder / f"{_name(item, number)}.json"
             text = item.architecture.to_json()
             if not _holds(path, text):
                 with written_whole(path) as temporary:
                     temporary.write_text(text, encoding="utf-8")
+
+    def near(self, target_ms: float, tolerance: float) -> list[Archived]:
+        """The students within the tolerance of a target; the ranked ones alone, if any is."""
+        students = [
+            item
+            for item in self.items
+            if item.kind != "teacher" and abs(item.ms / target_ms - 1) <= tolerance
+        ]
+        return [item for item in students if item.ranked is not None] or students
 
     def student(self, target_ms: float, tolerance: float) -> Archived:
         """The student of largest Target(m) within the tolerance of the target; of equal ones the
@@ -124,14 +169,19 @@ class Archive:
         students = [item for item in self.items if item.kind != "teacher"]
         if not students:
             raise LatlutError("the archive is empty: the search phase had no epoch")
-        near = [s for s in students if abs(s.latency_ms / target_ms - 1) <= tolerance]
+        near = self.near(target_ms, tolerance)
         if not near:
-            nearest = min(students, key=lambda item: abs(item.latency_ms / target_ms - 1))
+            nearest = min(students, key=lambda item: abs(item.ms / target_ms - 1))
             raise LatlutError(
                 f"no student came within {100 * tolerance:.3g}% of {target_ms:.4g} ms; the nearest "
-                f"has {nearest.latency_ms:.4g} ms: search longer, or with another target"
+                f"has {nearest.ms:.4g} ms: search longer, or with another target"
             )
-        return max(near, key=lambda item: (item.score, item.epoch, item.kind == "derived"))
+
+        def rank(item: Archived) -> tuple[float, int, bool]:
+            score = target_score(item.best_accuracy, item.ms, target_ms)
+            return score, item.epoch, item.kind == "derived"
+
+        return max(near, key=rank)
 
     def teacher(self) -> Archived:
         """The last epoch's teacher of largest mIoU.
@@ -162,6 +212,11 @@ class Archive:
             Archived(**vars(item) | {"architecture": Architecture.from_json(item.architecture)})
             for item in stored
         ]
+
+
+def _name(item: Archived, number: int) -> str:
+    place = f"rank-{number:03d}" if item.kind in RANKED_KINDS else f"epoch-{item.epoch:02d}"
+    return f"{place}-{item.kind}-{name_of(item.scales)}"
 
 
 def _holds(path: Path, text: str) -> bool:

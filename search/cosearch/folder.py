@@ -5,11 +5,12 @@ checkpoints/                   last.pt and previous.pt, to go on with
 archive/                       every epoch's derived networks
 trajectory.csv, tensorboard/   how it went
 student.json, teacher.json     what was found; result.json has its figures
+front/                         of several targets, the student of each, 7.5ms.json
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,24 @@ from latlut.search.cosearch.archive import Archived
 from latlut.search.cosearch.problem import SearchProblem
 from latlut.search.cosearch.records import EpochRecord, name_of
 from latlut.search.cosearch.state import SearchState
+from latlut.search.cosearch.worth import Worth, worth_of
 from latlut.search.runs.folder import RESULT, write_csv, write_json
 from latlut.spaces import Architecture
 from latlut.timestamps import now_text
 
 ROLES = ("student", "teacher")
+FRONT = "front"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network of the front."""
+
+    target_ms: float
+    """Latency that it was to hit. student: the network."""
+    student: Archived
+    worth: Worth | None
+    """Against random networks of equal latency; None without a rank phase."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +51,54 @@ class Found:
     teacher: Archived
     records: tuple[EpochRecord, ...]
     """Of all epochs."""
+    members: tuple[Member, ...]
+    """The front, by latency; of a single target the student alone."""
+    unreachable_ms: tuple[float, ...]
+    """Targets that no network of the space or none that was seen can meet."""
+
+    @property
+    def worth(self) -> Worth | None:
+        """Of the student."""
+        return next(item.worth for item in self.members if item.target_ms == self.target_ms)
+
+    @property
+    def last_derived(self) -> tuple[float, float] | None:
+        """Milliseconds of the search phase's last derived student of largest score, and of what
+        was fitted from it; None without such an epoch."""
+        epochs = [record for record in self.records if record.phase == "search"]
+        if not epochs:
+            return None
+        best = max(epochs[-1].scores, key=lambda name: epochs[-1].scores[name])
+        return epochs[-1].derived_ms[best], epochs[-1].fitted_ms[best]
+
+
+def found_in(search: SearchState) -> Found:
+    """What a search that has run comes to.
+
+    Raises:
+        LatlutError: no student near the target.
+    """
+    problem, archive = search.problem, search.archive
+    images = 0 if search.settings.rank is None else search.scorer().images
+    members, missed = [], list(problem.unreachable_ms)
+    for target_ms in problem.targets_ms:
+        if target_ms != problem.target_ms and not archive.near(target_ms, problem.tolerance):
+            missed.append(target_ms)
+            continue
+        student = archive.student(target_ms, problem.tolerance)
+        worth = worth_of(student, archive, target_ms, problem.tolerance, images)
+        members.append(Member(target_ms, student, worth))
+    main = next(item for item in members if item.target_ms == problem.target_ms)
+    return Found(
+        search.folder,
+        problem.table.path,
+        problem.target_ms,
+        main.student,
+        archive.teacher(),
+        tuple(search.records),
+        tuple(members),
+        tuple(sorted(missed)),
+    )
 
 
 def search_facts(problem: SearchProblem, data_name: str) -> dict[str, Any]:
@@ -49,7 +111,9 @@ def search_facts(problem: SearchProblem, data_name: str) -> dict[str, Any]:
         "space": problem.space.to_dict(),
         "target_ms": problem.target_ms,
         "reachable_ms": [problem.reach.fastest_ms, problem.reach.slowest_ms],
-        "latency_weights": list(problem.latency.weights),
+        "latency_weights": (
+            "gradient" if problem.settings.weights == "gradient" else list(problem.latency.weights)
+        ),
         "data": data_name,
     }
 
@@ -76,16 +140,38 @@ def finish_search(found: Found, tolerance: float) -> None:
     roles = dict(zip(ROLES, (found.student, found.teacher), strict=True))
     for role, item in roles.items():
         item.architecture.save(found.folder / f"{role}.json")
+    if len(found.members) > 1 or found.unreachable_ms:
+        (found.folder / FRONT).mkdir(exist_ok=True)
+        for member in found.members:
+            member.student.architecture.save(front_file(found.folder, member))
+    derived = found.last_derived
     write_json(
         found.folder / RESULT,
         {
             "target_ms": found.target_ms,
+            "derived_ms": None if derived is None else derived[0],
+            "fitted_ms": None if derived is None else derived[1],
+            "against_random": None if found.worth is None else asdict(found.worth),
+            "front": [
+                {
+                    "target_ms": member.target_ms,
+                    **_facts(member.student),
+                    "against_random": None if member.worth is None else asdict(member.worth),
+                }
+                for member in found.members
+            ],
+            "unreachable_ms": list(found.unreachable_ms),
             "tolerance": tolerance,
             "seconds": sum(record.seconds for record in found.records),
             "finished_at": now_text(),
             **{role: _facts(item) for role, item in roles.items()},
         },
     )
+
+
+def front_file(folder: Path, member: Member) -> Path:
+    """Where a member of the front lies, ``front/7.5ms.json``."""
+    return folder / FRONT / f"{member.target_ms:.4g}ms.json"
 
 
 def read_networks(folder: Path) -> tuple[Architecture, ...]:
@@ -103,7 +189,7 @@ def _facts(item: Archived) -> dict[str, Any]:
         "epoch": item.epoch,
         "kind": item.kind,
         "latency_ms": item.latency_ms,
-        "supernet_miou": item.accuracy,
+        "supernet_miou": item.best_accuracy,
         "score": item.score,
         "log_probability_given_up": item.loss,
     }

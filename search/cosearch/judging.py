@@ -1,7 +1,8 @@
 """What the architectures of a search are worth after an epoch.
 
 The supernet segments the validation images with the soft choices of operators and inputs and the
-likeliest widths; networks are derived and priced; lambda moves with the best student's latency.
+likeliest widths; networks are derived, priced, and scored one by one with the supernet's weights;
+lambda moves with the best student's latency.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from latlut.search.train.metrics import ScoreMeter
 
 def judged(search: SearchState, epoch: int) -> dict[str, Any]:
     """What an ``EpochRecord`` says of an epoch; moves lambda and adds to the archive."""
-    lambda_now, problem, student = search.controller.value, search.problem, search.student
+    problem, student = search.problem, search.student
+    weights_per_ms = search.weights_per_ms
     miou = supernet_scores(search, student, problem.student_end)
     teacher_miou = supernet_scores(search, search.teacher, problem.teacher_end)
-    found = search.archive.add(epoch, problem, student, search.teacher, miou, teacher_miou)
+    scorer = search.scorer()
+    found = search.archive.add(epoch, problem, student, search.teacher, scorer.score)
     best = max(found.derived, key=lambda item: item.score)
-    search.controller = search.controller.after(best.latency_ms)
+    search.controller = search.controller.after(best.ms)
     with torch.no_grad():
         terms = problem.latency(student)
         alpha = student.alpha.softmax(-1)
@@ -36,7 +39,8 @@ def judged(search: SearchState, epoch: int) -> dict[str, Any]:
     widths = student.gamma.argmax(-1)
     narrowest = student.widths.index(min(student.widths))
     return {
-        "lambda_per_ms": lambda_now,
+        "lambda_per_ms": sum(weights_per_ms),
+        "weights_per_ms": weights_per_ms,
         "expected_ms": float(terms.expected_ms),
         "penalty_ms": float(terms.penalty_ms),
         "terms_ms": tuple(terms.terms_ms.tolist()),
@@ -45,6 +49,8 @@ def judged(search: SearchState, epoch: int) -> dict[str, Any]:
         "fitted_loss": {name_of(item.scales): item.loss for item in found.fitted},
         "miou": {name_of(scales): value for scales, value in miou.items()},
         "teacher_miou": {name_of(scales): value for scales, value in teacher_miou.items()},
+        "derived_miou": {name_of(item.scales): item.accuracy for item in found.derived},
+        "fitted_miou": {name_of(item.scales): item.accuracy for item in found.fitted},
         "scores": {name_of(item.scales): item.score for item in found.derived},
         "skip_share": None if skip is None else float((likeliest == skip).float().mean()),
         "narrowest_share": float((widths == narrowest).float().mean()),

@@ -15,11 +15,14 @@ from latlut.pricing.estimator import estimate
 from latlut.search.cosearch.controller import LambdaController
 from latlut.search.cosearch.settings import LatencySettings, SpaceSettings
 from latlut.search.derive.fitting import reachable_ms
+from latlut.search.networks.cost import cost_of_architecture
 from latlut.search.penalty.decoupled import DecoupledLatency
+from latlut.search.penalty.weights import PAPER_WEIGHTS
 from latlut.search.supernet.relaxed import RelaxedArchitecture
 from latlut.search.supernet.supernet import Supernet, outputs_of
 from latlut.spaces import Architecture, FasterSegSpace
 from latlut.spaces.fasterseg import fasterseg_space
+from latlut.spaces.shapes import FULL_WIDTH
 from latlut.table.space import TableSpace, space_of
 from latlut.table.table import LatencyTable
 
@@ -47,6 +50,8 @@ class SearchProblem:
         space: the searched space. latency: the student's penalty. target_ms, tolerance.
         branch_sets: the sets of branches that can be derived: those that have a head.
         student_end, teacher_end: widths of stem and head, twelfths.
+        teacher_space: the same with all channels, whether the table has them or not: a teacher is
+            as wide as can be, since no latency binds it.
 
     Raises:
         SpecError: settings that do not fit the table's space, or a target out of reach; the
@@ -75,13 +80,18 @@ class SearchProblem:
                     "asked for"
                 )
         self.student_end = min(self.space.stem_head_widths)
-        self.teacher_end = max(self.space.stem_head_widths)
+        self.teacher_end = FULL_WIDTH
+        self.teacher_space = replace(
+            self.space,
+            widths=tuple({*self.space.widths, FULL_WIDTH}),
+            stem_head_widths=tuple({*self.space.stem_head_widths, FULL_WIDTH}),
+        )
         self.outputs = outputs_of(self.space)
         self.branch_sets = tuple(o for o in self.outputs if len(o) == self.space.branches)
         self.latency = DecoupledLatency(
             self.space,
             table,
-            settings.weights,
+            PAPER_WEIGHTS if settings.weights == "gradient" else settings.weights,
             end_width=self.student_end,
             widths=self.student_widths,
             input_size=self.input_size,
@@ -94,7 +104,9 @@ class SearchProblem:
             self.space.operators.index("skip") if "skip" in self.space.operators else None
         )
         self.reach = Reach(*reachable_ms(self.student(0), self.price, self.branch_sets))
+        self.unreachable_ms: tuple[float, ...] = ()
         self.target_ms = self._target_ms()
+        self.targets_ms = self._targets_ms()
 
     @property
     def unpriced(self) -> tuple[OpSpec, ...]:
@@ -103,6 +115,9 @@ class SearchProblem:
 
     def _target_ms(self) -> float:
         reach, wanted = self.reach, self.settings.target_ms
+        front = self._front_ms()
+        if wanted is None and front:
+            return front[len(front) // 2]
         if wanted is None:
             students = replace(
                 self.space, widths=self.student_widths, stem_head_widths=(self.student_end,)
@@ -110,37 +125,83 @@ class SearchProblem:
             networks = students.sample_many(DEFAULT_TARGET_NETWORKS, 0)
             mean = sum(self.price(network) for network in networks) / len(networks)
             return min(reach.slowest_ms, max(reach.fastest_ms, mean))
-        if not reach.fastest_ms * (1 - self.tolerance) <= wanted:
-            word = "faster than any"
-        elif not wanted <= reach.slowest_ms * (1 + self.tolerance):
-            word = "slower than any"
-        else:
+        if self._is_reachable(wanted):
             return wanted
+        if wanted < reach.fastest_ms:
+            word = "faster than any"
+        else:
+            word = "slower than any"
         raise SpecError(
             f"the target {wanted:.4g} ms is {word} network of this space by {self.table.path}: "
             f"{reach.fastest_ms:.4g} to {reach.slowest_ms:.4g} ms can be reached"
+        )
+
+    def _targets_ms(self) -> tuple[float, ...]:
+        """The front's targets, the search's own among them."""
+        return tuple(sorted({self.target_ms, *self._front_ms()}))
+
+    def _front_ms(self) -> list[float]:
+        """The targets of the front that can be reached; keeps those that cannot.
+
+        Raises:
+            SpecError: both a list and a number of targets, or none that can be reached.
+        """
+        wanted, number = self.settings.targets_ms, self.settings.front
+        if wanted and number:
+            raise SpecError(
+                "a front is of targets that are listed, or of a number of them: not both"
+            )
+        if number:
+            low, high = self.reach.fastest_ms * 1.1, self.reach.slowest_ms / 1.1
+            steps = range(number)
+            wanted = tuple(low * (high / low) ** ((s + 0.5) / number) for s in steps)
+        self.unreachable_ms = tuple(ms for ms in wanted if not self._is_reachable(ms))
+        found = sorted(set(wanted) - set(self.unreachable_ms))
+        if wanted and not found:
+            raise SpecError(
+                f"none of the targets {', '.join(f'{ms:.4g}' for ms in wanted)} ms can be reached "
+                f"by {self.table.path}: {self.reach.fastest_ms:.4g} to "
+                f"{self.reach.slowest_ms:.4g} ms can"
+            )
+        return found
+
+    def _is_reachable(self, ms: float) -> bool:
+        low, high = self.reach.fastest_ms, self.reach.slowest_ms
+        return low * (1 - self.tolerance) <= ms <= high * (1 + self.tolerance)
+
+    def is_allowed(self, network: Architecture) -> bool:
+        """Whether a student keeps to the bounds of parameters and multiply-accumulates."""
+        most = (self.settings.most_parameters, self.settings.most_macs)
+        if most == (None, None):
+            return True
+        cost = cost_of_architecture(network, self.input_size)
+        counts = (cost.parameters, cost.macs)
+        return all(
+            bound is None or (count is not None and count <= bound)
+            for count, bound in zip(counts, most, strict=True)
         )
 
     def price(self, network: Architecture) -> float:
         """A student's latency by the table, milliseconds: its ``latlut.estimate``."""
         return self.latency.prices.network_ms(network)
 
-    def teacher_ms(self, network: Architecture) -> float:
-        """A teacher's latency by the table, milliseconds; of what the table can price."""
-        return estimate(network.op_specs(self.input_size, self.batch), self.table).ms
+    def teacher_ms(self, network: Architecture) -> float | None:
+        """A teacher's latency by the table, milliseconds; None where it cannot price the cells."""
+        found = estimate(network.op_specs(self.input_size, self.batch), self.table)
+        return found.ms if set(found.unpriced) <= set(self.unpriced) else None
 
     def student(self, seed: int) -> RelaxedArchitecture:
         """A fresh student: widths of the space, or those asked for."""
         return RelaxedArchitecture(self.space, self.student_widths, self.student_end, seed)
 
     def teacher(self, seed: int) -> RelaxedArchitecture:
-        """A fresh teacher: as wide as the space goes."""
-        return RelaxedArchitecture(self.space, (max(self.space.widths),), self.teacher_end, seed)
+        """A fresh teacher: cells, stem and head of full width."""
+        return RelaxedArchitecture(self.teacher_space, (FULL_WIDTH,), self.teacher_end, seed)
 
     def supernet(self, classes: int, seed: int) -> Supernet:
         """A fresh supernet with heads of ``classes`` classes, for teacher and student."""
         ends = tuple(dict.fromkeys((self.teacher_end, self.student_end)))
-        return Supernet(replace(self.space, num_classes=classes), ends, seed)
+        return Supernet(replace(self.teacher_space, num_classes=classes), ends, seed)
 
     def controller(self) -> LambdaController:
         """The controller of lambda at its start."""

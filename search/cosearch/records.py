@@ -18,21 +18,24 @@ class EpochRecord:
 
     Dictionaries are by the name of a branch set, ``"16+32"``; latencies are the table's estimates
     in milliseconds, ``miou`` the supernet's mean IoU on validation images with the soft choices
-    of operators and inputs and the likeliest widths. Of a pretraining epoch only the losses are
-    known.
+    of operators and inputs and the likeliest widths. Of a pretraining epoch and of the rank phase's
+    training only the losses are known.
     """
 
     phase: str
     epoch: int
-    """``phase``, ``epoch``: ``pretrain`` or ``search``, and the epoch within it from 0."""
+    """``phase``, ``epoch``: ``pretrain``, ``search``, ``rank`` or ``evolve``, and the epoch within
+    it from 0."""
     seconds: float
     """Wall time."""
-    weight_loss: float
+    weight_loss: float | None = None
     architecture_loss: float | None = None
     """``weight_loss``, ``architecture_loss``: mean over the epoch's steps, of all passes together;
     the architecture's is without the penalty."""
     lambda_per_ms: float | None = None
-    """The penalty's weight during the epoch."""
+    weights_per_ms: tuple[float, ...] = ()
+    """``lambda_per_ms``, ``weights_per_ms``: the penalty's weight in the epoch's last step, and its
+    parts for operators, inputs and widths."""
     expected_ms: float | None = None
     penalty_ms: float | None = None
     terms_ms: tuple[float, ...] = ()
@@ -46,6 +49,9 @@ class EpochRecord:
     miou: Mapping[str, float] = field(default_factory=dict)
     teacher_miou: Mapping[str, float] = field(default_factory=dict)
     """``miou``, ``teacher_miou``: fractions."""
+    derived_miou: Mapping[str, float] = field(default_factory=dict)
+    fitted_miou: Mapping[str, float] = field(default_factory=dict)
+    """``derived_miou``, ``fitted_miou``: inherited by the discrete networks, fractions."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """Target(m) of the derived networks."""
     skip_share: float | None = None
@@ -54,6 +60,11 @@ class EpochRecord:
     narrowest width as their likeliest choice."""
     largest_alpha: float | None = None
     """Mean over cells of the largest probability."""
+    scored: int | None = None
+    """Networks that have an inherited score of the rank phase by now."""
+    best_miou: float | None = None
+    best_ms: float | None = None
+    """``best_miou``, ``best_ms``: of the best of them within the tolerance of the target."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -63,8 +74,10 @@ class EpochRecord:
         """One row of ``trajectory.csv``: dictionaries spread over columns such as miou_16+32."""
         row: dict[str, Any] = {}
         for name, value in asdict(self).items():
-            if name == "terms_ms":
-                row |= {f"term_{n}_ms": v for n, v in zip(("w1", "w2", "w3"), value, strict=False)}
+            if name in ("terms_ms", "weights_per_ms"):
+                title = "term_{}_ms" if name == "terms_ms" else "{}_per_ms"
+                names = ("w1", "w2", "w3")
+                row |= {title.format(n): v for n, v in zip(names, value, strict=False)}
             elif isinstance(value, dict):
                 row |= {f"{name}_{key}": item for key, item in value.items()}
             else:
@@ -77,12 +90,19 @@ class EpochRecord:
         Args:
             epochs: of the phase.
         """
-        line = f"{self.phase} {self.epoch + 1}/{epochs}  loss {self.weight_loss:.3g}"
+        line = f"{self.phase} {self.epoch + 1}/{epochs}"
+        if self.weight_loss is not None:
+            line += f"  loss {self.weight_loss:.3g}"
         if self.phase == "search":
             best = max(self.scores, key=lambda name: self.scores[name])
             line += (
-                f"  {best}: derived {self.derived_ms[best]:.4g} ms, fitted "
-                f"{self.fitted_ms[best]:.4g} ms, mIoU {100 * self.miou[best]:.3g}%"
+                f"  {best}: derived {self.derived_ms[best]:.4g} ms, fitted to "
+                f"{self.fitted_ms[best]:.4g} ms, inherited mIoU "
+                f"{100 * self.derived_miou[best]:.3g}% and {100 * self.fitted_miou[best]:.3g}%"
                 f"  lambda {self.lambda_per_ms:.3g}"
             )
+        if self.scored is not None:
+            line += f"  {self.scored} networks scored"
+        if self.best_miou is not None:
+            line += f", best near the target {100 * self.best_miou:.3g}%, {self.best_ms:.4g} ms"
         return f"{line}  ({self.seconds:.0f} s)"

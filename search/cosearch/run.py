@@ -7,17 +7,25 @@ print(found.student.latency_ms)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from lightning_fabric import Fabric
 
 from latlut.pricing.calibration import stored as stored_calibration
-from latlut.search.cosearch.folder import Found, finish_search, search_facts, write_progress
+from latlut.search.cosearch.folder import (
+    Found,
+    finish_search,
+    found_in,
+    search_facts,
+    write_progress,
+)
+from latlut.search.cosearch.inherited import FEWEST_IMAGES
 from latlut.search.cosearch.problem import SearchProblem
 from latlut.search.cosearch.records import EpochRecord
 from latlut.search.cosearch.search import Search
 from latlut.search.cosearch.settings import SearchSettings
-from latlut.search.cosearch.state import PHASES, SearchState
+from latlut.search.cosearch.state import SearchState
 from latlut.search.cosearch.tensorboard import SearchLog
 from latlut.search.data.dataset import SegmentationData
 from latlut.search.runs.folder import Environment, begin_run, processes_of
@@ -73,7 +81,7 @@ def _search(
     is_first = fabric.is_global_zero
     processes = on_first(fabric, lambda: processes_of(folder, fabric.world_size))
     search = Search(problem, data, settings, folder, fabric, processes)
-    for phase in PHASES:
+    for phase in search.phases:
         search.halves(phase)  # refused before the folder is this run's
     facts = search_facts(problem, data.name)
     remarks = {"seed": settings.seed, "processes": processes}
@@ -81,6 +89,9 @@ def _search(
         fabric, lambda: begin_run(folder, settings.to_dict(), facts, environment, **remarks)
     )
     told.remark(_headline(problem, goes_on, folder))
+    if settings.rank is not None:
+        for text in _doubts(search):
+            told.remark(text)
     log = SearchLog(folder / "tensorboard") if is_first else None
 
     def on_step(phase: str, epoch: int, step: int, steps: int, loss: float) -> None:
@@ -93,33 +104,55 @@ def _search(
             log.on_epoch(record, state)
             write_progress(state)
             told.epoch(record)
-            told.remark(record.describe(state.phase(record.phase).epochs))
+            told.remark(record.describe(search.epochs(record.phase)))
 
     search.on_step, search.on_epoch = on_step, on_epoch
     with watched(told, folder, log):
-        archive = search.run()
+        search.run()
     if not is_first:
         return None
-    student = archive.student(problem.target_ms, problem.tolerance)
-    found = Found(
-        folder,
-        problem.table.path,
-        problem.target_ms,
-        student,
-        archive.teacher(),
-        tuple(search.records),
-    )
+    found = found_in(search)
     write_progress(search)  # a run that was killed after its last epoch has not
     finish_search(found, problem.tolerance)
     told.searched(found)
     return found
 
 
+def _doubts(search: Search) -> Iterator[str]:
+    """What there is to know of the images that networks will be ranked by."""
+    scorer = search.scorer()
+    if scorer.images < FEWEST_IMAGES:
+        yield (
+            f"{scorer.images} validation image(s) are too few to rank networks by (fewer than "
+            f"{FEWEST_IMAGES}): the choice among them will be mostly chance"
+        )
+    if scorer.absent:
+        yield (
+            f"no validation label has {', '.join(scorer.absent)}: left out of the scores that "
+            "networks are ranked by"
+        )
+
+
 def _headline(problem: SearchProblem, goes_on: bool, folder: Path) -> str:
     reach, weights = problem.reach, problem.latency.weights
-    asked = "" if problem.settings.target_ms else " (none was asked for: that of random networks)"
+    shares = (
+        "balanced by gradients"
+        if problem.settings.weights == "gradient"
+        else ", ".join(f"{weight:.3g}" for weight in weights)
+    )
+    asked = (
+        ""
+        if problem.settings.target_ms or problem.settings.targets_ms
+        else " (none was asked for: that of random networks)"
+    )
     lacks = ", ".join(spec.key for spec in problem.unpriced)
     without = f"\nthe table cannot price, and no latency here has: {lacks}" if lacks else ""
+    front = ""
+    if len(problem.targets_ms) > 1:
+        front = f"\nfront: {', '.join(f'{ms:.4g}' for ms in problem.targets_ms)} ms"
+    if problem.unreachable_ms:
+        left_out = ", ".join(f"{ms:.4g}" for ms in problem.unreachable_ms)
+        front += f"\nleft out, as no network of this space can meet them: {left_out} ms"
     calibration = stored_calibration(problem.table)
     if calibration is not None:
         without += f"\nlatencies are calibrated on {calibration.networks} measured networks"
@@ -130,5 +163,5 @@ def _headline(problem: SearchProblem, goes_on: bool, folder: Path) -> str:
         f"target {problem.target_ms:.4g} ms{asked} of {reach.fastest_ms:.4g} to "
         f"{reach.slowest_ms:.4g} ms that can be reached, by {problem.table.path} at "
         f"{problem.input_size[0]}x{problem.input_size[1]}; penalty weights "
-        f"{', '.join(f'{weight:.3g}' for weight in weights)}{without}"
+        f"{shares}{front}{without}"
     )

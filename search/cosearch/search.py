@@ -17,7 +17,7 @@ too, and lambda follows the derived network (see ``controller``).
 
 from __future__ import annotations
 
-import random
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,23 +33,24 @@ from latlut.errors import DataError, SpecError
 from latlut.search.cosearch.archive import Archive
 from latlut.search.cosearch.judging import judged, mixing_of
 from latlut.search.cosearch.problem import SearchProblem
+from latlut.search.cosearch.ranking import evolve_epoch, evolve_epochs, rank_epoch
 from latlut.search.cosearch.records import EpochRecord
 from latlut.search.cosearch.settings import SearchSettings
-from latlut.search.cosearch.state import PHASES, SearchState
+from latlut.search.cosearch.state import SearchState, StepListener
 from latlut.search.data.augment import Augmentation
 from latlut.search.data.dataset import SegmentationData
 from latlut.search.data.loading import Batch, TrainBatches, train_halves
 from latlut.search.runs.checkpoints import restoring
 from latlut.search.runs.norms import shared_norms
+from latlut.search.runs.processes import mean_of
 from latlut.search.runs.settings import PhaseSettings
 from latlut.search.runs.step import (
     LossCheck,
-    finite_loss,
     make_step,
     set_rate,
-    step_batches,
     weight_optimizer,
 )
+from latlut.search.supernet.drawn import drawn_mixing
 from latlut.search.supernet.mixing import Mixing
 from latlut.search.supernet.relaxed import RelaxedArchitecture
 from latlut.search.supernet.widths import (
@@ -60,8 +61,6 @@ from latlut.search.supernet.widths import (
 )
 from latlut.search.train.losses import ohem_loss
 
-#: Told after each step: phase, epoch, step, steps in the epoch, loss of the weights' step.
-StepListener = Callable[[str, int, int, int, float], None]
 #: Told after each epoch, with the search as it stands.
 EpochListener = Callable[[EpochRecord, SearchState], None]
 
@@ -89,25 +88,25 @@ class Search(SearchState):
     ) -> None:
         fabric = fabric or Fabric(accelerator="cpu", devices=1)
         super().__init__(problem, data, settings, folder, fabric, processes)
-        self.on_step = on_step or (lambda *_: None)
+        self.on_step = on_step or self.on_step
         self.on_epoch = on_epoch or (lambda *_: None)
 
     def run(self) -> Archive:
-        """Run what is left of both phases; the archive of derived networks.
+        """Run what is left of all phases; the archive of derived networks.
 
         Raises:
             DivergedError: a loss that is not finite; the last checkpoint is from before.
             CheckpointError: the folder's checkpoint is of another search, or cannot be written.
         """
         state = self.restore()
-        for phase in PHASES[PHASES.index(state["phase"]) :]:
-            group = self.phase(phase)
+        for phase in self.phases[self.phases.index(state["phase"]) :]:
+            group, is_trained = self.phase(phase), phase != "evolve"
             first = state["epoch"] if phase == state["phase"] else 0
             optimizer, halves = self._weight_optimizer(group), self.halves(phase)
-            if phase == state["phase"] and state["optimizer"] is not None:
+            if is_trained and phase == state["phase"] and state["optimizer"] is not None:
                 with restoring(self.checkpoints):
                     optimizer.load_state_dict(state["optimizer"])
-            for epoch in range(first, group.epochs):
+            for epoch in range(first, self.epochs(phase)):
                 set_rate(optimizer, group.lr * group.lr_decay**epoch)
                 record = self._epoch(phase, epoch, optimizer, halves)
                 self.records.append(record)
@@ -115,11 +114,17 @@ class Search(SearchState):
                 self.on_epoch(record, self)
         return self.archive
 
+    def epochs(self, phase: str) -> int:
+        """How many epochs a phase has; generations of "evolve"."""
+        return evolve_epochs(self) if phase == "evolve" else self.phase(phase).epochs
+
     def _weight_optimizer(self, group: PhaseSettings) -> Any:
         return weight_optimizer(self.fabric, self.supernet, group)
 
     def halves(self, phase: str) -> tuple[TrainBatches, TrainBatches]:
         """The phase's batches for the weights and for the architecture, labels at 1/8.
+
+        Of the rank phase the first are of all training images.
 
         Raises:
             DataError: a half of the training images is smaller than one batch of all processes,
@@ -137,17 +142,18 @@ class Search(SearchState):
                 f"a batch of {batch} crops of {group.crop[0]}x{group.crop[1]} leaves one "
                 "pixel at the coarsest scale, which cannot be normalised: a larger batch or crop"
             )
-        halves = train_halves(
-            self.data.train,
-            looks,
-            batch,
-            seed=self.settings.seed,
-            iterations=None if group.iterations is None else group.iterations * group.accumulate,
-            rank=self.fabric.global_rank,
-            world_size=self.fabric.world_size,
-            workers=data.workers,
-            pin_memory=self.fabric.device.type == "cuda",
-        )
+        how: dict[str, Any] = {
+            "seed": self.settings.seed,
+            "iterations": None if group.iterations is None else group.iterations * group.accumulate,
+            "rank": self.fabric.global_rank,
+            "world_size": self.fabric.world_size,
+            "workers": data.workers,
+            "pin_memory": self.fabric.device.type == "cuda",
+        }
+        if phase in ("rank", "evolve"):
+            halves = (TrainBatches(self.data.train, looks, batch, part="all", **how),) * 2
+        else:
+            halves = train_halves(self.data.train, looks, batch, **how)
         if len(halves[0]) < group.accumulate:
             raise DataError(
                 f"a half of the training images makes {len(halves[0])} batches, fewer than the "
@@ -158,6 +164,10 @@ class Search(SearchState):
     def _epoch(
         self, phase: str, epoch: int, optimizer: Any, halves: tuple[TrainBatches, TrainBatches]
     ) -> EpochRecord:
+        if phase == "rank":
+            return rank_epoch(self, epoch, optimizer, halves[0])
+        if phase == "evolve":
+            return evolve_epoch(self, epoch)
         started = time.monotonic()
         group, is_search = self.phase(phase), phase == "search"
         steps = len(halves[0]) // group.accumulate
@@ -167,10 +177,10 @@ class Search(SearchState):
         weight_losses, architecture_losses = [], []
         for step in range(steps):
             generator = self._generator(phase, epoch, step)
-            check = partial(self._check, (phase, epoch, step), halves[0], number)
+            check = partial(self.check_loss, (phase, epoch, step), halves[0], number)
             weight_losses.append(self._weight_step(phase, first, optimizer, generator, check))
             if is_search:
-                check = partial(self._check, (phase, epoch, step), halves[1], number)
+                check = partial(self.check_loss, (phase, epoch, step), halves[1], number)
                 architecture_losses.append(self._architecture_step(second, generator, check))
             self.on_step(phase, epoch, step + 1, steps, weight_losses[-1])
         mean_loss = sum(weight_losses) / steps
@@ -195,9 +205,10 @@ class Search(SearchState):
         self.supernet.train()
 
         def losses() -> Iterator[Tensor]:
-            for batch in self._batches(batches, group):
+            for batch in self.batches_of(batches, group):
                 for relaxed, end, widths in self._weight_passes(phase, generator):
-                    frozen = Mixing(*(part.detach() for part in mixing_of(relaxed)))
+                    mixing = self._mixing(phase, relaxed, generator)
+                    frozen = Mixing(mixing.alpha.detach(), mixing.beta.detach())
                     yield self._loss(batch, frozen, widths, end)
 
         return make_step(
@@ -240,21 +251,52 @@ class Search(SearchState):
         self.supernet.train()
 
         def losses() -> Iterator[Tensor]:
-            for batch in self._batches(batches, group):
+            for batch in self.batches_of(batches, group):
                 for relaxed, end in (
                     (self.teacher, self.problem.teacher_end),
                     (self.student, self.problem.student_end),
                 ):
                     widths = gumbel_widths(relaxed, generator)
-                    yield self._loss(batch, mixing_of(relaxed), widths, end)
+                    mixing = self._mixing("search", relaxed, generator)
+                    yield self._loss(batch, mixing, widths, end)
             if self.controller.value:
-                penalty = self.controller.value * self.problem.latency(self.student).penalty_ms
-                self.fabric.backward(penalty)
+                self.fabric.backward(self._penalty())
 
         with _frozen(self.supernet):
             return make_step(
                 self.fabric, both, self._architecture_optimizer, losses(), check, group.accumulate
             )
+
+    def _penalty(self) -> Tensor:
+        """The student's penalty, after the backward passes of the loss."""
+        terms = self.problem.latency(self.student)
+        if self.settings.latency.weights != "gradient":
+            return self.controller.value * terms.penalty_ms
+        factors = [self.student.alpha, self.student.beta, self.student.gamma]
+        of_terms = torch.autograd.grad(terms.terms_ms.sum(), factors, retain_graph=True)
+        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        scale = 1.0 if scaler is None else float(scaler.get_scale())
+        of_loss = [
+            terms.terms_ms.new_zeros(()) if item.grad is None else item.grad.norm() / scale
+            for item in factors
+        ]
+        loss_norms = mean_of(self.fabric, torch.stack(of_loss)).tolist()
+        # An overflow under half precision: its step is left out, and its norms count for nothing.
+        if all(map(math.isfinite, loss_norms)):
+            strength = self.controller.value * self.problem.target_ms
+            term_norms = [float(gradient.norm()) for gradient in of_terms]
+            self.balance = self.balance.after(loss_norms, term_norms, strength)
+        weights = terms.terms_ms.new_tensor(self.balance.weights_per_ms)
+        return (weights * terms.terms_ms).sum()
+
+    def _mixing(
+        self, phase: str, relaxed: RelaxedArchitecture, generator: torch.Generator
+    ) -> Mixing:
+        """The choices of one pass: all of them, or those that are drawn."""
+        paths = self.settings.supernet.paths
+        if phase != "search" or paths == "all":
+            return mixing_of(relaxed)
+        return drawn_mixing(relaxed, paths, generator)
 
     def _loss(self, batch: Batch, mixing: Mixing, widths: Widths, end: int) -> Tensor:
         """The loss of one pass: hard pixels' cross entropy at 1/8, summed over the heads."""
@@ -267,23 +309,9 @@ class Search(SearchState):
             ]
             return torch.stack(losses).sum()
 
-    def _batches(self, drawn: Iterator[Batch], group: PhaseSettings) -> Iterator[Batch]:
-        return step_batches(self.fabric, drawn, group.accumulate, self.settings.is_channels_last)
-
     def _generator(self, phase: str, epoch: int, step: int) -> torch.Generator:
-        """Randomness of one step's widths, the same on every process."""
-        seed = random.Random(f"{self.settings.seed}/{phase}/{epoch}/{step}").getrandbits(63)
-        return torch.Generator().manual_seed(seed)
-
-    def _check(
-        self, place: tuple[str, int, int], half: TrainBatches, number: int, loss: float
-    ) -> float:
-        """The loss, if it is finite; else stop before the step is made, and say where."""
-        phase, epoch, step = place
-        count = self.phase(phase).accumulate
-        where = f"{phase}, epoch {epoch}, step {step}, half {half.part!r}"
-        numbers = range(step * count, (step + 1) * count)
-        return finite_loss(loss, where, half, number, numbers, self.checkpoints)
+        """Randomness of one step's widths and paths."""
+        return torch.Generator().manual_seed(self.rng(phase, epoch, step).getrandbits(63))
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from latlut.search.runs.settings import (
     RunSettings,
     Share,
     Size,
+    Whole,
 )
 
 
@@ -50,16 +51,28 @@ class ArchitectureSettings(Group):
 class LatencySettings(Group):
     """The penalty and its target.
 
-    ``weights`` are (w1, w2, w3), or ``"auto"`` for those that balance the table's sensitivities;
-    ``strength`` is the first lambda times the target: the penalty's weight relative to
+    ``weights`` are (w1, w2, w3); ``"auto"`` for those that balance the table's sensitivities; or
+    ``"gradient"``: lambda and the three are such that the penalty's gradient on operators, inputs
+    and widths is ``strength`` times that of the loss on each, which the controller then moves.
+    Else ``strength`` is the first lambda times the target: the penalty's weight relative to
     ``penalty_ms / target_ms`` (the paper's lambda 0.01 per ms at T = 8.3 ms is 0.083);
     ``proportional`` and ``integral`` are the gains of the controller of log lambda;
     ``input_size`` is (height, width) of the deployed network's image, the table's own if None;
     ``tolerance`` is the relative distance from the target within which an architecture counts.
+    ``targets_ms``, or ``front`` of them spread over what can be reached, are those of the front;
+    the search phase itself goes to ``target_ms``, to the middle one of the front if not given.
+    ``most_parameters`` and ``most_macs`` bound the student of the rank phase, MACs at
+    ``input_size``.
     """
 
-    weights: tuple[NotNegative, NotNegative, NotNegative] | Literal["auto"] = PAPER_WEIGHTS
+    weights: tuple[NotNegative, NotNegative, NotNegative] | Literal["auto", "gradient"] = (
+        PAPER_WEIGHTS
+    )
     target_ms: Positive | None = None
+    targets_ms: Annotated[tuple[Positive, ...], Field(max_length=64)] = ()
+    front: Whole = 0
+    most_parameters: Count | None = None
+    most_macs: Annotated[int, Field(ge=1, strict=True)] | None = None
     strength: NotNegative = 0.083
     sampling: Literal["exact", "gumbel"] = "exact"
     skip_price: Literal["derived", "searched"] = "derived"
@@ -69,13 +82,44 @@ class LatencySettings(Group):
     tolerance: Inside = 0.02
 
 
+class SupernetSettings(Group):
+    """How many operators of a cell a pass of the search phase runs: 1 or 2 that are drawn, or all.
+
+    With 1 each cell also reads one of its inputs. See ``supernet.drawn``.
+    """
+
+    paths: Literal[1, 2, "all"] = "all"
+
+
+class RankSettings(PhaseSettings):
+    """The rank phase: single-path training, then scores of networks near the target.
+
+    ``candidates`` random networks are scored, then ``evolution`` mutations of the best ``parents``
+    in generations of ``generation``, after each of which there is a checkpoint; several targets
+    share both numbers. Training draws networks within ``window`` of a target, relative.
+    ``images`` is how many validation images judge, None for those of ``data.evaluate_images``.
+    """
+
+    candidates: Count = 64
+    evolution: Whole = 110
+    generation: Count = 22
+    parents: Count = 10
+    window: Inside = 0.1
+    images: Count | None = None
+
+
 class SearchSettings(RunSettings):
-    """All settings of a search; the phases' ``iterations`` are of one half of the images."""
+    """All settings of a search; the phases' ``iterations`` are of one half of the images.
+
+    ``rank`` None leaves out the rank phase, as the paper does.
+    """
 
     space: SpaceSettings = SpaceSettings()
+    supernet: SupernetSettings = SupernetSettings()
     data: DataSettings = DataSettings()
     pretrain: PhaseSettings
     search: PhaseSettings
+    rank: RankSettings | None = None
     architecture: ArchitectureSettings = ArchitectureSettings()
     latency: LatencySettings = LatencySettings()
 

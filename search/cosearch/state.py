@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,13 @@ from lightning_fabric import Fabric
 from pydantic import TypeAdapter
 
 from latlut.search.cosearch.archive import Archive
+from latlut.search.cosearch.balance import GradientBalance
+from latlut.search.cosearch.inherited import InheritedScorer
 from latlut.search.cosearch.problem import SearchProblem
 from latlut.search.cosearch.records import EpochRecord
 from latlut.search.cosearch.settings import SearchSettings
 from latlut.search.data.dataset import SegmentationData
+from latlut.search.data.loading import Batch, TrainBatches
 from latlut.search.runs.checkpoints import (
     CheckpointError,
     last_checkpoint,
@@ -24,8 +29,12 @@ from latlut.search.runs.checkpoints import (
 )
 from latlut.search.runs.processes import on_first, share_state
 from latlut.search.runs.settings import PhaseSettings
+from latlut.search.runs.step import finite_loss, step_batches
 
-PHASES = ("pretrain", "search")
+#: Told after each step: phase, epoch, step, steps in the epoch, loss of the weights' step.
+StepListener = Callable[[str, int, int, int, float], None]
+
+PHASES = ("pretrain", "search", "rank", "evolve")
 #: What a checkpoint holds, and of which type.
 _VALUES = {
     "space": str,
@@ -34,6 +43,7 @@ _VALUES = {
     "epoch": int,
     "optimizer": dict,
     "controller": dict,
+    "balance": dict,
     "records": str,
     "archive": str,
 }
@@ -53,8 +63,9 @@ class SearchState:
 
     Attributes:
         supernet, teacher, student: on the fabric's device.
-        controller: of lambda.
+        controller, balance: of lambda, and of the weights where gradients balance them.
         archive: of derived networks. records: one per epoch so far.
+        on_step: told of each step.
     """
 
     def __init__(
@@ -75,7 +86,9 @@ class SearchState:
             fabric.to_device(module)  # moves it in place
         if settings.is_channels_last:
             self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.controller = problem.controller()
+        self.controller, self.balance = problem.controller(), GradientBalance()
+        self._scorer: InheritedScorer | None = None
+        self.on_step: StepListener = lambda *_: None
         self.archive = Archive(folder / "archive")
         self.records: list[EpochRecord] = []
         choices = settings.architecture
@@ -97,13 +110,57 @@ class SearchState:
         }
 
     def phase(self, name: str) -> PhaseSettings:
-        """The settings of one of ``PHASES``."""
-        return self.settings.pretrain if name == "pretrain" else self.settings.search
+        """The settings of one of ``PHASES``; those of the rank phase are both "rank"'s and
+        "evolve"'s."""
+        groups = {"pretrain": self.settings.pretrain, "search": self.settings.search}
+        found = groups.get(name, self.settings.rank)
+        assert found is not None
+        return found
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """Those of ``PHASES`` that there are."""
+        return PHASES[:2] if self.settings.rank is None else PHASES
+
+    @property
+    def weights_per_ms(self) -> tuple[float, ...]:
+        """What the penalty's terms are weighed by: of operators, inputs and widths."""
+        if self.settings.latency.weights == "gradient":
+            return self.balance.weights_per_ms
+        return tuple(self.controller.value * weight for weight in self.problem.latency.weights)
+
+    def scorer(self) -> InheritedScorer:
+        """Scores discrete networks; made once, as it keeps the images."""
+        if self._scorer is None:
+            data, rank = self.settings.data, self.settings.rank
+            limit = data.evaluate_images if rank is None or rank.images is None else rank.images
+            self._scorer = InheritedScorer(
+                self.supernet, self.data, self.fabric, data.image_scale, limit
+            )
+        return self._scorer
 
     @property
     def checkpoints(self) -> Path:
         """Folder of the run's checkpoints."""
         return self.folder / "checkpoints"
+
+    def batches_of(self, drawn: Iterator[Batch], group: PhaseSettings) -> Iterator[Batch]:
+        """The batches of the next step, on the device."""
+        return step_batches(self.fabric, drawn, group.accumulate, self.settings.is_channels_last)
+
+    def rng(self, phase: str, epoch: int, step: int) -> random.Random:
+        """Randomness of one step, the same on every process."""
+        return random.Random(f"{self.settings.seed}/{phase}/{epoch}/{step}")
+
+    def check_loss(
+        self, place: tuple[str, int, int], half: TrainBatches, number: int, loss: float
+    ) -> float:
+        """The loss, if it is finite; else stop before the step is made, and say where."""
+        phase, epoch, step = place
+        count = self.phase(phase).accumulate
+        where = f"{phase}, epoch {epoch}, step {step}, half {half.part!r}"
+        numbers = range(step * count, (step + 1) * count)
+        return finite_loss(loss, where, half, number, numbers, self.checkpoints)
 
     def save(self, phase: str, epoch: int, optimizer: Any) -> None:
         """Write where the run stands, on the first process.
@@ -124,6 +181,7 @@ class SearchState:
             "optimizer": optimizer.state_dict(),
             "scaler": self.fabric.strategy.precision.state_dict(),  # empty but in 16-mixed
             "controller": self.controller.to_dict(),
+            "balance": self.balance.to_dict(),
             "records": json.dumps([record.to_dict() for record in self.records]),
             "archive": self.archive.to_json(),
         }
@@ -149,6 +207,7 @@ class SearchState:
             records = TypeAdapter(list[EpochRecord]).validate_json(state["records"], strict=True)
             self.archive.restore(state["archive"])
             self.controller = self.controller.restored(state["controller"])
+            self.balance = GradientBalance.restored(state["balance"])
             for name, part in self._parts.items():
                 part.load_state_dict(state[name])
             if scaler := state.get("scaler"):

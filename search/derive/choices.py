@@ -103,10 +103,18 @@ def path_places(layers: int, downs: tuple[int, ...]) -> tuple[Place, ...]:
 
 
 def minimum_depth(layers: int, scale: int) -> int:
-    """Cells that a branch down to 1/scale has at least: round(L / 3), and 2 per downsampling.
+    """Cells that a branch down to 1/scale has at least: round(L (1/3 + i/8)), i downsamplings.
 
-    Never more than L: a space of 3 or 4 layers keeps every cell of a 1/32 branch.
-
-    Source: the authors' code.
+    But one per downsampling and one behind the last. For the 16 layers of the authors' code these
+    are its 5, 7 and 9; its own rule, round(L / 3) + 2 i, would leave small spaces hardly a skip.
     """
-    return min(layers, round(layers / 3) + 2 * SCALES.index(scale))
+    downs = SCALES.index(scale)
+    return max(downs + 1, round(layers * (8 + 3 * downs) / 24))
+
+
+def least_gap(layers: int) -> int:
+    """Layers between the two downsamplings of a 1/32 branch, at least: max(1, round(3 L / 16)).
+
+    3 for the 16 layers of the authors' code, which has that number for any L.
+    """
+    return max(1, round(3 * layers / 16))

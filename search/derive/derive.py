@@ -29,6 +29,7 @@ from latlut.search.derive.choices import (
     Floats,
     Place,
     choices_of,
+    least_gap,
     minimum_depth,
     path_places,
 )
@@ -40,8 +41,6 @@ from latlut.spaces import Architecture, Branch, FasterSegSpace
 Decoding = Literal["corrected", "path", "released"]
 DECODINGS: tuple[Decoding, ...] = get_args(Decoding)
 
-#: Layers between the two downsamplings of a 1/32 branch, at least.
-LEAST_GAP = 3
 #: The exponent of the paper's Target(m).
 TARGET_EXPONENT = -0.07
 
@@ -65,10 +64,10 @@ def derive(
       down late, because a path that stays at 1/8 has fewer inputs to choose.
     - "released": as the authors' code decodes their published files, defects included.
 
-    The positions of a 1/32 branch are at least 3 layers apart, or as far as the layers allow.
+    The positions of a 1/32 branch are at least ``least_gap`` layers apart.
 
-    Stride-1 skips drop out, those of highest alpha first, while a branch keeps
-    round(L / 3) + 2 cells per downsampling. The last layer's cell stays (it gives the branch the
+    Stride-1 skips drop out, those of highest alpha first, while a branch keeps its
+    ``minimum_depth``. The last layer's cell stays (it gives the branch the
     head's width), and of a stretch of skips before a downsampling the one of lowest alpha stays.
     What two branches walk together is decided together: a skip that one of them keeps there stays
     in both, so that the cell is shared.
@@ -95,19 +94,39 @@ def derive(
         decoded = released_branches(choices, allow_skip)
         return _network(choices, {scale: decoded[scale] for scale in wanted})
     downs = {scale: best_positions(choices, scale, decoding) for scale in wanted}
+    return derive_from(choices, downs, allow_skip).architecture
+
+
+def derive_placed(
+    relaxed: RelaxedArchitecture, scales: tuple[int, ...], allow_skip: bool = True
+) -> Placed:
+    """As ``derive``, "corrected", with where the network lies in the supernet."""
+    choices = choices_of(relaxed)
+    downs = {scale: best_positions(choices, scale, "corrected") for scale in sorted(scales)}
     return derive_from(choices, downs, allow_skip)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A derived network and where it lies in the supernet: what its inherited weights are."""
+
+    architecture: Architecture
+    layers: tuple[tuple[int, ...], ...]
+    """Per branch, in the order of their scales, the supernet layer of each of its cells."""
 
 
 def derive_from(
     choices: Choices, downs: Mapping[int, tuple[int, ...]], allow_skip: bool = True
-) -> Architecture:
+) -> Placed:
     """The network of choices whose branches downsample in given layers; skips as in ``derive``.
 
     Args:
         downs: scale of each branch -> the layers of its down cells.
     """
     kept = _kept_operators(choices, downs, allow_skip)
-    return _network(choices, {scale: (downs[scale], kept[scale]) for scale in sorted(downs)})
+    found = {scale: (downs[scale], kept[scale]) for scale in sorted(downs)}
+    layers = tuple(tuple(sorted(kept[scale])) for scale in sorted(downs))
+    return Placed(_network(choices, found), layers)
 
 
 def _network(
@@ -201,13 +220,13 @@ def compared_positions(space: FasterSegSpace, scale: int) -> tuple[tuple[int, ..
         for downs in positions
         if all(is_two_way(down + 1, 16 * 2**index) for index, down in enumerate(downs))
     ]
-    return far_apart(chosen) if chosen else positions[:1]
+    return far_apart(chosen, space.layers) if chosen else positions[:1]
 
 
 def best_positions(choices: Choices, scale: int, decoding: Decoding) -> tuple[int, ...]:
     """The layers in which a branch down to 1/scale downsamples, "corrected" or by "path"."""
     if decoding == "path":
-        positions = far_apart(choices.space.positions(scale))
+        positions = far_apart(choices.space.positions(scale), choices.space.layers)
         return max(positions, key=lambda downs: path_log_probability(choices, downs))
     return max(
         compared_positions(choices.space, scale),
@@ -215,10 +234,11 @@ def best_positions(choices: Choices, scale: int, decoding: Decoding) -> tuple[in
     )
 
 
-def far_apart(positions: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
-    """Those whose downsamplings are ``LEAST_GAP`` apart, or as far as any of them are."""
-    gaps = [downs[-1] - downs[0] if len(downs) > 1 else LEAST_GAP for downs in positions]
-    least = min(LEAST_GAP, max(gaps))
+def far_apart(positions: Sequence[tuple[int, ...]], layers: int) -> tuple[tuple[int, ...], ...]:
+    """Those whose downsamplings are ``least_gap`` apart, or as far as any of them are."""
+    least = least_gap(layers)
+    gaps = [downs[-1] - downs[0] if len(downs) > 1 else least for downs in positions]
+    least = min(least, max(gaps))
     return tuple(downs for downs, gap in zip(positions, gaps, strict=True) if gap >= least)
 
 

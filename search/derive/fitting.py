@@ -27,6 +27,7 @@ import torch
 
 from latlut.search.derive.choices import Floats, Place, choices_of, path_places
 from latlut.search.derive.derive import (
+    Placed,
     best_positions,
     compared_positions,
     derive_from,
@@ -46,14 +47,15 @@ MAX_CHANGES = 200
 class Fit:
     """A network near the target.
 
-    ``loss`` is the log probability given up for it, natural logarithm, 0 for the argmax itself;
-    ``changes`` how many choices differ from the argmax.
+    ``layers`` is where it lies, see ``derive.Placed``; ``loss`` is the log probability given up for
+    it, natural logarithm, 0 for the argmax itself; ``changes`` how many choices differ from it.
     """
 
     architecture: Architecture
     latency_ms: float
     loss: float
     changes: int
+    layers: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class Fitter:
     @property
     def argmax_ms(self) -> float:
         """Latency of the derived network as it is."""
-        return self._ms(self._network(self.argmax))
+        return self._ms(self._placed(self.argmax).architecture)
 
     def fit(self, target_ms: float, tolerance: float) -> Fit:
         """The network that the changes lead to; nearest the target where none comes within.
@@ -129,14 +131,14 @@ class Fitter:
             tolerance: relative distance from the target that is near enough.
         """
         state, loss, changes = self.argmax, 0.0, 0
-        network = self._network(state)
+        network = self._placed(state).architecture
         for _ in range(MAX_CHANGES):
             distance = _distance(self._ms(network), target_ms)
             if distance <= math.log1p(tolerance):
                 break
             best: tuple[tuple[float, float], _State, float, Architecture] | None = None
             for following, lost in self._neighbours(state, network):
-                other = self._network(following)
+                other = self._placed(following).architecture
                 gained = distance - _distance(self._ms(other), target_ms)
                 if gained <= 1e-9:
                     continue
@@ -150,7 +152,8 @@ class Fitter:
             _, state, lost, network = best
             loss += lost
             changes += 1
-        return Fit(network, self._ms(network), loss, changes)
+        placed = self._placed(state)
+        return Fit(network, self._ms(network), loss, changes, placed.layers)
 
     def _neighbours(self, state: _State, network: Architecture) -> Iterator[tuple[_State, float]]:
         """Every state that differs in one choice on a path, and the loss of going there."""
@@ -176,7 +179,7 @@ class Fitter:
                     moved = {**state.downs, scale: other_downs}
                     yield replace(state, downs=moved), self._path[downs] - self._path[other_downs]
 
-    def _network(self, state: _State) -> Architecture:
+    def _placed(self, state: _State) -> Placed:
         raised = {place: self._raised(place, name) for place, name in state.operators.items()}
         choices = replace(
             self.choices,

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latlut.errors import SpecError
-from latlut.search.derive.choices import Choices, Place, minimum_depth, path_places
+from latlut.search.derive.choices import Choices, Place, path_places
 from latlut.spaces.shapes import SCALES
 
 #: Layers below which the authors' code fails for want of a cell to choose.
@@ -104,7 +104,8 @@ def _kept(
             )
             protected.append(path[weakest])
     skips.sort(key=lambda layer: -choices.skip_probability(path[layer]))
-    dropped = skips[: layers - minimum_depth(layers, scale)]
+    least = min(layers, round(layers / 3) + 2 * SCALES.index(scale))
+    dropped = skips[: layers - least]
     never_skip.update(protected)
     kept = {}
     for layer, place in enumerate(path):

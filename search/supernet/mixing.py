@@ -4,7 +4,7 @@ The map that enters a cell is, by Eq. 1 of the paper, the mean of what the down 
 finer cell and the keep direction of the cell at the same scale put out, and each of these is a mean
 over operators. Both are linear, so that a map is one weighted sum of up to 2 K outputs:
 
-    x = g (beta sum_k alpha_k down_k + (1 - beta) sum_k alpha'_k keep_k)
+    x = beta sum_k alpha_k down_k + (1 - beta) sum_k alpha'_k keep_k
 
 with alpha and alpha' of the two source cells. All weights of a pass are computed at once, and
 outputs of weight 0 are not computed where no gradient asks for them.
@@ -31,10 +31,24 @@ class Mixing(NamedTuple):
     ``alpha`` (N, K): weight of each operator. ``beta`` (N,): weight of the input that comes from
     the finer scale; the rest comes from the same scale. Cells that have one input have a fixed
     beta: 0 at 1/8, 1 for the first cell of a coarser scale (``relaxed.Probabilities`` has it so).
+    ``is_drawn``: weights of 0 were not drawn and are not computed, also where the others have a
+    gradient.
     """
 
     alpha: Tensor
     beta: Tensor
+    is_drawn: bool = False
+
+
+class Gates(NamedTuple):
+    """What multiplies the channels that a width adds to the next narrower one.
+
+    ``widths`` (W,) in twelfths, increasing; ``values`` (N - 1, W) float, for the maps that enter
+    cells[1:]. A map that is drawn narrower has no channels for the last columns.
+    """
+
+    widths: tuple[int, ...]
+    values: Tensor
 
 
 class WeightedSum(torch.autograd.Function):
@@ -140,12 +154,10 @@ class Edges:
             tuple(edge for edge in found if edge.source == row) for row in range(len(cells))
         )
 
-    def weights(self, mixing: Mixing, gates: Tensor | None) -> Tensor:
+    def weights(self, mixing: Mixing) -> Tensor:
         """(E, K) weight of every output in the map that it enters, differentiable."""
         beta, alpha = mixing.beta, mixing.alpha
         into = torch.stack([1 - beta, beta], dim=1)
-        if gates is not None:
-            into = torch.cat([into[:1], into[1:] * gates[:, None]])
         cells = len(self.out_of)
         # The outputs of the last layer have one source, weight 1: one more row for them.
         into = torch.cat([into, torch.ones_like(into[:1])])

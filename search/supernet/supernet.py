@@ -31,17 +31,19 @@ from torch import Tensor, nn
 from latlut.errors import SpecError
 from latlut.operators.building import initialise
 from latlut.search.supernet.ends import Ends, fine_scales
-from latlut.search.supernet.mixing import Edges, Mixing, weighted_sum
+from latlut.search.supernet.mixing import Edges, Gates, Mixing, weighted_sum
 from latlut.search.supernet.superkernel import MixedOperator, Superkernel, halve
 from latlut.spaces import FasterSegSpace
 from latlut.spaces.shapes import SCALES, channels
 
 
 def outputs_of(space: FasterSegSpace) -> tuple[tuple[int, ...], ...]:
-    """The sets of branches that have a head: each branch alone and, for two branches, the pairs
-    that end at 1/32. Source: the authors' code; the paper lists the pair (8, 16) as well."""
+    """The sets of branches that have a head: each branch alone and, for two branches, every pair.
+
+    Source: FasterSeg, Appendix B. The authors' code lacks the pair (8, 16).
+    """
     single = tuple((scale,) for scale in SCALES)
-    return single if space.branches == 1 else (*single, (8, 32), (16, 32))
+    return single if space.branches == 1 else (*single, *space.branch_scales())
 
 
 class FineWeights(NamedTuple):
@@ -150,20 +152,20 @@ class Supernet(nn.Module):
         mixing: Mixing,
         widths: Sequence[int],
         end_width: int,
-        gates: Tensor | None = None,
+        gates: Gates | None = None,
         outputs: Sequence[tuple[int, ...]] | None = None,
     ) -> dict[tuple[int, ...], Tensor]:
         """Logits of every wanted output.
 
         Operators, cells and branches whose weight is exactly 0 are not computed, unless the
-        weights want a gradient.
+        weights want a gradient and none was drawn.
 
         Args:
             image: (B, 3, H, W) float, any size.
             mixing: alpha (N, K) and beta (N,).
             widths: (N - 1,) twelfths, one per map that enters cells[1:].
             end_width: twelfths, of stem and head.
-            gates: (N - 1,) float, multiplied onto the maps that enter cells[1:]; ones that carry
+            gates: multiplied onto the channels of the maps that enter cells[1:]; ones that carry
                 a gradient, for a straight-through estimate of gamma's.
             outputs: among ``self.outputs``; all if not given.
 
@@ -176,12 +178,13 @@ class Supernet(nn.Module):
         wanted = self.outputs if outputs is None else tuple(outputs)
         self._check(mixing, widths, gates, wanted)
         ends = self.ends_of(end_width)
-        weights = self.edges.weights(mixing, gates)
-        fine = self._fine_weights(mixing.beta, wanted)
+        weights = self.edges.weights(mixing)
+        is_whole = weights.requires_grad and not mixing.is_drawn
+        fine = self._fine_weights(mixing.beta, wanted, is_whole)
         values = weights.tolist()
-        needed, live = self._needed(values, weights.requires_grad, fine, wanted)
+        needed, live = self._needed(values, is_whole, fine, wanted)
         stem = ends.stem(image)
-        maps = self._run_cells(stem, weights, values, needed, live, widths, end_width)
+        maps = self._run_cells(stem, weights, values, needed, live, widths, end_width, gates)
         refined = {}
         for branch in {scale for output in wanted for scale in output}:
             finer = [
@@ -192,18 +195,29 @@ class Supernet(nn.Module):
             refined[branch] = ends.refine(branch, coarse, finer)
         return {output: ends.classify(output, [refined[s] for s in output]) for output in wanted}
 
+    def _gated(self, image: Tensor, scale: int, gates: Gates, number: int) -> Tensor:
+        """The map (B, C, H, W) times the gates of its channels."""
+        bounds = [channels(self.space.base_width, scale, width) for width in gates.widths]
+        sizes = [
+            max(0, min(bound, image.shape[1]) - before)
+            for bound, before in zip(bounds, (0, *bounds), strict=False)
+        ]
+        each = torch.tensor(sizes, device=image.device)
+        by_channel = gates.values[number].repeat_interleave(each).to(image.dtype)
+        return image * by_channel[:, None, None]
+
     def _check(
         self,
         mixing: Mixing,
         widths: Sequence[int],
-        gates: Tensor | None,
+        gates: Gates | None,
         outputs: Sequence[tuple[int, ...]],
     ) -> None:
         count = len(self.cells)
         shapes = {
             "alpha": (mixing.alpha, (count, len(self.space.operators))),
             "beta": (mixing.beta, (count,)),
-            "gates": (gates, (count - 1,)),
+            "gates": (gates and gates.values, (count - 1, len(gates.widths) if gates else 0)),
         }
         for name, (tensor, shape) in shapes.items():
             if tensor is not None and tuple(tensor.shape) != shape:
@@ -217,24 +231,29 @@ class Supernet(nn.Module):
                 raise SpecError(f"the supernet has outputs {self.outputs}, received {output}")
 
     def _fine_weights(
-        self, beta: Tensor, outputs: Sequence[tuple[int, ...]]
+        self, beta: Tensor, outputs: Sequence[tuple[int, ...]], is_whole: bool
     ) -> dict[tuple[int, int], FineWeights]:
-        """(branch, finer scale) -> the cells' rows whose inputs count, and how much."""
+        """(branch, finer scale) -> the cells' rows whose inputs count, and how much.
+
+        Args:
+            is_whole: those of weight 0 count, too.
+        """
         found = {}
         for branch in {scale for output in outputs for scale in output}:
             for scale, weights in self.edges.down_weights(beta, branch).items():
                 rows, tensor = [row for row, _ in weights], torch.stack([w for _, w in weights])
                 values = tensor.tolist()
-                if not tensor.requires_grad:
+                if not is_whole:
                     kept = [index for index, value in enumerate(values) if value]
                     rows, values = [rows[i] for i in kept], [values[i] for i in kept]
+                    tensor = tensor[kept]
                 found[branch, scale] = FineWeights(rows, tensor, values)
         return found
 
     def _needed(
         self,
         values: Sequence[Sequence[float]],
-        is_differentiable: bool,
+        is_whole: bool,
         fine: Mapping[tuple[int, int], FineWeights],
         outputs: Sequence[tuple[int, ...]],
     ) -> tuple[dict[int, list[int]], set[int]]:
@@ -248,7 +267,7 @@ class Supernet(nn.Module):
                 continue
             for edge in self.edges.into[target]:
                 row = values[edge.row]
-                numbers = [k for k, value in enumerate(row) if value or is_differentiable]
+                numbers = [k for k, value in enumerate(row) if value or is_whole]
                 if numbers:
                     needed[edge.row] = numbers
                     live.add(edge.source)
@@ -263,6 +282,7 @@ class Supernet(nn.Module):
         live: set[int],
         widths: Sequence[int],
         end_width: int,
+        gates: Gates | None,
     ) -> dict[int, Tensor]:
         """Row -> map that enters the cell, and N + i -> last map at the i-th scale."""
         pending: dict[int, list[Tensor]] = {}
@@ -283,6 +303,8 @@ class Supernet(nn.Module):
                 continue
             if row:
                 maps[row] = mixed(row)
+                if gates is not None:
+                    maps[row] = self._gated(maps[row], scale, gates, row - 1)
             image = maps[row]
             halved = None
             for edge in self.edges.out_of[row]:

@@ -12,6 +12,10 @@ process of its own, so that its peak memory is its own; ours also under bfloat16
 and their gradients alone fill most of either peak, whatever the arrangement; what comes on top of
 them is shown too.
 
+"single-path" is a step of the rank phase: a random network, and the same at the widest and at the
+narrowest widths, each forward and backward by itself, two images of that size as well. It is set
+against "supernet", the step that runs all paths.
+
 The arrangement of the reference is that of the authors' release; mixing inputs is Eq. 1 of the
 paper.
 """
@@ -26,19 +30,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from latlut.search.cosearch.sampling import Sampler
 from latlut.search.supernet.mixing import Mixing
 from latlut.search.supernet.relaxed import RelaxedArchitecture
+from latlut.search.supernet.single_path import run_path
 from latlut.search.supernet.supernet import Supernet
 from latlut.spaces import FasterSegSpace
 from latlut.spaces.shapes import SCALES, channels
 
 TEACHER_END, STUDENT_END = 12, 8
+VARIANTS = ("supernet", "bfloat16", "reference", "single-path")
+#: What is set against what.
+PAIRS = (("supernet", "reference"), ("bfloat16", "reference"), ("single-path", "supernet"))
 Pass = tuple[Mixing, list[int], int]
 
 
@@ -121,6 +131,18 @@ def weight_step(net: Supernet, image: Tensor, variant: str, seed: int) -> None:
         torch.stack(losses).sum().backward()
 
 
+def single_path_step(net: Supernet, image: Tensor, seed: int) -> None:
+    """Forward and backward of a random network at three widths; gradients add up in ``.grad``."""
+    space = replace(net.space, num_classes=FasterSegSpace().num_classes)
+    sampler, rng = Sampler(space, space.widths, STUDENT_END, lambda _: 1.0), random.Random(seed)
+    drawn = sampler.draw(rng)
+    genomes = [sampler.same_width(drawn, width) for width in (max(space.widths), min(space.widths))]
+    for genome in (*genomes, drawn):
+        placed = sampler.decoded(genome)
+        logits = run_path(net, image, placed.architecture, placed.layers)
+        logits.square().mean().backward()
+
+
 def resident_mb() -> float:
     """Resident memory of this process now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -134,13 +156,19 @@ def run_variant(variant: str, threads: int, steps: int) -> None:
     torch.manual_seed(0)
     net = Supernet(FasterSegSpace()).train()
     image = torch.randn(2, 3, 128, 256)
+    is_single = variant == "single-path"
     for parameter in net.parameters():
-        parameter.grad = torch.ones_like(parameter)
+        # As in a run: of all paths every weight has a gradient, of a single one its own.
+        parameter.grad = None if is_single else torch.ones_like(parameter)
     fixed_mb = resident_mb()
     seconds, cpu_seconds = [], []
     for seed in range(steps + 1):
         started, cpu_started = time.perf_counter(), time.process_time()
-        weight_step(net, image, variant, seed)
+        if is_single:
+            net.zero_grad(set_to_none=True)
+            single_path_step(net, image, seed)
+        else:
+            weight_step(net, image, variant, seed)
         seconds.append(time.perf_counter() - started)
         cpu_seconds.append(time.process_time() - cpu_started)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
@@ -160,12 +188,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--variant", choices=["supernet", "bfloat16", "reference"])
+    parser.add_argument("--variant", choices=VARIANTS)
+    parser.add_argument("--only", choices=VARIANTS, action="append", help="leave out the others")
     options = parser.parse_args()
     if options.variant:
         run_variant(options.variant, options.threads, options.steps)
         return
-    found: dict[str, list[dict[str, float]]] = {"supernet": [], "bfloat16": [], "reference": []}
+    found: dict[str, list[dict[str, float]]] = {v: [] for v in options.only or VARIANTS}
     for _ in range(options.rounds):
         for variant, results in found.items():
             command = [sys.executable, __file__, "--variant", variant]
@@ -179,11 +208,13 @@ def main() -> None:
         "fixed_mb": "MB of it weights, gradients and libraries",
         "working_mb": "MB of it on top of those",
     }
-    for variant in ("supernet", "bfloat16"):
-        print(f"{variant} against reference")
+    for variant, other in PAIRS:
+        if variant not in found or other not in found:
+            continue
+        print(f"{variant} against {other}")
         for name, label in labels.items():
             ours, theirs = (
-                np.array([result[name] for result in found[key]]) for key in (variant, "reference")
+                np.array([result[name] for result in found[key]]) for key in (variant, other)
             )
             ratios = theirs / ours
             print(

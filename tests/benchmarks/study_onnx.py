@@ -31,7 +31,7 @@ from latlut.machine.targets import cpu_target
 from latlut.measure.held_device import measuring_on
 from latlut.measure.onnx_plans import CUTS, cut_files, onnx_plan, read_files
 from latlut.measure.profile import profile
-from latlut.measure.sweep import SweepSettings
+from latlut.measure.sweep_settings import SweepSettings
 from latlut.measure.timing import TimingSettings
 from latlut.spaces.onnx_files import OnnxNetwork
 from latlut.table.identity import MODES

@@ -1,268 +1,255 @@
-"""The two studies of the search in docs/results/search: what made their data and figures.
+"""Studies of the search, each one command, on generated scenes or real images.
 
-    study_search.py trajectories RUNS OUT         runs named naive-0, paper-3, auto-1, ...
-    study_search.py train RUNS TABLE OUT [--part 0/2]
-    study_search.py compare OUT
+    study_search.py random OUT --table FILE        searched against random at equal latency
+    study_search.py correlation OUT --table FILE   inherited against trained mIoU of 30 networks
+    study_search.py collapse OUT --table FILE      naive and decoupled at a fixed strong lambda
 
-``trajectories`` gathers the epochs of finished ``latlut search`` runs and draws latency, mIoU and
-the shares of skip and narrowest widths, as in the paper's Fig. 4. ``train`` trains, per seed, the
-searched student of run ``paper-SEED`` and random networks of the same latency, all alike.
-``compare`` tests the searched against the mean of the random ones, paired by seed.
+    --data PATH     images to search and train on; generated street scenes if not given
+    --seeds 3       searches; --trainings 5 of each network; --randoms 4 fresh ones per search
+    --set NAME=VALUE, --train-set NAME=VALUE    of the presets "tiny"
+
+A network that is trained is written to OUT/trainings.jsonl at once, and a command that is given
+again goes on behind what is there. Random networks are of two kinds, in turn: the space's sampler,
+and uniform choices through the search's own decoding, brought to the latency by random changes;
+both within 2% of the searched network's. Trainings see other scenes than the searches.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import itertools
 import json
-import os
 import random
 import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 
-from latlut.pricing.estimator import estimate
+from latlut.search.cosearch.problem import SearchProblem
+from latlut.search.cosearch.ranking import sampler_of
+from latlut.search.cosearch.run import run_search
+from latlut.search.cosearch.search import Search
+from latlut.search.cosearch.settings import SearchSettings, load_settings
 from latlut.search.data.opening import open_data
 from latlut.search.networks.network import trainable
-from latlut.search.train.settings import TrainSettings
+from latlut.search.runs.listening import RunListener
+from latlut.search.train.data import checked_data
+from latlut.search.train.settings import TrainSettings, load_train_settings
 from latlut.search.train.training import Training
 from latlut.spaces import Architecture
-from latlut.table.space import space_of
 from latlut.table.table import LatencyTable
 
-RANDOM_NETWORKS = 4
-TRAINING = TrainSettings.model_validate(
-    {
-        "data": {"image_size": [128, 256], "train_images": 320, "validation_images": 64},
-        "schedule": {
-            "epochs": 5, "batch": 8, "crop": [96, 192], "lr": 0.05, "decay": "poly",
-            "warmup_steps": 10, "evaluate_every": 5,
-        },
-    }
-)  # fmt: skip
-COLOURS = {"naive": "#d97706", "paper": "#2563a8", "auto": "#15803d"}
-LABELS = {
-    "naive": "naive (1/3, 1/3, 1/3)",
-    "paper": "decoupled, the paper's weights",
-    "auto": "decoupled, balanced for this table",
-}
+TOLERANCE = 0.02
+TRIES = 20_000
+PERMUTATIONS = 10_000
+#: Lambda times the target, held: what Fig. 4 of the paper is about.
+FIXED = {"latency.strength": 30.0, "latency.proportional": 0, "latency.integral": 0, "rank": None}
+WEIGHTS = {"naive": (1 / 3, 1 / 3, 1 / 3), "paper": (0.001, 0.997, 0.002)}
 
 
-def trajectories(runs: Path, out: Path) -> None:
-    """All epochs of all runs as one CSV file, and the figure."""
-    rows: list[dict[str, Any]] = []
-    targets = set()
-    for folder in sorted(runs.iterdir()):
-        variant, _, seed = folder.name.partition("-")
-        if not (folder / "result.json").exists():
-            continue
-        targets.add(json.loads((folder / "run.json").read_text())["target_ms"])
-        with (folder / "trajectory.csv").open(encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if row["phase"] == "search":
-                    rows.append({"variant": variant, "seed": int(seed), **row})
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with (out / "trajectories.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    (target_ms,) = targets
-    _draw_trajectories(rows, target_ms, out / "penalty.png")
-    for variant in LABELS:
-        last = _last_epochs(rows, variant)
-        if last:
-            texts = [
-                f"{name} {np.mean(values):.4g} ({min(values):.4g} to {max(values):.4g})"
-                for name in ("expected_ms", "best_ms", "best_miou", "skip_share", "narrowest_share")
-                for values in [[row[name] for row in last]]
-            ]
-            print(f"{variant}, {len(last)} seeds, last epoch: {'; '.join(texts)}")
+class Study:
+    """The command line's table, settings and files."""
 
-
-def _best(row: dict[str, Any], name: str) -> float:
-    """The value of the branch pair of largest score."""
-    pairs = [key.removeprefix("scores_") for key in row if key.startswith("scores_")]
-    best = max(pairs, key=lambda pair: float(row[f"scores_{pair}"]))
-    return float(row[f"{name}_{best}"])
-
-
-def _last_epochs(rows: list[dict[str, Any]], variant: str) -> list[dict[str, float]]:
-    mine = [row for row in rows if row["variant"] == variant]
-    last = max((int(row["epoch"]) for row in mine), default=-1)
-    return [
-        {
-            "expected_ms": float(row["expected_ms"]),
-            "best_ms": _best(row, "derived_ms"),
-            "best_miou": 100 * _best(row, "miou"),
-            "skip_share": float(row["skip_share"]),
-            "narrowest_share": float(row["narrowest_share"]),
-        }
-        for row in mine
-        if int(row["epoch"]) == last
-    ]
-
-
-def _draw_trajectories(rows: list[dict[str, Any]], target_ms: float, path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 6.4), layout="constrained")
-    panels = figure.subplots(2, 2).flatten()
-    figure.suptitle(
-        "Searches on generated street scenes: mean over seeds, and each seed (thin)",
-        fontsize=11, x=0.01, ha="left",
-    )  # fmt: skip
-    subjects = (
-        ("latency of the best derived student, ms", lambda row: _best(row, "derived_ms")),
-        ("supernet mIoU of its branches, %", lambda row: 100 * _best(row, "miou")),
-        ("share of cells that choose skip", lambda row: float(row["skip_share"])),
-        ("share of maps at the narrowest width",
-         lambda row: float(row["narrowest_share"])),
-    )  # fmt: skip
-    for axis, (label, value) in zip(panels, subjects, strict=True):
-        for variant, colour in COLOURS.items():
-            mine = [row for row in rows if row["variant"] == variant]
-            lines = {}
-            for seed in sorted({row["seed"] for row in mine}):
-                own = sorted(
-                    (row for row in mine if row["seed"] == seed), key=lambda r: int(r["epoch"])
-                )
-                lines[seed] = [value(row) for row in own]
-                axis.plot(range(1, len(own) + 1), lines[seed], color=colour, lw=0.6, alpha=0.45)
-            if lines:
-                mean = np.mean(list(lines.values()), axis=0)
-                axis.plot(range(1, len(mean) + 1), mean, "o-", color=colour, label=LABELS[variant])
-        axis.set_xlabel("search epoch")
-        axis.set_ylabel(label, fontsize=9)
-        axis.grid(color="#e5e7eb", lw=0.6)
-    panels[0].axhline(target_ms, color="#b91c1c", lw=1, label=f"target {target_ms:.4g} ms")
-    panels[0].legend(fontsize=8, frameon=False)
-    figure.savefig(path, dpi=120)
-
-
-def _random_networks(
-    table: LatencyTable, latency_ms: float, seed: int
-) -> list[tuple[Architecture, float]]:
-    """Networks of the space's sampler whose estimate is within 2% of ``latency_ms``."""
-    where = space_of(table)
-    rng = random.Random(f"random networks/{seed}")
-    found: list[tuple[Architecture, float]] = []
-    for _ in range(20_000):
-        network = where.space.sample(rng)
-        ms = estimate(network.op_specs(where.input_size), table).ms
-        if abs(ms / latency_ms - 1) <= 0.02 and network not in [item for item, _ in found]:
-            found.append((network, ms))
-        if len(found) == RANDOM_NETWORKS:
-            return found
-    raise SystemExit(f"fewer than {RANDOM_NETWORKS} random networks of {latency_ms:.4g} ms")
-
-
-def train(runs: Path, table_path: Path, out: Path, part: tuple[int, int]) -> None:
-    """Train every network of this part, and write one JSON line for each."""
-    jobs: list[tuple[int, str, Architecture, float]] = []
-    with LatencyTable.open(table_path) as table:
-        where = space_of(table)
-        for folder in sorted(runs.glob("paper-*")):
-            seed = int(folder.name.partition("-")[2])
-            student = Architecture.load(folder / "student.json")
-            ms = estimate(student.op_specs(where.input_size), table).ms
-            jobs.append((seed, "searched", student, ms))
-            for number, (network, own_ms) in enumerate(_random_networks(table, ms, seed)):
-                jobs.append((seed, f"random {number}", network, own_ms))
-    images = TRAINING.data
-    counts = (images.train_images, images.validation_images, 0)
-    for seed, kind, network, ms in jobs[part[0] :: part[1]]:
-        # The search saw the scenes of seed 0: these are others.
-        data = open_data("street-scenes", size=images.image_size, counts=counts, seed=1000 + seed)
-        settings = TRAINING.model_copy(update={"seed": seed})
-        with tempfile.TemporaryDirectory() as folder_name:
-            module = trainable(network, data.classes.count, seed=seed)
-            result = Training(module, data, settings, Path(folder_name)).run()
-        line = {
-            "seed": seed, "kind": kind, "latency_ms": ms, "miou": result.last_mean_iou,
-            "architecture": json.loads(network.to_json()),
-        }  # fmt: skip
-        with (out / "trainings.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        print(
-            f"seed {seed}, {kind}, {ms:.4g} ms: mIoU {100 * result.last_mean_iou:.4g}%", flush=True
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.out = options, Path(options.out)
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.table = LatencyTable.open(options.table)
+        names = {} if options.data is None else {"data.name": options.data}
+        self.searching = {**names, **dict(map(_setting, options.set))}
+        self.training = load_train_settings(
+            "tiny", {**names, **dict(map(_setting, options.train_set))}
         )
+        self.lines = self.out / "trainings.jsonl"
 
+    def settings(self, seed: int, **more: Any) -> SearchSettings:
+        """Of a search."""
+        chosen = {
+            **self.searching,
+            "seed": seed,
+            **{k.replace("__", "."): v for k, v in more.items()},
+        }
+        return load_settings("tiny", chosen)
 
-def compare(out: Path) -> None:
-    """Paired by seed: the searched network against the mean of the random ones; and the figure."""
-    from matplotlib.figure import Figure
-    from scipy import stats
+    def search(self, name: str, settings: SearchSettings) -> Any:
+        """A search, gone on with or read."""
+        told = RunListener(remark=lambda text: print(text, flush=True))
+        return run_search(self.table, settings, self.out / name, listener=told)
 
-    lines = [json.loads(text) for text in (out / "trainings.jsonl").read_text().splitlines()]
-    lines.sort(key=lambda line: (line["seed"], line["kind"]))
-    (out / "trainings.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    searched, randoms = {}, {}
-    for line in lines:
-        if line["kind"] == "searched":
-            searched[line["seed"]] = 100 * line["miou"]
+    def trained(self, key: dict[str, Any], network: Architecture, seed: int) -> float:
+        """mIoU of a network after training, a percentage; read where it was trained before."""
+        for line in self.results():
+            if all(line.get(name) == value for name, value in key.items()):
+                return float(line["miou"])
+        settings: TrainSettings = self.training.model_copy(update={"seed": seed})
+        images = settings.data
+        if self.options.data is None:
+            counts = (images.train_images, images.validation_images, 0)
+            data = open_data("street-scenes", size=images.image_size, counts=counts, seed=1000)
         else:
-            randoms.setdefault(line["seed"], []).append(100 * line["miou"])
-    seeds = sorted(searched)
-    differences = [searched[seed] - float(np.mean(randoms[seed])) for seed in seeds]
-    t = stats.ttest_rel([searched[s] for s in seeds], [np.mean(randoms[s]) for s in seeds])
-    signed = stats.wilcoxon(differences)
-    low, high = t.confidence_interval(0.95)
-    better = [sum(searched[seed] > value for value in randoms[seed]) for seed in seeds]
-    for seed in seeds:
-        others = ", ".join(f"{value:.2f}" for value in randoms[seed])
-        print(f"seed {seed}: searched {searched[seed]:.2f}, random {others}")
-    verdict = "reached" if t.pvalue < 0.05 and np.mean(differences) > 0 else "not reached"
-    print(
-        f"searched minus random: {np.mean(differences):+.2f} points of mIoU (95% {low:+.2f} to "
-        f"{high:+.2f}), paired t-test p = {t.pvalue:.3f}, Wilcoxon p = {signed.pvalue:.3f}; better "
-        f"than {sum(better)} of {RANDOM_NETWORKS * len(seeds)} random networks: {verdict}"
+            data = checked_data(images).data
+        with tempfile.TemporaryDirectory() as folder:
+            module = trainable(network, data.classes.count, seed=seed)
+            miou = 100 * Training(module, data, settings, Path(folder)).run().last_mean_iou
+        line = {**key, "miou": miou, "architecture": json.loads(network.to_json())}
+        with self.lines.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        print(f"{key}: {miou:.2f}%", flush=True)
+        return miou
+
+    def results(self) -> list[dict[str, Any]]:
+        """All lines so far."""
+        if not self.lines.exists():
+            return []
+        return [json.loads(line) for line in self.lines.read_text().splitlines()]
+
+    def write(self, name: str, found: dict[str, Any]) -> None:
+        """A study's numbers, on the screen and in a file."""
+        text = json.dumps(found, indent=1)
+        (self.out / f"{name}.json").write_text(text + "\n")
+        print(text)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def random_networks(
+    problem: SearchProblem, ms: float, seed: int
+) -> Iterator[tuple[str, Architecture]]:
+    """Endless networks within the tolerance of a latency, of both kinds in turn."""
+    rng = random.Random(f"random networks/{seed}")
+    students = replace(
+        problem.space,
+        widths=problem.student_widths,
+        stem_head_widths=(problem.student_end,),
     )
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axis = figure.subplots()
-    for seed in seeds:
-        axis.plot([seed] * len(randoms[seed]), randoms[seed], "o", color="#9ca3af")
-        axis.plot([seed], [searched[seed]], "D", color="#2563a8")
-    axis.plot([], [], "D", color="#2563a8", label="searched")
-    axis.plot([], [], "o", color="#9ca3af", label="random, same latency")
-    axis.set_xticks(seeds)
-    axis.set_xlabel("seed")
-    axis.set_ylabel("mIoU after equal short training, %")
-    axis.set_title(
-        f"Searched against random networks: {np.mean(differences):+.2f} points, "
-        f"p = {t.pvalue:.2f}",
-        fontsize=10, loc="left",
-    )  # fmt: skip
-    axis.grid(axis="y", color="#e5e7eb", lw=0.6)
-    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
-    figure.savefig(out / "random.png", dpi=120)
+    sampler = sampler_of(type("Of", (), {"problem": problem}))  # type: ignore[arg-type]
+    while True:
+        drawn = (students.sample(rng) for _ in range(TRIES))
+        near = (n for n in drawn if abs(problem.price(n) / ms - 1) <= TOLERANCE)
+        if (network := next(near, None)) is None:
+            raise SystemExit(f"the sampler has no network of {ms:.4g} ms")
+        yield "sampler", network
+        walks = (sampler.towards(sampler.draw(rng), ms, TOLERANCE, rng) for _ in range(TRIES))
+        found = next(walk for walk in walks if walk is not None)
+        yield "logits", found.placed.architecture
+
+
+def compare_with_random(study: Study) -> None:
+    """Searched networks, with and without the rank phase, against random ones."""
+    options, differences = study.options, {"ranked": [], "paper": []}
+    for seed in range(options.seeds):
+        for method in differences:
+            settings = study.settings(seed, **({} if method == "ranked" else {"rank": None}))
+            found = study.search(f"{method}-{seed}", settings)
+            problem = SearchProblem(study.table, settings.space, settings.latency)
+            drawn = random_networks(problem, found.student.ms, seed)
+            randoms = list(itertools.islice(drawn, options.randoms))
+            for training in range(options.trainings):
+                key = {"seed": seed, "method": method, "training": training}
+                own = study.trained(
+                    {**key, "kind": "searched"}, found.student.architecture, training
+                )
+                others = [
+                    study.trained({**key, "kind": f"{kind} {number}"}, network, training)
+                    for number, (kind, network) in enumerate(randoms)
+                ]
+                differences[method].append((seed, own - float(np.mean(others))))
+    study.write("random", {name: _paired(values) for name, values in differences.items()})
+
+
+def _paired(values: list[tuple[int, float]]) -> dict[str, Any]:
+    """Mean difference with its interval: means of each search are what repeats."""
+    seeds = sorted({seed for seed, _ in values})
+    means = np.array([np.mean([d for s, d in values if s == seed]) for seed in seeds])
+    found: dict[str, Any] = {"points": float(means.mean()), "by_seed": means.tolist()}
+    if len(means) > 1:
+        low, high = stats.ttest_1samp(means, 0.0).confidence_interval(0.95)
+        found |= {"ci_low": float(low), "ci_high": float(high)}
+        found["t_p"] = float(stats.ttest_1samp(means, 0.0).pvalue)
+    every = np.array([difference for _, difference in values])
+    signs = np.random.default_rng(0).choice([-1, 1], (PERMUTATIONS, len(every)))
+    extreme = np.abs((signs * every).mean(1)) >= abs(every.mean()) - 1e-12
+    return found | {"trainings": len(every), "permutation_p": float(extreme.mean())}
+
+
+def correlate(study: Study) -> None:
+    """Rank correlation of inherited and trained mIoU."""
+    settings = study.settings(0)
+    study.search("ranked-0", settings)
+    problem = SearchProblem(study.table, settings.space, settings.latency)
+    search = Search(problem, checked_data(settings.data).data, settings, study.out / "ranked-0")
+    search.restore()
+    sampler, rng = sampler_of(search), random.Random("correlation")
+    inherited, trained = [], []
+    while len(inherited) < study.options.networks:
+        found = sampler.towards(sampler.draw(rng), problem.target_ms, TOLERANCE, rng)
+        if found is None:
+            continue
+        key = {"study": "correlation", "number": len(inherited)}
+        inherited.append(100 * search.scorer().score(found.placed))
+        trained.append(study.trained(key, found.placed.architecture, 0))
+    study.write(
+        "correlation",
+        {
+            "spearman": float(stats.spearmanr(inherited, trained).statistic),
+            "kendall": float(stats.kendalltau(inherited, trained).statistic),
+            "inherited": inherited,
+            "trained": trained,
+        },
+    )
+
+
+def collapse(study: Study) -> None:
+    """Where naive and decoupled penalties lead, with lambda held and with the controller."""
+    rows = []
+    for seed, (name, weights) in itertools.product(range(study.options.seeds), WEIGHTS.items()):
+        for mode, more in (("fixed", FIXED), ("controller", {"rank": None})):
+            chosen = {key.replace(".", "__"): value for key, value in more.items()}
+            settings = study.settings(seed, latency__weights=weights, **chosen)
+            found = study.search(f"{name}-{mode}-{seed}", settings)
+            last = found.records[-1]
+            derived_ms, _ = found.last_derived
+            rows.append(
+                {
+                    "weights": name, "lambda": mode, "seed": seed, "derived_ms": derived_ms,
+                    "expected_ms": last.expected_ms, "skip_share": last.skip_share,
+                    "narrowest_share": last.narrowest_share,
+                }
+            )  # fmt: skip
+    reach = SearchProblem(study.table, settings.space, settings.latency).reach
+    study.write("collapse", {"fastest_ms": reach.fastest_ms, "runs": rows})
+
+
+STUDIES = {"random": compare_with_random, "correlation": correlate, "collapse": collapse}
 
 
 def main() -> None:
-    """Run one of the three steps."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    steps = parser.add_subparsers(dest="step", required=True)
-    for name, folders in (
-        ("trajectories", ("runs", "out")),
-        ("train", ("runs", "table", "out")),
-        ("compare", ("out",)),
-    ):
-        step = steps.add_parser(name)
-        for folder in folders:
-            step.add_argument(folder, type=Path)
-        if name == "train":
-            step.add_argument("--part", default="0/1")
+    """Run one study."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("out")
+    parser.add_argument("--table", required=True)
+    parser.add_argument("--data")
+    for name, value in (("seeds", 3), ("trainings", 5), ("randoms", 4), ("networks", 30)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    for name in ("--set", "--train-set"):
+        parser.add_argument(name, action="append", default=[])
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
-    if options.step == "trajectories":
-        trajectories(options.runs, options.out)
-    elif options.step == "train":
-        index, _, count = options.part.partition("/")
-        train(options.runs, options.table, options.out, (int(index), int(count)))
-    else:
-        compare(options.out)
+    torch.set_num_threads(options.threads)
+    STUDIES[options.study](Study(options))
 
 
 if __name__ == "__main__":

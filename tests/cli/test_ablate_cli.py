@@ -27,6 +27,8 @@ SHORT = [
         "data.image_size=[32, 64]", "data.train_images=8", "data.validation_images=2",
         "pretrain.epochs=1", "pretrain.iterations=1", "pretrain.batch=2", "pretrain.crop=[24, 40]",
         "search.epochs=1", "search.iterations=1", "search.batch=2", "search.crop=[24, 40]",
+        "rank.epochs=1", "rank.iterations=1", "rank.batch=2", "rank.crop=[24, 40]",
+        "rank.candidates=2", "rank.evolution=1",
     ) for part in ("--search-set", setting)),
     *(part for setting in (
         "data.image_size=[32, 64]", "data.train_images=4", "data.validation_images=2",

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import small_tables
 import torch
 from click.testing import CliRunner, Result
 from small_tables import plausible_ms, space_table
@@ -18,12 +19,15 @@ from small_tables import plausible_ms, space_table
 from latlut.cli import main
 from latlut.search.runs.checkpoints import load_checkpoint
 from latlut.spaces import Architecture, FasterSegSpace
+from latlut.table.identity import Identity
 
 SPACE = FasterSegSpace(layers=4, base_width=3, widths=(4, 8), stem_head_widths=(4, 8))
 SMALL = [
     "data.image_size=[32, 64]", "data.train_images=8", "data.validation_images=2",
     "pretrain.epochs=1", "pretrain.iterations=2", "pretrain.batch=2", "pretrain.crop=[24, 40]",
     "search.epochs=2", "search.iterations=2", "search.batch=2", "search.crop=[24, 40]",
+    "rank.epochs=1", "rank.iterations=2", "rank.batch=2", "rank.crop=[24, 40]",
+    "rank.candidates=3", "rank.evolution=1",
 ]  # fmt: skip
 ARGUMENTS = [part for setting in SMALL for part in ("--set", setting)]
 
@@ -58,13 +62,40 @@ def test_a_search_writes_all_that_it_says(folder: Path) -> None:
     assert facts["environment"]["python"]
     settings = json.loads((at / "settings.json").read_text())
     assert settings["search"]["epochs"] == 2
-    assert len((at / "trajectory.csv").read_text().splitlines()) == 4
+    assert len((at / "trajectory.csv").read_text().splitlines()) == 7
+    assert found["against_random"]["networks"] <= 3
     priced = CliRunner().invoke(
         main, ["estimate", "--table", "table.db", "--arch", str(at / "student.json"), "--json"]
     )
     assert priced.exit_code == 0, priced.output
     assert json.loads(priced.stdout)["latency_ms"] == pytest.approx(found["student"]["latency_ms"])
-    assert Architecture.load(at / "teacher.json").stem_width == 8
+    assert Architecture.load(at / "teacher.json").stem_width == 12
+
+
+def test_the_last_lines_say_what_the_choice_is_worth(folder: Path) -> None:
+    result = run("--accelerator", "cpu", "--set", "search.epochs=1")
+    assert result.exit_code == 0, result.output
+    assert "ms, fitted to" in result.stdout
+    assert "chosen against random at equal latency: inherited mIoU" in result.stdout
+    assert "too few to rank networks by" in result.stderr
+    paper = run("--method", "paper", "--accelerator", "cpu", "--run", "paper")
+    assert paper.exit_code == 0, paper.output
+    assert "chosen against random" not in paper.stdout
+    result = json.loads((folder / "paper" / "result.json").read_text())
+    assert result["against_random"] is None
+
+
+def test_measuring_on_another_machine_is_refused_before_the_search(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = Identity("cpu", "Another CPU", "onnxruntime", "0")
+    monkeypatch.setattr(small_tables, "Identity", lambda *_: elsewhere)
+    (folder / "table.db").unlink()
+    space_table(folder / "table.db", SPACE, plausible_ms).close()
+    result = run("--measure", "--accelerator", "cpu")
+    assert result.exit_code == 2
+    assert "Another CPU" in result.output
+    assert not (folder / "runs").exists()
 
 
 def test_other_settings_do_not_go_on_with_a_run(folder: Path) -> None:
@@ -85,6 +116,8 @@ def test_other_settings_do_not_go_on_with_a_run(folder: Path) -> None:
         (["--preset", "tinny"], "did you mean 'tiny'"),
         (["--set", "search.epoch=3"], "search.epoch"),
         (["--weights", "1,2"], "three numbers"),
+        (["--targets", "1,two"], "--targets"),
+        (["--targets", "0.001,9999"], "none of the targets"),
         (["--data", "cityscapes:nowhere"], "no such folder"),
         (["--set", "space.layers=2"], "space.layers"),
         (["--accelerator", "gpu"], "--accelerator gpu"),

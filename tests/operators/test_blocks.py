@@ -12,7 +12,8 @@ from torch import nn
 
 from latlut.errors import SpecError
 from latlut.measure.plans import plan_from_ops
-from latlut.measure.sweep import Sweep, SweepSettings, identity_of
+from latlut.measure.sweep import Sweep
+from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.operators.building import build, cost
 from latlut.operators.modules import ACTIVATIONS, ConvNorm
 from latlut.operators.registry import check

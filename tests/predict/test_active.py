@@ -14,8 +14,8 @@ from latlut.machine.targets import cpu_target
 from latlut.measure.active import ActiveSettings, design_of, sweep_actively
 from latlut.measure.plans import Plan, load_plan
 from latlut.measure.profile import profile
-from latlut.measure.sweep import SweepSettings
 from latlut.measure.sweep_report import SweepSummary
+from latlut.measure.sweep_settings import SweepSettings
 from latlut.measure.timing import TimingSettings
 from latlut.opspec import OpSpec
 from latlut.predict.design import Design, counts_of

@@ -42,7 +42,7 @@ def one_thread() -> Iterator[None]:
 
 def settings() -> SearchSettings:
     phases = {f"{name}.{key}": v for name in ("pretrain", "search") for key, v in PHASE.items()}
-    return load_settings("tiny", {**DATA, **phases})
+    return load_settings("tiny", {**DATA, **phases, "rank": None})
 
 
 def test_a_search_in_a_few_lines(table: LatencyTable, tmp_path: Path) -> None:

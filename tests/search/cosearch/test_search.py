@@ -92,12 +92,12 @@ def test_it_finds_a_student_at_the_target_and_a_teacher(
     teacher = archive.teacher()
     assert teacher.epoch == 1
     widths = {cell.width for branch in teacher.architecture.branches for cell in branch.cells}
-    assert widths == {8}
+    assert widths == {12}
     assert [(r.phase, r.epoch) for r in search.records] == [
         ("pretrain", 0), ("search", 0), ("search", 1),
     ]  # fmt: skip
     last = search.records[-1]
-    assert set(last.miou) == {"8+32", "16+32"}
+    assert set(last.miou) == {"8+16", "8+32", "16+32"}
     assert all(0 <= value <= 1 for value in last.miou.values())
     assert last.lambda_per_ms is not None and last.lambda_per_ms > 0
 

@@ -13,11 +13,12 @@ from relaxed_networks import relaxed_from
 
 from latlut.errors import SpecError
 from latlut.resources import profiles_dir
-from latlut.search.derive.choices import choices_of, minimum_depth, path_places
+from latlut.search.derive.choices import choices_of, least_gap, minimum_depth, path_places
 from latlut.search.derive.derive import (
     DECODINGS,
     Candidate,
     best_positions,
+    compared_positions,
     derive,
     path_log_probability,
     select,
@@ -119,7 +120,7 @@ def test_positions_are_the_most_probable_far_enough_apart(seed: int, layers: int
     beta = dict(zip(relaxed.space.cells(), relaxed.probabilities().beta.tolist(), strict=True))
     for scale in (16, 32):
         chosen = best_positions(choices, scale, "path")
-        gap = min(3, layers - 2)
+        gap = least_gap(layers)
         rivals = [p for p in relaxed.space.positions(scale) if p[-1] - p[0] >= gap or scale == 16]
         assert chosen in rivals
         best = max(path_log_probability(choices, downs) for downs in rivals)
@@ -131,17 +132,20 @@ def test_positions_are_the_most_probable_far_enough_apart(seed: int, layers: int
     one = range(1, layers - 1)
     assert best_positions(choices, 16, "corrected") == (max(one, key=lambda d: by_rows((d,))),)
     if layers >= 6:
-        two = [(a, b) for a in one for b in range(a + 3, layers - 1)]
+        two = [(a, b) for a in one for b in range(max(2, a + least_gap(layers)), layers - 1)]
         assert best_positions(choices, 32, "corrected") == max(two, key=by_rows)
 
 
-def test_few_layers_take_the_widest_gap_that_there_is() -> None:
-    for layers, gap in ((3, 1), (4, 2), (5, 3), (6, 3)):
-        relaxed = zeroed(RelaxedArchitecture(FasterSegSpace(layers=layers)))
-        first, second = best_positions(choices_of(relaxed), 32, "path")
-        assert second - first == gap
+def test_small_spaces_keep_most_of_their_positions_and_can_drop_skips() -> None:
+    """The gap and the depth of 16 layers, in proportion."""
+    assert [least_gap(layers) for layers in (3, 6, 8, 12, 16, 32)] == [1, 1, 2, 2, 3, 6]
+    assert [[minimum_depth(layers, s) for s in (8, 16, 32)] for layers in (3, 6, 12, 16)] == [
+        [1, 2, 3], [2, 3, 4], [4, 6, 7], [5, 7, 9],
+    ]  # fmt: skip
+    assert len(compared_positions(FasterSegSpace(layers=6), 32)) == 6
+    assert len(compared_positions(FasterSegSpace(layers=16), 32)) == 66
     # "corrected" leaves out cells without a choice, where others are left
-    for layers, downs in ((3, (0, 1)), (4, (1, 2)), (5, (1, 3)), (6, (1, 4))):
+    for layers, downs in ((3, (0, 1)), (4, (1, 2)), (6, (1, 2))):
         relaxed = zeroed(RelaxedArchitecture(FasterSegSpace(layers=layers)))
         assert best_positions(choices_of(relaxed), 32, "corrected") == downs
 
@@ -287,8 +291,8 @@ def test_every_derived_network_obeys_the_rules(
             assert minimum_depth(space.layers, branch.scale) <= len(branch.cells) <= space.layers
             assert all(cell.operator in space.candidates for cell in branch.cells)
             assert all(cell.width in space.widths for cell in branch.cells[:-1])
-            if decoding != "released" and len(downs) == 2 and space.layers >= 6:
-                assert downs[1] - downs[0] >= 2, "three layers apart, at most all but one dropped"
+            if decoding != "released" and len(downs) == 2 and space.layers >= 8:
+                assert downs[1] - downs[0] >= 2, "two layers apart, at most all but one dropped"
         teacher = derive(relaxed, scales[::-1], decoding, allow_skip=False)
         assert all(len(branch.cells) == space.layers for branch in teacher.branches)
     assert all(torch.equal(before[k], v) for k, v in relaxed.state_dict().items())

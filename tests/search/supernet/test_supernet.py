@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from latlut.errors import SpecError
 from latlut.operators.modules import resize
 from latlut.operators.network import Network
-from latlut.search.supernet.mixing import Edges, Mixing
+from latlut.search.supernet.mixing import Edges, Gates, Mixing
 from latlut.search.supernet.relaxed import RelaxedArchitecture
-from latlut.search.supernet.supernet import Supernet
+from latlut.search.supernet.single_path import run_path
+from latlut.search.supernet.supernet import Supernet, outputs_of
+from latlut.search.supernet.widths import gumbel_widths
 from latlut.spaces import Architecture, Branch, Cell, FasterSegSpace
 
 SPACE = FasterSegSpace(layers=5, base_width=3, widths=(4, 6, 12), num_classes=4)
@@ -75,8 +77,9 @@ def test_optimisations_leave_results_and_gradients_unchanged(
     for results, run in ((found, net), (expected, lambda *a: plain_supernet(net, *a))):
         mixing = _mixing(space)
         alpha, beta = (part.double().requires_grad_() for part in mixing)
-        gates = torch.ones(len(widths), dtype=torch.float64, requires_grad=True)
-        outputs = run(image, Mixing(alpha, beta), widths, end_width, gates)
+        gates = torch.ones(len(widths), len(space.widths), dtype=torch.float64, requires_grad=True)
+        gated = Gates(space.widths, gates)
+        outputs = run(image, Mixing(alpha, beta), widths, end_width, gated)
         net.zero_grad()
         sum((logits.sin() * (i + 1)).mean() for i, logits in enumerate(outputs.values())).backward()
         two_way = list(RelaxedArchitecture(space).two_way)  # other rows of beta are constants
@@ -93,8 +96,8 @@ def test_without_gradients_of_the_mixing_the_results_are_the_same() -> None:
     net, mixing, widths = _net(), _mixing(), _widths()
     fixed = net(_image(), mixing, widths, 8)
     alpha, beta = (part.clone().requires_grad_() for part in mixing)
-    gates = torch.ones(len(widths), requires_grad=True)
-    free = net(_image(), Mixing(alpha, beta), widths, 8, gates)
+    gates = torch.ones(len(widths), len(SPACE.widths), requires_grad=True)
+    free = net(_image(), Mixing(alpha, beta), widths, 8, Gates(SPACE.widths, gates))
     for output, logits in fixed.items():
         torch.testing.assert_close(logits, free[output], rtol=1e-4, atol=1e-5)
 
@@ -103,12 +106,13 @@ def test_gradients_of_alpha_beta_and_gates_are_finite_differences() -> None:
     space = replace(SPACE, layers=4)
     net = _net(space, outputs=[(8, 32), (16, 32)]).double().eval()
     image, widths = _image(32, 32).double(), _widths(space)
-    point = [*(part.double() for part in _mixing(space)), torch.ones(len(widths)).double()]
+    ones = torch.ones(len(widths), len(space.widths)).double()
+    point = [*(part.double() for part in _mixing(space)), ones]
     for part in point:
         part.requires_grad_()
 
     def loss(alpha: Tensor, beta: Tensor, gates: Tensor) -> Tensor:
-        outputs = net(image, Mixing(alpha, beta), widths, 8, gates)
+        outputs = net(image, Mixing(alpha, beta), widths, 8, Gates(space.widths, gates))
         return sum(logits.tanh().square().mean() for logits in outputs.values())
 
     slopes = torch.autograd.grad(loss(*point), point)
@@ -278,15 +282,58 @@ def test_precisions_and_memory_formats_agree(dtype: torch.dtype, is_channels_las
         net = net.to(memory_format=torch.channels_last)
         image = image.to(memory_format=torch.channels_last)
     alpha, beta = (part.clone().requires_grad_() for part in _mixing())
-    gates = torch.ones(len(widths), requires_grad=True)
+    gates = torch.ones(len(widths), len(SPACE.widths), requires_grad=True)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-        outputs = net(image, Mixing(alpha, beta), widths, 8, gates)
+        outputs = net(image, Mixing(alpha, beta), widths, 8, Gates(SPACE.widths, gates))
     sum(logits.float().square().mean() for logits in outputs.values()).backward()
     for output, logits in outputs.items():
         found, wanted = logits.float().flatten(), expected[output].flatten()
         assert functional.cosine_similarity(found, wanted, dim=0) > 0.99
     for tensor in (alpha.grad, beta.grad, gates.grad):
         assert tensor.dtype == torch.float32 and tensor.isfinite().all() and tensor.any()
+
+
+def test_gamma_hears_of_accuracy_in_every_map() -> None:
+    """A gate of a whole map is a scale that the norms behind it take out again."""
+    space = replace(SPACE, layers=4)
+    net, relaxed = _net(space).train(), RelaxedArchitecture(space)
+    widest = gumbel_widths(relaxed, torch.Generator())._replace(values=(12,) * 8)
+    outputs = net(_image(), _mixing(space), widest.values, 8, widest.gates)
+    sum(logits.square().mean() for logits in outputs.values()).backward()
+    assert relaxed.gamma.grad is not None
+    size = relaxed.gamma.grad.norm(dim=1)
+    assert size.min() > 1e-3 * size.max()
+
+
+def test_a_single_path_computes_what_the_one_hot_supernet_does() -> None:
+    net = _net().eval()
+    for architecture in _architectures(SPACE, 4):
+        output = tuple(branch.scale for branch in architecture.branches)
+        mixing, widths = one_hot(SPACE, architecture)
+        layers = (tuple(range(SPACE.layers)),) * len(output)
+        with torch.no_grad():
+            expected = net(_image(), mixing, widths, architecture.head_width, outputs=[output])
+            found = run_path(net, _image(), architecture, layers)
+        torch.testing.assert_close(found, expected[output], rtol=1e-4, atol=1e-5)
+    with pytest.raises(SpecError, match="a layer for each cell"):
+        run_path(net, _image(), architecture, ((0,),) * len(output))
+
+
+def test_passes_add_to_one_gradient() -> None:
+    """No second copy of the gradients, whatever the widths of the passes."""
+    net = _net()
+    places = []
+    for width in (12, 4, 12):
+        logits = net(_image(), _mixing(), [width] * len(_widths()), 12)
+        sum(part.square().mean() for part in logits.values()).backward()
+        kernel = net.super_cells[0].keep.direct.first.conv.weight
+        assert kernel.grad is not None
+        places.append(kernel.grad.data_ptr())
+    assert len(set(places)) == 1
+
+
+def test_every_pair_of_branches_has_a_head() -> None:
+    assert outputs_of(SPACE) == ((8,), (16,), (32,), (8, 16), (8, 32), (16, 32))
 
 
 def test_every_weight_of_the_widest_pass_gets_a_gradient() -> None:
@@ -319,8 +366,11 @@ def test_weights_are_seeded_and_the_global_generator_is_left_alone() -> None:
         ({"widths": [5] * 11}, r"widths \(4, 6, 12\), received 5"),
         ({"mixing": Mixing(torch.ones(3, 5), torch.ones(12))}, r"alpha must have shape \(12, 5\)"),
         ({"mixing": Mixing(torch.ones(12, 5), torch.ones(3))}, r"beta must have shape \(12,\)"),
-        ({"gates": torch.ones(12)}, r"gates must have shape \(11,\), received \(12,\)"),
-        ({"outputs": [(8, 16)]}, r"received \(8, 16\)"),
+        (
+            {"gates": Gates((4, 6, 12), torch.ones(12, 3))},
+            r"gates must have shape \(11, 3\), received \(12, 3\)",
+        ),
+        ({"outputs": [(8, 12)]}, r"received \(8, 12\)"),
     ],
 )
 def test_what_does_not_belong_to_the_supernet(change: dict[str, object], words: str) -> None:

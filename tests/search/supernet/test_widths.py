@@ -24,13 +24,17 @@ def test_draws_follow_gamma() -> None:
 
 
 def test_gates_are_ones_with_a_gradient_for_every_map() -> None:
-    relaxed = RelaxedArchitecture(SPACE)
+    relaxed = RelaxedArchitecture(SPACE, widths=(8, 4, 12))
     found = gumbel_widths(relaxed, torch.Generator().manual_seed(1))
     assert found.gates is not None
-    assert torch.allclose(found.gates, torch.ones(len(relaxed.gamma)))
-    (found.gates * torch.arange(1.0, len(relaxed.gamma) + 1)).sum().backward()
-    assert relaxed.gamma.grad is not None
-    assert (relaxed.gamma.grad.abs().sum(-1) > 0).all()
+    assert found.gates.widths == (4, 8, 12)
+    assert torch.allclose(found.gates.values, torch.ones_like(relaxed.gamma))
+    (found.gates.values * torch.tensor([7.0, 2.0, 3.0])).sum().backward()
+    # d/dgamma of 7 + 2 P(width >= 8) + 3 P(width >= 12), columns 8, 4, 12
+    p = relaxed.gamma.detach().softmax(-1)
+    value = torch.tensor([2.0, 0.0, 5.0])
+    expected = p * (value - (p * value).sum(-1, keepdim=True))
+    torch.testing.assert_close(relaxed.gamma.grad, expected)
 
 
 def test_equal_seeds_draw_equal_widths() -> None:

@@ -44,7 +44,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     space_table(folder / "table.db", SPACE, plausible_ms).close()
     result = call(
         "search", "--table", folder / "table.db", "--run", folder / "search", "--accelerator",
-        "cpu", "--threads", "1", *settings(
+        "cpu", "--threads", "1", "--method", "paper", *settings(
             "data.image_size=[32, 64]", "data.train_images=8", "data.validation_images=2",
             "pretrain.epochs=1", "pretrain.iterations=1", "pretrain.batch=2",
             "pretrain.crop=[24, 40]", "search.epochs=1", "search.iterations=1", "search.batch=2",

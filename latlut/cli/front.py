@@ -1,0 +1,72 @@
+"""Measuring what a search found: its students beside the table's sentinels, on its machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from latlut.cli.output import print_table, progress_bar, remark
+
+if TYPE_CHECKING:
+    from latlut.engines.base import Engine
+    from latlut.search.cosearch.folder import Found
+    from latlut.table.table import LatencyTable
+
+#: Visits of each network in each of two passes.
+ROUNDS = 4
+
+
+def engine_of(table: LatencyTable) -> Engine:
+    """The engine that the table was measured with, started here.
+
+    Raises:
+        LatlutError: this is another machine, or has another engine; says what differs.
+    """
+    from latlut.engines.choosing import DeviceChoice, choose_engine
+    from latlut.measure.sweep import identity_of
+
+    own = table.identity
+    target, engine = choose_engine(DeviceChoice.of_identity(own))
+    table.check_identity(identity_of(engine, target.name, mode=own.mode, statistic=own.statistic))
+    return engine
+
+
+def measure_front(found: Found, table: LatencyTable, engine: Engine, is_quiet: bool) -> None:
+    """Measure every student, print them beside the table's estimates, and keep both in
+    ``result.json``."""
+    from dataclasses import replace
+
+    from latlut.measure.held_device import measuring_on
+    from latlut.measure.networks import NetworkTimer
+    from latlut.operators.workloads import Workload
+    from latlut.search.runs.folder import RESULT, read_json, write_json
+    from latlut.table.history import usual_sentinels
+    from latlut.table.space import space_of
+    from latlut.validation.validate import ValidationSettings
+
+    settings, where = ValidationSettings(), space_of(table)
+    workloads = [
+        Workload.from_nodes(
+            member.student.architecture.nodes(where.input_size, where.batch),
+            f"{member.target_ms:.4g} ms",
+        )
+        for member in found.members
+    ]
+    timing = replace(settings.timing, statistic=table.identity.statistic)
+    timer = NetworkTimer(engine, timing, usual_sentinels(table), None, settings.group)
+    remark(f"measuring {len(workloads)} network(s) beside the table's sentinels", is_quiet)
+    with measuring_on(engine), progress_bar("measure", is_quiet) as listener:
+        readings = timer.passes(workloads, ROUNDS, 0, listener)
+    first, second = (passes.tolist() for passes in readings.passes_ms())
+    measured = [(one + other) / 2 for one, other in zip(first, second, strict=True)]
+    rows = [
+        [member.target_ms, member.student.ms, ms, f"{100 * (ms / member.student.ms - 1):+.1f}%"]
+        for member, ms in zip(found.members, measured, strict=True)
+    ]
+    click.echo("")
+    print_table(["target, ms", "table, ms", "measured, ms", "measured - table"], rows)
+    result = read_json(found.folder / RESULT)
+    for entry, ms in zip(result["front"], measured, strict=True):
+        entry["measured_ms"] = ms
+    write_json(found.folder / RESULT, result)

@@ -1,0 +1,100 @@
+"""What a found network is worth: against random networks of equal latency, by inherited score.
+
+The random networks are those of the rank phase's first generation: choices uniform, brought to the
+target by random changes, drawn before any score was known. All scores are on the validation images
+that chose the network, so that its own is the best of many and optimistic; the interval is that of
+the random networks' mean alone.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from latlut.search.cosearch.archive import Archive, Archived
+from latlut.search.cosearch.inherited import FEWEST_IMAGES
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Worth:
+    """One network against random ones; mIoU are fractions, inherited."""
+
+    miou: float
+    random_miou: float
+    """Of the network, and the mean of the random ones."""
+    networks: int
+    """How many random ones. rank: the network's place among itself and them, 1 the best."""
+    rank: int
+    difference_points: float
+    ci_low_points: float | None
+    ci_high_points: float | None
+    """Percentage points, and the 95% interval by Student's t; None below three networks."""
+    tolerance: float
+    """Relative distance from the target within which latencies count as equal."""
+    images: int
+    """Validation images that judged."""
+
+    def describe(self, target_ms: float) -> str:
+        """One sentence, and what to think of it."""
+        interval = (
+            ""
+            if self.ci_low_points is None
+            else f" (95% {self.ci_low_points:+.2f} to {self.ci_high_points:+.2f})"
+        )
+        ahead = self.networks + 1 - self.rank
+        text = (
+            f"chosen against random at equal latency: inherited mIoU {100 * self.miou:.3g}% "
+            f"against {100 * self.random_miou:.3g}%, the mean of {self.networks} random network(s) "
+            f"within {100 * self.tolerance:.3g}% of {target_ms:.4g} ms: "
+            f"{self.difference_points:+.2f} "
+            f"points{interval}, ahead of {ahead} of {self.networks}; on the {self.images} "
+            "validation images that chose it"
+        )
+        if self.images < FEWEST_IMAGES:
+            text += f": too few to rank networks by (fewer than {FEWEST_IMAGES})"
+        return text
+
+
+def worth_of(
+    found: Archived, archive: Archive, target_ms: float, tolerance: float, images: int
+) -> Worth | None:
+    """A network against the archive's random ones of a target; None where there are none.
+
+    Args:
+        tolerance: relative distance from the target. images: validation images of the scores.
+    """
+    randoms = [
+        item.ranked
+        for item in archive.items
+        if item.kind == "random" and item.target_ms == target_ms and item.ranked is not None
+    ]
+    if found.ranked is None or not randoms:
+        return None
+    mean = statistics.fmean(randoms)
+    half = _half_width(randoms)
+    points = 100 * (found.ranked - mean)
+    return Worth(
+        found.ranked,
+        mean,
+        len(randoms),
+        1 + sum(value > found.ranked for value in randoms),
+        points,
+        None if half is None else points - 100 * half,
+        None if half is None else points + 100 * half,
+        tolerance,
+        images,
+    )
+
+
+def _half_width(values: Sequence[float]) -> float | None:
+    """Of the 95% interval of the mean."""
+    from scipy import stats
+
+    if len(values) < 3:
+        return None
+    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    return quantile * statistics.stdev(values) / math.sqrt(len(values))
