@@ -24,7 +24,7 @@ def engine_of(table: LatencyTable) -> Engine:
         LatlutError: this is another machine, or has another engine; says what differs.
     """
     from latlut.engines.choosing import DeviceChoice, choose_engine
-    from latlut.measure.sweep import identity_of
+    from latlut.measure.sweep_settings import identity_of
 
     own = table.identity
     target, engine = choose_engine(DeviceChoice.of_identity(own))
