@@ -20,6 +20,7 @@ from latlut.measure.networks import NetworkReadings, NetworkTimer
 from latlut.measure.timing import TimingSettings
 from latlut.operators.graph_cache import GraphCache
 from latlut.operators.workloads import Workload
+from latlut.opspec import OpSpec
 from latlut.pricing.calibration import stored as stored_calibration
 from latlut.pricing.estimator import Estimate, calibrated, estimate
 from latlut.progress import Progress
@@ -105,7 +106,11 @@ def estimate_all(
     missing: dict[str, None] = {}
     for number, network in enumerate(networks):
         place = f"network {number}"
-        specs = check_network(where.space.name, network, where.input_size, where.batch, place)
+        specs: Sequence[OpSpec]
+        if isinstance(network, OnnxNetwork):  # its pieces are no graph of operators
+            specs = network.op_specs(where.input_size, where.batch)
+        else:
+            specs = check_network(where.space.name, network, where.input_size, where.batch, place)
         missing.update({spec.key: None for spec in specs if spec not in table})
         estimates.append(estimate(specs, table, is_calibrated=False))
     if missing:

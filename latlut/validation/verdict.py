@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from latlut.engines import engine_packages
-from latlut.errors import CalibrationError, TableError
+from latlut.errors import CalibrationError, LatlutError
 from latlut.machine.provenance import Environment, environment_changes
 from latlut.pricing import calibration as calibrations
 from latlut.pricing.estimator import calibrated
@@ -223,7 +223,7 @@ def _network_percent(table: LatencyTable) -> float | None:
     try:
         calibration = calibrations.stored(table)
         networks = measured_networks(table, validation_id=known[-1])
-    except (CalibrationError, TableError):  # of another version, or of a space that is not priced
+    except LatlutError:  # of another version, or of a space that is not priced
         return None
     fitted = fitted_networks(table)
     errors = [

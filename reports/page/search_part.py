@@ -7,12 +7,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from latlut.errors import ImportFileError
 from latlut.files.reading import read_text
 from latlut.reports.architecture import plot_architecture
 from latlut.reports.page import charts
 from latlut.reports.page.parts import Block, Chart, Facts, Grid, Picture, Section, Text
 from latlut.reports.page.pictures import drawn
+from latlut.search.cosearch.worth import Worth
 from latlut.search.networks.nodes import architecture_rows
 from latlut.search.runs.folder import RESULT, RUN, SETTINGS, read_json
 from latlut.spaces import Architecture
@@ -108,6 +111,17 @@ def _found(result: Mapping[str, Any], target_ms: float | None) -> Iterator[Block
         columns = ["role", "latency, ms", "from the target, %", "branches", "kind", "epoch",
                    "supernet mIoU, %"]  # fmt: skip
         yield Grid("What was found", columns, rows)
+    if (worth := result.get("against_random")) and target_ms:
+        try:
+            text = TypeAdapter(Worth).validate_python(worth).describe(target_ms)
+        except ValidationError:
+            text = "its result does not say how it compares with random networks"
+        yield Text(text[:1].upper() + text[1:] + ".")
+    front = [item for item in result.get("front") or () if isinstance(item, dict)]
+    if len(front) > 1:
+        names = ("target_ms", "latency_ms", "branches", "kind", "supernet_miou")
+        columns = ["target, ms", "latency, ms", "branches", "kind", "inherited mIoU"]
+        yield Grid("The front", columns, [[item.get(name) for name in names] for item in front])
 
 
 def _percent_off(ms: object, target_ms: float | None) -> float | None:

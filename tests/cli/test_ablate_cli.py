@@ -101,9 +101,13 @@ def test_an_ablation_trains_the_six_networks(
         if strategy.network == "pruned":
             own = pruned_teacher(own, 4, 8)
         assert own.branches == network.branches
-        ms = estimate(own.op_specs(INPUT_SIZE), table).ms
-        assert float(row["latency_ms"]) == pytest.approx(ms)
-        assert float(row["fps"]) == pytest.approx(1000 / ms)
+        priced = estimate(own.op_specs(INPUT_SIZE), table)
+        if priced.is_complete:
+            assert float(row["latency_ms"]) == pytest.approx(priced.ms)
+            assert float(row["fps"]) == pytest.approx(1000 / priced.ms)
+        else:  # the teacher's ends are wider than what the table holds
+            assert strategy.network == "teacher"
+            assert (row["latency_ms"], row["fps"]) == ("", "")
         cost = cost_of_architecture(own, INPUT_SIZE)
         assert (int(row["macs"]), int(row["parameters"])) == (cost.macs, cost.parameters)
         score = json.loads((here / strategy.name / "result.json").read_text())

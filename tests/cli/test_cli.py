@@ -157,7 +157,7 @@ def test_operators_of_ones_own(folder: Path) -> None:
         (["validate", "--table", "none.db"], "latlut profile --table none.db"),
         (["estimate", "--table", "none.db", "--op", OP], "no table none.db"),
         (["estimate", "--table", "notes.txt", "--op", OP], "not a table"),
-        (["estimate", "--table", "x"], "--arch or"),
+        (["estimate", "--table", "x"], "with --arch"),
         (["table", "info", "notes.txt"], "not a table"),
         (["table", "import", "none.csv"], "no such file"),
         (["table", "import", "notes.txt"], "suffix|.csv"),

@@ -93,7 +93,7 @@ def test_what_a_table_lacks_is_named_with_the_command_that_adds_it(
         (["profile", "--cpu", "a.onnx"], "files are for --onnx"),
         (["profile", "--cpu", "--shape", "1x3x8x8"], "--shape is for inputs of ONNX files"),
         (["profile", "--cpu", "--cut", "layers"], "--cut is for pieces"),
-        (["profile", "--cpu", "--onnx", "a.onnx", "--plan", "tiny"], "leave --plan and --op out"),
+        (["profile", "--cpu", "--onnx", "a.onnx", "--plan", "tiny"], "leave --plan, --space"),
         (["profile", "--cpu", "--onnx", "a.onnx", "--ray", "local"], "--ray does not take ONNX"),
         (["profile", "--cpu", "--onnx", "missing.onnx"], "missing.onnx"),
         (

@@ -194,7 +194,8 @@ def test_a_heavy_penalty_makes_the_student_faster(
 ) -> None:
     found = {}
     for strength in (0.0, 50.0):
-        chosen = settings(latency={"strength": strength, "proportional": 0, "integral": 0})
+        fixed = {"strength": strength, "proportional": 0, "integral": 0, "weights": "gradient"}
+        chosen = settings(latency=fixed)
         found[strength] = make(table, data, tmp_path / str(strength), chosen)
         found[strength].run()
     with torch.no_grad():

@@ -225,7 +225,7 @@ def test_what_is_no_torch_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "arch_1.pt"
     for content in (b"", b"\x80", b"{}", b"PK\x03\x04", os.urandom(1000)):
         path.write_bytes(content)
-        with pytest.raises(ImportFileError, match=r"arch_1\.pt: not a torch file"):
+        with pytest.raises(ImportFileError, match="not a torch file|a damaged archive"):
             read_published(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme", "no torch file")

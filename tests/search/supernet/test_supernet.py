@@ -76,7 +76,7 @@ def test_optimisations_leave_results_and_gradients_unchanged(
     found, expected = [], []
     for results, run in ((found, net), (expected, lambda *a: plain_supernet(net, *a))):
         mixing = _mixing(space)
-        alpha, beta = (part.double().requires_grad_() for part in mixing)
+        alpha, beta = (part.double().requires_grad_() for part in mixing[:2])
         gates = torch.ones(len(widths), len(space.widths), dtype=torch.float64, requires_grad=True)
         gated = Gates(space.widths, gates)
         outputs = run(image, Mixing(alpha, beta), widths, end_width, gated)
@@ -95,7 +95,7 @@ def test_optimisations_leave_results_and_gradients_unchanged(
 def test_without_gradients_of_the_mixing_the_results_are_the_same() -> None:
     net, mixing, widths = _net(), _mixing(), _widths()
     fixed = net(_image(), mixing, widths, 8)
-    alpha, beta = (part.clone().requires_grad_() for part in mixing)
+    alpha, beta = (part.clone().requires_grad_() for part in mixing[:2])
     gates = torch.ones(len(widths), len(SPACE.widths), requires_grad=True)
     free = net(_image(), Mixing(alpha, beta), widths, 8, Gates(SPACE.widths, gates))
     for output, logits in fixed.items():
@@ -107,7 +107,7 @@ def test_gradients_of_alpha_beta_and_gates_are_finite_differences() -> None:
     net = _net(space, outputs=[(8, 32), (16, 32)]).double().eval()
     image, widths = _image(32, 32).double(), _widths(space)
     ones = torch.ones(len(widths), len(space.widths)).double()
-    point = [*(part.double() for part in _mixing(space)), ones]
+    point = [*(part.double() for part in _mixing(space)[:2]), ones]
     for part in point:
         part.requires_grad_()
 
@@ -181,7 +181,7 @@ def test_one_hot_weights_computed_with_or_without_the_rest() -> None:
         cell.keep.register_forward_hook(lambda *_: calls.append(1))
     short = net(_image(), mixing, widths, architecture.head_width, outputs=[(16, 32)])
     run_cells = len(calls)
-    free = Mixing(*(part.requires_grad_() for part in mixing))
+    free = Mixing(*(part.requires_grad_() for part in mixing[:2]))
     full = net(_image(), free, widths, architecture.head_width, outputs=[(16, 32)])
     assert run_cells < len(calls) - run_cells
     torch.testing.assert_close(short[16, 32], full[16, 32], rtol=1e-4, atol=1e-4)
@@ -281,7 +281,7 @@ def test_precisions_and_memory_formats_agree(dtype: torch.dtype, is_channels_las
     if is_channels_last:
         net = net.to(memory_format=torch.channels_last)
         image = image.to(memory_format=torch.channels_last)
-    alpha, beta = (part.clone().requires_grad_() for part in _mixing())
+    alpha, beta = (part.clone().requires_grad_() for part in _mixing()[:2])
     gates = torch.ones(len(widths), len(SPACE.widths), requires_grad=True)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
         outputs = net(image, Mixing(alpha, beta), widths, 8, Gates(SPACE.widths, gates))
