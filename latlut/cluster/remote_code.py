@@ -16,7 +16,10 @@ FOLDER_PREFIX = "latlut-remote-"
 #: What the remote Python says, in a frame, once it can take the code.
 READY = b'{"type": "ready"}'
 #: The rooms that measuring needs.
-_ROOMS = ("cluster", "engines", "files", "machine", "measure", "operators", "stats", "table")
+_ROOMS = (
+    "cluster", "engines", "files", "machine", "measure", "operators", "predict", "pricing",
+    "spaces", "stats", "table",
+)  # fmt: skip
 
 #: Run by the remote python. It must be readable by a Python of any age, to refuse it by name.
 _BOOT = """

@@ -32,6 +32,8 @@ from latlut.opspec import OpSpec
 #: Seconds before each attempt to connect again.
 BACK_OFF_S = (1.0, 2.0, 5.0, 10.0, 20.0)
 #: How long a worker may take to end and remove its folder, seconds.
+#: Characters of a reason.
+_MOST_REASON = 500
 _CLOSE_S = 10.0
 #: Lines of a worker's stderr that are kept for the message about its end.
 _LINES = 20
@@ -267,7 +269,7 @@ class SshPool:
                     continue
                 answer = read_answer(content, self._job, worker.lease, worker.sentinels)
                 if isinstance(answer, Lost):
-                    return answer
+                    return _with_last_words(answer, said)
                 worker.has_greeted = True
                 self._answers.put((number, task, answer))
         except asyncio.IncompleteReadError:
@@ -301,6 +303,14 @@ async def _listen(stream: Any, said: deque[str]) -> None:
     """Keep the last lines of a worker's stderr."""
     async for line in stream:
         said.append(line[:1000].decode(errors="replace").rstrip())
+
+
+def _with_last_words(lost: Lost, said: deque[str]) -> Lost:
+    """With the last line of stderr, where the process ended by no fault of an op spec."""
+    last = next((line for line in reversed(said) if line.strip()), "")
+    if lost.culprit is not None or not last:
+        return lost
+    return replace(lost, reason=f"{lost.reason}: {last}"[:_MOST_REASON])
 
 
 def _ending(host: Host, process: Any, said: deque[str], python: str) -> Lost:

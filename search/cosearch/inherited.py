@@ -106,7 +106,8 @@ class InheritedScorer:
         return float((inside / union).mean())
 
     def _logits(self, placed: Placed, image: Tensor) -> Tensor:
-        image = self._fabric.to_device(image)
+        weight = next(self._supernet.parameters())
+        image = self._fabric.to_device(image).to(weight.dtype)
         return run_path(self._supernet, image, placed.architecture, placed.layers)
 
 
@@ -159,7 +160,8 @@ class _Statistics(TorchFunctionMode):
         image = args[0]
         if self._next is None:
             axes = [0, *range(2, image.ndim)]
-            self._kept.append(torch.var_mean(image.float(), axes, correction=0))
+            exact = image.to(torch.promote_types(image.dtype, torch.float32))
+            self._kept.append(torch.var_mean(exact, axes, correction=0))
             variance, mean = self._kept[-1]
         else:
             variance, mean = self._kept[self._next]
