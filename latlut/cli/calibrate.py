@@ -9,7 +9,13 @@ import click
 from latlut.cli.agreements import print_agreements
 from latlut.cli.choices import is_left_open, operators_option, space_option
 from latlut.cli.onnx import onnx_option
-from latlut.cli.output import json_option, print_json, print_table, remark
+from latlut.cli.output import (
+    json_option,
+    print_json,
+    print_table,
+    remark,
+    remark_predictions,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,6 +89,7 @@ def calibrate(
     if space_file:
         own_space(space_file)
     with LatencyTable.open(table_name, is_writable=True) as table:
+        remark_predictions(table)
         if forget:
             count = forget_all(table)
             remark(f"{count} calibration{'' if count == 1 else 's'} deleted from {table.path}")

@@ -13,6 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from latlut.progress import Progress
+    from latlut.table.table import LatencyTable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -59,6 +60,14 @@ def remark(text: str, is_quiet: bool = False) -> None:
     """A remark on stderr."""
     if not is_quiet:
         click.echo(text, err=True)
+
+
+def remark_predictions(table: LatencyTable, is_quiet: bool = False) -> None:
+    """Say how many of a table's entries nobody has measured, where there are such."""
+    if count := table.predicted_count:
+        remark(
+            f"{count} of {len(table)} entries of {table.path} are predicted, not measured", is_quiet
+        )
 
 
 def print_table(

@@ -33,6 +33,13 @@ from latlut.cli.output import (
     waiting,
 )
 from latlut.cli.profile_output import print_preview, print_report
+from latlut.cli.profile_plan import (
+    check_together,
+    cut_in,
+    onnx_plan_of,
+    own_modules_of,
+    plan_of,
+)
 from latlut.cli.profile_workers import check_beside, profile_by_workers
 from latlut.errors import LatlutError
 
@@ -41,7 +48,6 @@ if TYPE_CHECKING:
     from latlut.engines.choosing import DeviceChoice
     from latlut.machine.gpus import DetectedGpu
     from latlut.machine.targets import Target
-    from latlut.measure.plans import Plan
     from latlut.measure.sweep_settings import SweepSettings
     from latlut.table.identity import Identity
 
@@ -200,22 +206,18 @@ def profile(
     latlut profile --cpu --onnx mine.onnx other.onnx the pieces of networks of your own
     latlut profile --onnx --table mine.db            the pieces that the table holds, once more
     """
-    is_active = fraction is not None or until is not None
-    if is_active and (devices or shard or address or remotes or dry_run):
-        raise LatlutError(
-            "--fraction and --until choose what to measure from what is measured, on one device: "
-            "leave --devices, --shard, --ray, --remote and --dry-run out"
-        )
     from latlut.measure.supervising import supervise
 
+    is_active = fraction is not None or until is not None
+    is_elsewhere = address is not None or bool(remotes)
+    given = {
+        "--plan": plan, "--space": space_file, "--op": ops, "--cut": cut, "--devices": devices,
+        "--shard": shard, "--ray": address, "--remote": remotes, "--workers": workers,
+        "--remote-python": None if is_left_open("remote_python") else remote_python,
+        "--dry-run": dry_run,
+    }  # fmt: skip
+    check_together(given, is_onnx=is_onnx, is_active=is_active)
     check_files(files, is_onnx, shapes, needs_files=table_path is None or not table_path.exists())
-    if is_onnx and (plan or ops or space_file):
-        raise LatlutError("--onnx is a plan of its own: leave --plan, --space and --op out")
-    if cut and not is_onnx:
-        raise LatlutError("--cut is for pieces of ONNX files: name files with --onnx")
-    if is_onnx and address is not None:
-        raise LatlutError("--ray does not take ONNX files: measure them on one machine")
-
     supervision = supervise(timeout_s or None, lambda text: remark(text, quiet))
     if isinstance(supervision, int):
         click.get_current_context().exit(supervision)
@@ -230,13 +232,10 @@ def profile(
         choice = as_in_table(choice, own)
         statistic = own.statistic if is_left_open("statistic") else statistic
         mode = mode or own.mode
+
     from latlut.operators.own_modules import import_own_modules
 
-    if workers is not None and address is None and not remotes:
-        raise LatlutError("--workers is for --ray: name the cluster, or leave it out")
-    if not is_left_open("remote_python") and not remotes:
-        raise LatlutError("--remote-python is for --remote: name the machine, or leave it out")
-    if address is not None or remotes:
+    if is_elsewhere:
         from functools import partial
 
         from latlut.cluster import sweep as by_workers
@@ -245,10 +244,10 @@ def profile(
         check_beside("remote" if remotes else "ray", choice, mode)
         hosts = [Host.parse(text) for text in remotes]
         import_own_modules(operator_modules)
-        wanted = _plan(plan, space_file, ops, input_size, batch)
+        wanted = plan_of(plan, space_file, ops, input_size, batch)
         left_s = supervision.left_of(budget)
         settings = _settings(statistic, ci, passes, left_s, seed, rebuilds, table_path)
-        own_modules = _own_modules(operator_modules, space_file)
+        own_modules = own_modules_of(operator_modules, space_file)
 
         def path_of(own: Identity) -> Path:
             return table_path or _default_path(own.file_stem, batch)
@@ -290,9 +289,9 @@ def profile(
     from latlut.table.table import LatencyTable
 
     wanted = (
-        _onnx_plan(files, input_size, batch, shapes, cut, chosen, table_path, quiet)
+        onnx_plan_of(files, input_size, batch, shapes, cut, chosen, table_path, quiet)
         if is_onnx
-        else _plan(plan, space_file, ops, input_size, batch)
+        else plan_of(plan, space_file, ops, input_size, batch)
     )
     part = Shard(shard[0] - 1, shard[1]) if shard else None
     mine = part.of(wanted) if part else wanted
@@ -331,7 +330,7 @@ def profile(
         from latlut.table.subgraphs import keep_cut, keep_graphs
 
         with LatencyTable.create(path, identity) as table:
-            keep_cut(table, cut or _cut_in(table_path))
+            keep_cut(table, cut or cut_in(table_path))
             keep_graphs(table, mine.specs)
             new = sum(spec not in table for spec in mine.specs)
         if new >= MANY_PIECES and not supervision.failed:
@@ -350,7 +349,7 @@ def profile(
             if len(gpus) > 1:
                 job = DeviceJob(
                     gpus, chosen.name, dict(chosen.options), path, identity, wanted, settings,
-                    roofline_of(target, chosen), _own_modules(operator_modules, space_file),
+                    roofline_of(target, chosen), own_modules_of(operator_modules, space_file),
                     uuid4().hex, timeout_s or None,
                 )  # fmt: skip
                 with LatencyTable.create(path, identity) as table:
@@ -445,82 +444,6 @@ def _measurements(path: Path) -> int:
         return 0
     with LatencyTable.open(path) as table:
         return measurement_count(table)
-
-
-def _own_modules(operator_modules: tuple[str, ...], space_file: str | None) -> tuple[str, ...]:
-    """What other processes have to import, too."""
-    return operator_modules if space_file is None else (*operator_modules, space_file)
-
-
-def _plan(
-    plan: str | None,
-    space_file: str | None,
-    ops: tuple[str, ...],
-    input_size: tuple[int, int] | None,
-    batch: int | None,
-) -> Plan:
-    from latlut.measure.plans import load_plan, plan_from_ops, plan_of_space
-    from latlut.spaces.own import own_space
-
-    if space_file and (ops or plan):
-        raise LatlutError("--space names all op specs of a space: leave --op and --plan out")
-    if space_file and not input_size:
-        raise LatlutError("--space needs the image's size: give --input HEIGHTxWIDTH")
-    if space_file and input_size:
-        return plan_of_space(own_space(space_file), input_size, batch)
-    if ops and plan:
-        raise LatlutError("--op and --plan exclude each other: put the op specs into the plan file")
-    if ops and input_size:
-        raise LatlutError("--op names its own size: leave --input out")
-    if ops:
-        return plan_from_ops(ops, batch)
-    return load_plan(plan or "fasterseg", input_size, batch)
-
-
-def _onnx_plan(
-    files: tuple[Path, ...], input_size: tuple[int, int] | None, batch: int | None,
-    shapes: Shapes, cut: str | None, engine: Engine, table_path: Path | None, quiet: bool,
-) -> Plan:  # fmt: skip
-    """The pieces of the files, cut as those of the table."""
-    from contextlib import nullcontext
-
-    from latlut.errors import EngineError
-    from latlut.measure.held_device import measuring_on
-    from latlut.measure.onnx_plans import cut_files, onnx_plan, read_files
-    from latlut.measure.plans import Plan
-    from latlut.table.subgraphs import stored_pieces
-    from latlut.table.table import LatencyTable
-
-    if not engine.reads_onnx:
-        raise EngineError(
-            f"{engine.title} does not read ONNX files: choose --engine onnxruntime, openvino, "
-            "tensorrt or tensorrt-rtx"
-        )
-    if not files and table_path is not None:
-        with LatencyTable.open(table_path) as table:
-            specs = stored_pieces(table)
-        if not specs:
-            raise LatlutError(f"{table_path} holds no pieces of ONNX files: name files with --onnx")
-        return Plan("onnx", specs, f"pieces that {table_path} holds")
-    how = cut or _cut_in(table_path)
-    workloads = read_files(files, input_size, batch, dict(shapes))
-    with measuring_on(engine) if how == "layers" else nullcontext():
-        found = cut_files(workloads, how, engine)
-    for file in found:
-        for text in file.unpriced:
-            remark(f"{file.name}: not measured: {text}", quiet)
-    return onnx_plan(found)
-
-
-def _cut_in(table_path: Path | None) -> str:
-    """By which rule files are cut into a table's pieces, the default of one that is not there."""
-    from latlut.table.subgraphs import DEFAULT_CUT, cut_of
-    from latlut.table.table import LatencyTable
-
-    if table_path is None or not table_path.exists() or not table_path.stat().st_size:
-        return DEFAULT_CUT
-    with LatencyTable.open(table_path) as table:
-        return cut_of(table)
 
 
 def _default_path(stem: str, batch: int | None, shard: tuple[int, int] | None = None) -> Path:

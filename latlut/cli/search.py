@@ -15,7 +15,11 @@ from latlut.cli.options import (
     set_threads,
     table_option,
 )
-from latlut.cli.output import json_option, quiet_option
+from latlut.cli.output import (
+    json_option,
+    quiet_option,
+    remark_predictions,
+)
 from latlut.cli.run_output import print_result_file, print_search, run_listener
 
 
@@ -127,6 +131,7 @@ def search(
         settings = settings.model_copy(update={"rank": None})
     set_threads(threads)
     with LatencyTable.open(table_name) as table:
+        remark_predictions(table, quiet)
         engine = engine_of(table) if measure else None
         found = run_search(
             table, settings, folder, listener=run_listener(quiet), environment=run_environment,

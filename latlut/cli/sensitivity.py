@@ -9,7 +9,12 @@ import click
 from latlut.cli.choices import space_option
 from latlut.cli.group_ranges import print_groups
 from latlut.cli.options import input_option, table_option
-from latlut.cli.output import json_option, print_json, print_table
+from latlut.cli.output import (
+    json_option,
+    print_json,
+    print_table,
+    remark_predictions,
+)
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
@@ -64,6 +69,7 @@ def sensitivity(
 
     own = own_space(space_file) if space_file else None
     with LatencyTable.open(table_name) as table:
+        remark_predictions(table)
         where = space_to_use(table, plan, input_size, own)
         if not isinstance(where.space, FasterSegSpace):
             if branches is not None or end_width is not None:

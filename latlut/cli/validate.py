@@ -24,6 +24,7 @@ from latlut.cli.output import (
     progress_bar,
     quiet_option,
     remark,
+    remark_predictions,
     waiting,
 )
 from latlut.errors import LatlutError, UnknownNameError
@@ -131,6 +132,7 @@ def validate(
     name = table_name or _only_table()
     with LatencyTable.open(name) as table:
         own = table.identity
+        remark_predictions(table, quiet)
     choice = DeviceChoice(gpu, cpu, engine, precision, threads, engine_options)
     target, chosen = choose_engine(as_in_table(choice, own))
     chosen.is_compared = not unchecked

@@ -13,8 +13,8 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from latlut.errors import ImportFileError
 from latlut.files.kinds import but_it_is
 from latlut.files.reading import read_file
-from latlut.files.writing import WriteError, written_whole
+from latlut.files.writing import why_not_written, written_whole
 from latlut.opspec import OpSpec
 from latlut.table.csv_entries import MAX_COLUMNS, MAX_ROWS, Row, parsed_identity, read_csv
 from latlut.table.entry_rows import Cells, EntryRow
@@ -127,7 +127,7 @@ def write_entries(
     plain = frame.assign(op_spec=[str(spec) for spec in frame["op_spec"]])
     if "warnings" in plain.columns:
         plain = plain.assign(warnings=[_joined(value) for value in frame["warnings"]])
-    with replaced_atomically(path) as temporary:
+    with _written(path) as temporary:
         if suffix == ".csv":
             plain = plain.assign(**dict(chosen or {}))
             plain.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
@@ -167,21 +167,13 @@ def _with_columns(
     return (identity or {}) | found or None
 
 
-@contextmanager
-def replaced_atomically(path: Path) -> Iterator[Path]:
-    """A temporary file's path beside ``path`` that takes its place when the block succeeds.
+def _written(path: Path) -> AbstractContextManager[Path]:
+    """The path to write the file to for now, as ``written_whole`` gives it."""
 
-    Raises:
-        ImportFileError: the folder is missing or the file cannot be written.
-    """
-    if not path.parent.is_dir():
-        raise ImportFileError(f"{path}: cannot be written: No such file or directory")
-    try:
-        with written_whole(path) as temporary:
-            yield temporary
-    except WriteError as error:
-        reason = getattr(error.__cause__, "strerror", None) or error.__cause__
-        raise ImportFileError(f"{path}: cannot be written: {reason}") from error
+    def refusal(error: OSError) -> ImportFileError:
+        return ImportFileError(f"{path}: cannot be written: {why_not_written(error)}")
+
+    return written_whole(path, refusal=refusal, makes_folder=False)
 
 
 def _joined(value: object) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from latlut.errors import SpecError, TableError, UnknownNameError, did_you_mean
 from latlut.files.writing import written_whole
 from latlut.reports.page.parts import Chart, Text
-from latlut.reports.page.table_part import entry_charts, validation_blocks
+from latlut.reports.page.table_part import entry_charts, latencies, validation_blocks
 from latlut.reports.style import GRID, INK, MUTED
 from latlut.table.table import LatencyTable
 
@@ -40,7 +40,8 @@ def figure_of(table: LatencyTable, name: str) -> Chart:
     Raises:
         TableError: the table has nothing to draw it from.
     """
-    blocks = [*entry_charts(table), *validation_blocks(table)]
+    of_entries = name in _WHY_NOT
+    blocks = list(entry_charts(table, latencies(table)) if of_entries else validation_blocks(table))
     for block in blocks:
         if isinstance(block, Chart) and block.name == name:
             return block

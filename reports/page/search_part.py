@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from latlut.errors import ImportFileError
-from latlut.files.reading import read_text
 from latlut.reports.architecture import plot_architecture
 from latlut.reports.page import charts
+from latlut.reports.page.csv_files import number_in, read_rows
 from latlut.reports.page.parts import Block, Chart, Facts, Grid, Picture, Section, Text
 from latlut.reports.page.pictures import drawn
 from latlut.search.cosearch.worth import Worth
@@ -21,7 +19,6 @@ from latlut.search.runs.folder import RESULT, RUN, SETTINGS, read_json
 from latlut.spaces import Architecture
 
 TRAJECTORY = "trajectory.csv"
-MAX_TRAJECTORY_BYTES = 20 << 20
 #: What is drawn of the trajectory: columns' beginning, title, axis, whether it is logarithmic.
 _COURSES = (
     (("expected_ms", "derived_ms_", "fitted_ms_"), "Latency by the table", "ms", False),
@@ -47,7 +44,7 @@ def search_section(folder: Path) -> Section:
 
 def _blocks(folder: Path) -> Iterator[Block]:
     run = read_json(folder / RUN)
-    target_ms = _float(run.get("target_ms"))
+    target_ms = number_in(run.get("target_ms"))
     result = read_json(folder / RESULT) if (folder / RESULT).is_file() else None
     if result is None:
         yield Text("The search has not finished.", "caution")
@@ -55,7 +52,7 @@ def _blocks(folder: Path) -> Iterator[Block]:
              "input size": "x".join(map(str, run.get("input_size") or ())),
              "started": run.get("started_at")}  # fmt: skip
     yield Facts({name: value for name, value in facts.items() if value})
-    rows = _trajectory(folder / TRAJECTORY)
+    rows = read_rows(folder / TRAJECTORY, "trajectory of a search")
     searched = [row for row in rows if row.get("phase") == "search"]
     if result is not None:
         yield from _found(result, target_ms)
@@ -130,34 +127,19 @@ def _percent_off(ms: object, target_ms: float | None) -> float | None:
     return 100 * (ms / target_ms - 1)
 
 
-def _trajectory(path: Path) -> list[dict[str, str]]:
-    text = read_text(path, limit_bytes=MAX_TRAJECTORY_BYTES)
-    try:
-        return list(csv.DictReader(text.splitlines()))
-    except csv.Error as error:
-        raise ImportFileError(f"{path} is no trajectory of a search: {error}") from error
-
-
-def _float(text: object) -> float | None:
-    try:
-        return float(text)  # type: ignore[arg-type]  # what is none is refused
-    except (TypeError, ValueError):
-        return None
-
-
 def _series(rows: list[dict[str, str]], prefixes: tuple[str, ...]) -> list[dict[str, Any]]:
     columns = [name for name in (rows[0] if rows else ()) if name and name.startswith(prefixes)]
     return [
         {"epoch": _epoch(row), "series": name.replace("_ms", "").replace("_", " "), "value": value}
         for name in columns
         for row in rows
-        if (value := _float(row.get(name))) is not None
+        if (value := number_in(row.get(name))) is not None
     ]
 
 
 def _epoch(row: Mapping[str, str]) -> float:
     """From 1, as people count."""
-    return (_float(row.get("epoch")) or 0.0) + 1
+    return (number_in(row.get("epoch")) or 0.0) + 1
 
 
 def _pareto(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
@@ -165,7 +147,7 @@ def _pareto(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
     for row in rows:
         for name, text in row.items():
             kind, _, branches = (name or "").partition("_ms_")
-            ms, miou = _float(text), _float(row.get(f"miou_{branches}"))
+            ms, miou = number_in(text), number_in(row.get(f"miou_{branches}"))
             if kind in ("derived", "fitted") and ms is not None and miou is not None:
                 found.append({"network": f"epoch {_epoch(row):.0f}, branches {branches}",
                               "series": kind, "x": ms, "y": 100 * miou})  # fmt: skip

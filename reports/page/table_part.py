@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 from latlut.errors import LatlutError
@@ -44,10 +43,11 @@ def table_section(table: LatencyTable) -> Section:
     if not faults(table):
         blocks.append(Facts(_identity(table)))
         blocks += _provenance(table)
-        blocks += entry_charts(table)
+        rows = latencies(table)
+        blocks += entry_charts(table, rows)
         blocks += validation_blocks(table)
         blocks += _sensitivity_blocks(table)
-        blocks += _listing(table)
+        blocks += _listing(table, rows)
     return Section(table.path.name, str(table.path), "latency table", tuple(blocks))
 
 
@@ -70,7 +70,8 @@ def _provenance(table: LatencyTable) -> Iterator[Block]:
             yield Grid(title, list(rows[0]), [list(row.values()) for row in rows])
 
 
-def _latencies(table: LatencyTable) -> list[dict[str, Any]]:
+def latencies(table: LatencyTable) -> list[dict[str, Any]]:
+    """What a page draws and lists of the entries: rows of the view ``latencies``."""
     return list(entries_where(table, None, (), None, MOST_ENTRIES))
 
 
@@ -79,9 +80,13 @@ def _left_out(table: LatencyTable) -> str:
     return f"the first {MOST_ENTRIES} of {count} entries" if count > MOST_ENTRIES else ""
 
 
-def entry_charts(table: LatencyTable) -> Iterator[Chart]:
-    """Heat maps of the entries by operator, and measured latency over the peak figures' bound."""
-    rows = _latencies(table)
+def entry_charts(table: LatencyTable, rows: Sequence[Mapping[str, Any]]) -> Iterator[Chart]:
+    """Heat maps of the entries by operator, and measured latency over the peak figures' bound.
+
+    Args:
+        table: of the entries.
+        rows: what ``latencies`` gives of it.
+    """
     positive = [row for row in rows if row["latency_ms"] > 0]
     if not positive:
         return
@@ -207,15 +212,15 @@ def _sensitivity_blocks(table: LatencyTable) -> Iterator[Block]:
     )  # fmt: skip
 
 
-def _listing(table: LatencyTable) -> Iterator[Block]:
+def _listing(table: LatencyTable, rows: Sequence[Mapping[str, Any]]) -> Iterator[Block]:
     columns = {"op_spec": "operator configuration", "latency_ms": "ms", "ci_percent": "± %",
                "passes": "passes", "n": "samples", "gmacs_per_s": "GMAC/s",
-               "roofline_ms": "least, ms", "warnings": "warnings"}  # fmt: skip
-    rows = _latencies(table)
+               "roofline_ms": "least, ms", "predicted_from": "predicted from",
+               "warnings": "warnings"}  # fmt: skip
     kept = {
         name: title
         for name, title in columns.items()
         if any(row[name] not in (None, "") for row in rows)
     }
-    listed = [[row[name] for name in kept] for row in islice(rows, MOST_ENTRIES)]
+    listed = [[row[name] for name in kept] for row in rows]
     yield Grid("Entries", list(kept.values()), listed, _left_out(table), has_filter=True)

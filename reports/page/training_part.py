@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from latlut.errors import ImportFileError
-from latlut.files.reading import read_text
 from latlut.reports.page import charts
+from latlut.reports.page.csv_files import number_in, read_rows
 from latlut.reports.page.parts import Block, Chart, Facts, Picture, Section, Text
 from latlut.reports.page.pictures import picture_uri
 from latlut.search.runs.folder import RESULT, RUN, SETTINGS, read_json
 
 EPOCHS = "epochs.csv"
-MAX_EPOCHS_BYTES = 20 << 20
 #: Folders beside the network in which predictions are looked for, and how many are shown.
 PREDICTIONS = ("predictions", "prediction")
 MOST_PREDICTIONS = 6
@@ -52,7 +49,7 @@ def _blocks(folder: Path) -> Iterator[Block]:
             "epochs": result.get("epochs"),
         }
     yield Facts({name: value for name, value in facts.items() if value is not None})
-    rows = _epochs(folder / EPOCHS)
+    rows = read_rows(folder / EPOCHS, "list of a training's epochs")
     for names, title, axis in (
         (_LOSSES, "Loss", "loss"),
         (_SCORES, "Scores on validation images", "fraction"),
@@ -81,23 +78,14 @@ def _predictions(folder: Path) -> list[Path]:
     return found[:MOST_PREDICTIONS]
 
 
-def _epochs(path: Path) -> list[dict[str, str]]:
-    try:
-        return list(csv.DictReader(read_text(path, limit_bytes=MAX_EPOCHS_BYTES).splitlines()))
-    except csv.Error as error:
-        raise ImportFileError(f"{path} is no list of a training's epochs: {error}") from error
-
-
 def _series(rows: list[dict[str, str]], names: tuple[str, ...]) -> list[dict[str, Any]]:
-    found = []
-    for name in names:
-        for row in rows:
-            try:
-                value, epoch = float(row[name]), float(row["epoch"]) + 1
-            except (KeyError, TypeError, ValueError):
-                continue
-            found.append({"series": name.replace("_", " "), "epoch": epoch, "value": value})
-    return found
+    return [
+        {"series": name.replace("_", " "), "epoch": epoch + 1, "value": value}
+        for name in names
+        for row in rows
+        if (value := number_in(row.get(name))) is not None
+        and (epoch := number_in(row.get("epoch"))) is not None
+    ]
 
 
 def _percent(value: object) -> float | None:

@@ -1,0 +1,130 @@
+"""What ``latlut profile`` measures: which options go together, and the plan that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from latlut.cli.onnx import Shapes
+from latlut.cli.output import remark
+from latlut.errors import LatlutError
+
+if TYPE_CHECKING:
+    from latlut.engines.base import Engine
+    from latlut.measure.plans import Plan
+
+#: Why options do not go with one another, and which; asked in this order.
+_ACTIVE = (
+    "--fraction and --until choose what to measure from what is measured, on one device: "
+    "leave --devices, --shard, --ray, --remote and --dry-run out"
+)
+_BESIDE_ACTIVE = ("--devices", "--shard", "--ray", "--remote", "--dry-run")
+
+
+def check_together(given: Mapping[str, object], *, is_onnx: bool, is_active: bool) -> None:
+    """Refuse options that do not go together.
+
+    Args:
+        given: option -> its value, None or empty where it is left open.
+        is_onnx: pieces of ONNX files are measured.
+        is_active: a part of the plan is measured and the rest predicted.
+
+    Raises:
+        LatlutError: names them.
+    """
+    has_workers = bool(given["--ray"] or given["--remote"])
+    if is_active and any(given[name] for name in _BESIDE_ACTIVE):
+        raise LatlutError(_ACTIVE)
+    if is_onnx and any(given[name] for name in ("--plan", "--space", "--op")):
+        raise LatlutError("--onnx is a plan of its own: leave --plan, --space and --op out")
+    if given["--cut"] and not is_onnx:
+        raise LatlutError("--cut is for pieces of ONNX files: name files with --onnx")
+    if is_onnx and has_workers:
+        option = "--ray" if given["--ray"] else "--remote"
+        raise LatlutError(f"{option} does not take ONNX files: measure them on one machine")
+    if given["--workers"] is not None and not has_workers:
+        raise LatlutError("--workers is for --ray: name the cluster, or leave it out")
+    if given["--remote-python"] is not None and not has_workers:
+        raise LatlutError("--remote-python is for --remote: name the machine, or leave it out")
+
+
+def own_modules_of(operator_modules: tuple[str, ...], space_file: str | None) -> tuple[str, ...]:
+    """What other processes have to import, too."""
+    return operator_modules if space_file is None else (*operator_modules, space_file)
+
+
+def plan_of(
+    plan: str | None,
+    space_file: str | None,
+    ops: tuple[str, ...],
+    input_size: tuple[int, int] | None,
+    batch: int | None,
+) -> Plan:
+    """The plan that is named: a plan, a space's, or op specs; FasterSeg's where none is.
+
+    Raises:
+        LatlutError: options that exclude each other, or a plan that is not there.
+    """
+    from latlut.measure.plans import load_plan, plan_from_ops, plan_of_space
+    from latlut.spaces.own import own_space
+
+    if space_file and (ops or plan):
+        raise LatlutError("--space names all op specs of a space: leave --op and --plan out")
+    if space_file and not input_size:
+        raise LatlutError("--space needs the image's size: give --input HEIGHTxWIDTH")
+    if space_file and input_size:
+        return plan_of_space(own_space(space_file), input_size, batch)
+    if ops and plan:
+        raise LatlutError("--op and --plan exclude each other: put the op specs into the plan file")
+    if ops and input_size:
+        raise LatlutError("--op names its own size: leave --input out")
+    if ops:
+        return plan_from_ops(ops, batch)
+    return load_plan(plan or "fasterseg", input_size, batch)
+
+
+def onnx_plan_of(
+    files: tuple[Path, ...], input_size: tuple[int, int] | None, batch: int | None,
+    shapes: Shapes, cut: str | None, engine: Engine, table_path: Path | None, quiet: bool,
+) -> Plan:  # fmt: skip
+    """The pieces of the files, cut as those of the table."""
+    from contextlib import nullcontext
+
+    from latlut.errors import EngineError
+    from latlut.measure.held_device import measuring_on
+    from latlut.measure.onnx_plans import cut_files, onnx_plan, read_files
+    from latlut.measure.plans import Plan
+    from latlut.table.subgraphs import stored_pieces
+    from latlut.table.table import LatencyTable
+
+    if not engine.reads_onnx:
+        raise EngineError(
+            f"{engine.title} does not read ONNX files: choose --engine onnxruntime, openvino, "
+            "tensorrt or tensorrt-rtx"
+        )
+    if not files and table_path is not None:
+        with LatencyTable.open(table_path) as table:
+            specs = stored_pieces(table)
+        if not specs:
+            raise LatlutError(f"{table_path} holds no pieces of ONNX files: name files with --onnx")
+        return Plan("onnx", specs, f"pieces that {table_path} holds")
+    how = cut or cut_in(table_path)
+    workloads = read_files(files, input_size, batch, dict(shapes))
+    with measuring_on(engine) if how == "layers" else nullcontext():
+        found = cut_files(workloads, how, engine)
+    for file in found:
+        for text in file.unpriced:
+            remark(f"{file.name}: not measured: {text}", quiet)
+    return onnx_plan(found)
+
+
+def cut_in(table_path: Path | None) -> str:
+    """By which rule files are cut into a table's pieces, the default of one that is not there."""
+    from latlut.table.subgraphs import DEFAULT_CUT, cut_of
+    from latlut.table.table import LatencyTable
+
+    if table_path is None or not table_path.exists() or not table_path.stat().st_size:
+        return DEFAULT_CUT
+    with LatencyTable.open(table_path) as table:
+        return cut_of(table)
