@@ -105,3 +105,14 @@ def swept_alone(scripted_in_context: None, tmp_path: Path) -> Path:
     from in_context_sweeps import swept_file
 
     return swept_file(tmp_path / "alone.db", mode="standalone")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums have the same order in every run."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
+from small_runs import make_search, settings_with
 from small_tables import plausible_ms, space_table
 
 from latlut.errors import DataError, SpecError
@@ -21,7 +22,6 @@ from latlut.search.cosearch.inherited import InheritedScorer
 from latlut.search.cosearch.problem import SearchProblem
 from latlut.search.cosearch.ranking import sampler_of
 from latlut.search.cosearch.run import run_search
-from latlut.search.cosearch.search import Search
 from latlut.search.cosearch.settings import SearchSettings
 from latlut.search.cosearch.worth import worth_of
 from latlut.search.data.classes import IGNORE
@@ -30,9 +30,10 @@ from latlut.search.data.opening import open_data
 from latlut.search.derive.derive import Placed
 from latlut.search.networks.cost import cost_of_architecture
 from latlut.search.runs.listening import RunListener
-from latlut.search.runs.setting_files import validated
 from latlut.spaces import Architecture, FasterSegSpace
 from latlut.table.table import LatencyTable
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SPACE = FasterSegSpace(layers=5, base_width=3, widths=(4, 8), stem_head_widths=(8,))
 PHASE = {"iterations": 1, "batch": 2, "crop": [24, 40], "lr": 0.02, "epochs": 1}
@@ -57,33 +58,14 @@ def data() -> SegmentationData:
     return open_data("street-scenes", size=(32, 64), counts=(4, 3, 0))
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums have the same order in every run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def settings(**groups: Any) -> SearchSettings:
-    values = {name: dict(group) for name, group in SETTINGS.items()}
-    for name, group in groups.items():
-        values[name] = {**values.get(name, {}), **group}
-    return validated(SearchSettings, values, "the test")
-
-
-def make(
-    table: LatencyTable, data: SegmentationData, folder: Path, chosen: SearchSettings, **more: Any
-) -> Search:
-    problem = SearchProblem(table, chosen.space, chosen.latency)
-    return Search(problem, data, chosen, folder, **more)
+    return settings_with(SearchSettings, SETTINGS, groups)
 
 
 def test_the_best_ranked_network_at_the_target_is_taken(
     table: LatencyTable, data: SegmentationData, tmp_path: Path
 ) -> None:
-    search = make(table, data, tmp_path, settings())
+    search = make_search(table, data, tmp_path, settings())
     archive = search.run()
     problem = search.problem
     assert [(r.phase, r.epoch) for r in search.records] == [
@@ -112,7 +94,7 @@ class Killed(BaseException):
 def test_a_run_killed_while_it_ranks_resumes_to_the_same_bits(
     table: LatencyTable, data: SegmentationData, tmp_path: Path
 ) -> None:
-    whole = make(table, data, tmp_path / "whole", settings())
+    whole = make_search(table, data, tmp_path / "whole", settings())
     whole.run()
 
     def killer_at(place: tuple[str, int, int]) -> Any:
@@ -124,8 +106,8 @@ def test_a_run_killed_while_it_ranks_resumes_to_the_same_bits(
 
     for place in (("search", 0, 1), ("rank", 0, 1), ("evolve", 0, 3), ("evolve", 2, 1)):
         with pytest.raises(Killed):
-            make(table, data, tmp_path / "k", settings(), on_step=killer_at(place)).run()
-    again = make(table, data, tmp_path / "k", settings())
+            make_search(table, data, tmp_path / "k", settings(), on_step=killer_at(place)).run()
+    again = make_search(table, data, tmp_path / "k", settings())
     again.run()
     pairs = zip(whole.supernet.state_dict().values(), again.supernet.state_dict().values(),
                 strict=True)  # fmt: skip
@@ -158,7 +140,7 @@ def test_a_score_is_of_the_discrete_network_and_leaves_the_supernet_alone(
     table: LatencyTable, data: SegmentationData, tmp_path: Path
 ) -> None:
     """Fitted networks had the score of the unfitted mixture."""
-    search = make(table, data, tmp_path, settings())
+    search = make_search(table, data, tmp_path, settings())
     before = {name: value.clone() for name, value in search.supernet.state_dict().items()}
     scorer = search.scorer()
     sampler, rng = sampler_of(search), random.Random(1)
@@ -181,7 +163,7 @@ def test_gradients_of_penalty_and_loss_are_balanced(
 ) -> None:
     ratios = {}
     for weights in ("gradient", (0.001, 0.997, 0.002)):
-        search = make(table, data, tmp_path, settings(latency={"weights": weights}))
+        search = make_search(table, data, tmp_path, settings(latency={"weights": weights}))
         batches = search.halves("search")[1].epoch(0)
         kept: list[torch.Tensor] = []
         penalty_of = search._penalty
@@ -259,7 +241,7 @@ def test_a_second_constraint_holds(
         if item is not None
     )
     chosen = settings(latency={"most_parameters": sizes[2]})
-    search = make(table, data, tmp_path, chosen)
+    search = make_search(table, data, tmp_path, chosen)
     archive = search.run()
     found = archive.student(search.problem.target_ms, search.problem.tolerance)
     assert cost_of_architecture(found.architecture, (64, 128)).parameters <= sizes[2]
@@ -271,7 +253,7 @@ def test_a_target_that_a_handful_of_networks_meets(
     reach = SearchProblem(table, settings().space, settings().latency).reach
     few = {"candidates": 24, "evolution": 0}
     chosen = settings(latency={"target_ms": reach.fastest_ms, "tolerance": 1e-6}, rank=few)
-    search = make(table, data, tmp_path, chosen)
+    search = make_search(table, data, tmp_path, chosen)
     archive = search.run()
     assert sum(item.kind == "random" for item in archive.items) < 24
     found = archive.student(search.problem.target_ms, 1e-6)
@@ -281,7 +263,7 @@ def test_a_target_that_a_handful_of_networks_meets(
 def test_classes_that_never_occur_do_not_count(
     table: LatencyTable, data: SegmentationData, tmp_path: Path
 ) -> None:
-    search = make(table, data, tmp_path, settings())
+    search = make_search(table, data, tmp_path, settings())
     absent = search.scorer().absent
     labels = {int(value) for example in data.val for value in example.label.unique()}
     names = data.classes.names
@@ -310,7 +292,7 @@ def test_drawn_paths_search_as_well(
     table: LatencyTable, data: SegmentationData, tmp_path: Path, paths: int
 ) -> None:
     chosen = settings(supernet={"paths": paths}).model_copy(update={"rank": None})
-    search = make(table, data, tmp_path, chosen)
+    search = make_search(table, data, tmp_path, chosen)
     before = [value.clone() for value in search.student.parameters()]
     archive = search.run()
     assert all(item.ranked is None for item in archive.items)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
+from small_runs import make_search, settings_with
 from small_tables import INPUT_SIZE, make_table, plausible_ms
 
 from latlut.errors import DataError, SpecError, TableError
@@ -24,6 +25,8 @@ from latlut.search.runs.setting_files import validated
 from latlut.search.runs.step import DivergedError
 from latlut.spaces import FasterSegSpace
 from latlut.table.table import LatencyTable
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SPACE = FasterSegSpace(layers=4, base_width=3, widths=(4, 8), stem_head_widths=(4, 8))
 PHASE = {"iterations": 2, "batch": 2, "crop": [24, 40], "lr": 0.02}
@@ -48,27 +51,8 @@ def data() -> SegmentationData:
     return open_data("street-scenes", size=(32, 64), counts=(8, 2, 0))
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums have the same order in every run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def settings(**groups: Any) -> SearchSettings:
-    values = {name: dict(group) for name, group in SETTINGS.items()}
-    for name, group in groups.items():
-        values[name] = {**values.get(name, {}), **group}
-    return validated(SearchSettings, values, "the test")
-
-
-def make(
-    table: LatencyTable, data: SegmentationData, folder: Path, chosen: SearchSettings, **more: Any
-) -> Search:
-    problem = SearchProblem(table, chosen.space, chosen.latency)
-    return Search(problem, data, chosen, folder, **more)
+    return settings_with(SearchSettings, SETTINGS, groups)
 
 
 def state_of(search: Search) -> dict[str, torch.Tensor]:
@@ -82,7 +66,7 @@ def state_of(search: Search) -> dict[str, torch.Tensor]:
 def test_it_finds_a_student_at_the_target_and_a_teacher(
     table: LatencyTable, data: SegmentationData, tmp_path: Path
 ) -> None:
-    search = make(table, data, tmp_path, settings())
+    search = make_search(table, data, tmp_path, settings())
     archive = search.run()
     problem = search.problem
     student = archive.student(problem.target_ms, problem.tolerance)
@@ -111,7 +95,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
     table: LatencyTable, data: SegmentationData, tmp_path: Path, stop_at: tuple[str, int, int]
 ) -> None:
     chosen = settings(latency={"sampling": "gumbel"})
-    whole = make(table, data, tmp_path / "whole", chosen)
+    whole = make_search(table, data, tmp_path / "whole", chosen)
     whole.run()
 
     def killer(phase: str, epoch: int, step: int, steps: int, loss: float) -> None:
@@ -119,8 +103,8 @@ def test_a_killed_run_resumes_to_the_same_bits(
             raise Killed
 
     with pytest.raises(Killed):
-        make(table, data, tmp_path / "killed", chosen, on_step=killer).run()
-    again = make(table, data, tmp_path / "killed", chosen)
+        make_search(table, data, tmp_path / "killed", chosen, on_step=killer).run()
+    again = make_search(table, data, tmp_path / "killed", chosen)
     again.run()
     expected, found = state_of(whole), state_of(again)
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
@@ -136,7 +120,7 @@ def test_the_seed_decides_everything(
     searches = []
     for number, seed in enumerate((3, 3, 4)):
         chosen = validated(SearchSettings, {**SETTINGS, "seed": seed}, "the test")
-        searches.append(make(table, data, tmp_path / str(number), chosen))
+        searches.append(make_search(table, data, tmp_path / str(number), chosen))
         searches[-1].run()
     same, other = (
         all(torch.equal(value, state_of(found)[name]) for name, value in state_of(first).items())
@@ -148,7 +132,7 @@ def test_the_seed_decides_everything(
 def test_neither_step_leaves_gradients_in_the_other(
     table: LatencyTable, data: SegmentationData, tmp_path: Path
 ) -> None:
-    search = make(table, data, tmp_path, settings())
+    search = make_search(table, data, tmp_path, settings())
     weights, architecture = (half.epoch(0) for half in search.halves("search"))
     optimizer = search._weight_optimizer(search.settings.search)
     before = {name: value.clone() for name, value in search.student.named_parameters()}
@@ -176,7 +160,7 @@ def test_the_penalty_reaches_the_student_alone(
 ) -> None:
     gradients = {}
     for strength in (0.0, 50.0):
-        search = make(table, data, tmp_path, settings(latency={"strength": strength}))
+        search = make_search(table, data, tmp_path, settings(latency={"strength": strength}))
         batches = search.halves("search")[1].epoch(0)
         search._architecture_step(batches, torch.Generator().manual_seed(0), float)
         gradients[strength] = [
@@ -196,7 +180,7 @@ def test_a_heavy_penalty_makes_the_student_faster(
     for strength in (0.0, 50.0):
         fixed = {"strength": strength, "proportional": 0, "integral": 0, "weights": "gradient"}
         chosen = settings(latency=fixed)
-        found[strength] = make(table, data, tmp_path / str(strength), chosen)
+        found[strength] = make_search(table, data, tmp_path / str(strength), chosen)
         found[strength].run()
     with torch.no_grad():
         expected = [
@@ -213,7 +197,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_batch(
             with torch.no_grad():
                 next(iter(search.supernet.parameters())).fill_(float("nan"))
 
-    search = make(table, data, tmp_path, settings(), on_step=spoil)
+    search = make_search(table, data, tmp_path, settings(), on_step=spoil)
     with pytest.raises(DivergedError) as caught:
         search.run()
     text = str(caught.value)
@@ -230,10 +214,10 @@ def test_a_checkpoint_of_another_space_is_refused(
     table: LatencyTable, data: SegmentationData, tmp_path: Path
 ) -> None:
     quick = settings(pretrain={"epochs": 1}, search={"epochs": 0})
-    make(table, data, tmp_path, quick).run()
+    make_search(table, data, tmp_path, quick).run()
     other = settings(space={"layers": 5})
     with pytest.raises(CheckpointError, match="of another space"):
-        make(table, data, tmp_path, other).run()
+        make_search(table, data, tmp_path, other).run()
 
 
 def test_a_target_out_of_reach_is_refused_with_the_range(table: LatencyTable) -> None:
@@ -251,7 +235,7 @@ def test_a_target_out_of_reach_is_refused_with_the_range(table: LatencyTable) ->
 def test_one_branch_and_fixed_widths(
     table: LatencyTable, data: SegmentationData, tmp_path: Path, space: dict[str, Any]
 ) -> None:
-    search = make(table, data, tmp_path, settings(space=space, search={"epochs": 1}))
+    search = make_search(table, data, tmp_path, settings(space=space, search={"epochs": 1}))
     archive = search.run()
     problem = search.problem
     networks = [item.architecture for item in archive.items if item.kind == "derived"]
@@ -266,7 +250,7 @@ def test_one_branch_and_fixed_widths(
 def test_everything_that_is_stored_is_plain(
     table: LatencyTable, data: SegmentationData, tmp_path: Path
 ) -> None:
-    search = make(table, data, tmp_path, settings(search={"epochs": 1}))
+    search = make_search(table, data, tmp_path, settings(search={"epochs": 1}))
     search.run()
     assert json.loads(json.dumps([record.to_dict() for record in search.records]))
     state = load_checkpoint(tmp_path / "checkpoints" / "last.pt", "search")
@@ -301,7 +285,7 @@ def test_half_precision_channels_last_and_accumulation(
     }
     chosen = validated(SearchSettings, values, "the test")
     fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
-    search = make(table, data, tmp_path, chosen, fabric=fabric)
+    search = make_search(table, data, tmp_path, chosen, fabric=fabric)
     seen = []
     search.on_step = lambda phase, epoch, step, steps, loss: seen.append((phase, step, steps))
     search.run()
@@ -315,7 +299,7 @@ def test_more_batches_to_accumulate_than_there_are(
 ) -> None:
     chosen = settings(pretrain={"iterations": None, "accumulate": 9})
     with pytest.raises(DataError, match="accumulate fewer"):
-        make(table, data, tmp_path, chosen).run()
+        make_search(table, data, tmp_path, chosen).run()
 
 
 def test_crops_that_cannot_be_normalised_are_refused(
@@ -323,4 +307,4 @@ def test_crops_that_cannot_be_normalised_are_refused(
 ) -> None:
     chosen = settings(pretrain={"batch": 1})
     with pytest.raises(SpecError, match="larger batch or crop"):
-        make(table, data, tmp_path, chosen).run()
+        make_search(table, data, tmp_path, chosen).run()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
+from small_runs import settings_with
 from torch import nn
 
 from latlut.errors import DataError, ImportFileError, LatlutError, SpecError
@@ -32,6 +32,8 @@ from latlut.search.train.settings import LossSettings, TrainSettings, load_train
 from latlut.search.train.state import MovingAverage
 from latlut.search.train.training import Training
 from latlut.spaces import Architecture, Branch, Cell
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 NARROW = Cell("conv", 4)
 SMALL = Architecture(
@@ -54,20 +56,8 @@ def data() -> SegmentationData:
     return open_data("street-scenes", size=(64, 128), counts=(8, 3, 0))
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums have the same order in every run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def settings(**groups: Any) -> TrainSettings:
-    values: dict[str, Any] = {name: dict(group) for name, group in SETTINGS.items()}
-    for name, group in groups.items():
-        values[name] = {**values.get(name, {}), **group} if isinstance(group, dict) else group
-    return validated(TrainSettings, values, "the test")
+    return settings_with(TrainSettings, SETTINGS, groups)
 
 
 def make(
