@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 
@@ -85,14 +86,29 @@ class LoopbackServer:
             process.command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE, env=self.environment, start_new_session=True,
         )  # fmt: skip
-        await process.redirect(started.stdin, started.stdout, started.stderr)
-        ends = [asyncio.ensure_future(work) for work in (started.wait(), process.wait_closed())]
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        said = [
+            asyncio.ensure_future(_copy(started.stdout, process.stdout)),
+            asyncio.ensure_future(_copy(started.stderr, process.stderr)),
+        ]
+        heard = asyncio.ensure_future(_copy(process.stdin, started.stdin))
+        gone = asyncio.ensure_future(process.wait_closed())
+        await asyncio.wait([asyncio.gather(*said), gone], return_when=asyncio.FIRST_COMPLETED)
+        heard.cancel()  # what its process does not read any more
         if started.returncode is None:
             started.stdin.close()
-            await started.wait()
+        code = await started.wait()
+        for task in (*said, gone):
+            task.cancel()
         with suppress(OSError):
-            process.exit(started.returncode)
+            process.exit(code)  # as sshd does: all output, then the status, then the end
+
+
+async def _copy(source: Any, sink: Any) -> None:
+    """Pass on what comes until the end of either side."""
+    with suppress(OSError, asyncssh.Error):
+        while content := await source.read(1 << 16):
+            sink.write(content)
+            await sink.drain()
 
 
 @contextmanager

@@ -168,7 +168,7 @@ def fatal(spec):
     [
         ("os.kill(os.getpid(), 11)", (), "ended by SIGSEGV"),
         ("os._exit(7)", (), "ended by exit(7)"),
-        ("time.sleep(60)", ("--timeout", "3s"), "timed out after 3 s"),
+        ("time.sleep(600)", ("--timeout", "20s"), "timed out after 20 s"),
     ],
 )
 def test_an_operator_that_ends_its_process_fails_by_name(
