@@ -29,12 +29,14 @@ class LoopbackServer:
         self.folder = folder
         self.commands = 0
         self._is_refusing = False
+        self._started: list[asyncio.subprocess.Process] = []
         self.environment = {**os.environ, "TMPDIR": str(folder / "tmp")}
         (folder / "tmp").mkdir(parents=True)
         self._connections: list[asyncssh.SSHServerConnection] = []
         self.host_key = asyncssh.generate_private_key("ssh-ed25519")
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
 
     def start(self, authorized: Path) -> None:
         asyncio.run_coroutine_threadsafe(self._listen(authorized), self._loop).result(20)
@@ -57,9 +59,22 @@ class LoopbackServer:
         self._is_refusing = False
 
     def stop(self) -> None:
+        """End all that runs in the loop: what it would leave is told of at any later time."""
         self.cut()
-        self._loop.call_soon_threadsafe(self._listener.close)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(20)
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(20)
+        self._loop.close()
+
+    async def _end(self) -> None:
+        self._listener.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for started in self._started:
+            started._transport.close()  # kills what has not ended
+        await asyncio.sleep(0.1)
 
     def folders(self) -> list[Path]:
         """What workers have left behind."""
@@ -86,6 +101,7 @@ class LoopbackServer:
             process.command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE, env=self.environment, start_new_session=True,
         )  # fmt: skip
+        self._started.append(started)
         said = [
             asyncio.ensure_future(_copy(started.stdout, process.stdout)),
             asyncio.ensure_future(_copy(started.stderr, process.stderr)),
