@@ -6,36 +6,40 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import repeat
 
+import numpy as np
+
 from latlut.errors import LatlutError, TableError
 from latlut.opspec import OpSpec
 from latlut.table.content import RULES, wrong_rows
 from latlut.table.file_schema import missing_texts
 from latlut.table.pairs import SpecPairs
-from latlut.table.samples import unpack_samples
+from latlut.table.samples import unpack_samples, unpacked_bytes
 from latlut.table.subgraphs import wrong_graphs
 from latlut.table.table import LatencyTable
 
 #: How many times its size a file's samples may take when they are decompressed, beside a base:
 #: those of clocks take about four times.
 _MOST_RATIO, _BASE_BYTES = 64, 64 << 20
+#: Samples are nanoseconds below this: thirty years.
+MOST_NS = 10**18
 _AT_ONCE = 1000
 
 
-def faults(table: LatencyTable, known: LatencyTable | None = None) -> list[str]:
+def faults(table: LatencyTable, pairs: SpecPairs | None = None) -> list[str]:
     """What is wrong with a table's file, one phrase each; empty where nothing is.
 
     Takes time and memory in proportion to the size of the file.
 
     Args:
         table: to be examined.
-        known: a sound table; op specs that it has as well are not read again.
+        pairs: with a sound table; op specs that it has as well are not read again.
     """
     found: list[str] = []
     for examine in (
         _pages,
         _references,
         _rows,
-        partial(_keys, known=known),
+        partial(_keys, pairs=pairs),
         wrong_graphs,
         _samples,
     ):
@@ -48,13 +52,13 @@ def faults(table: LatencyTable, known: LatencyTable | None = None) -> list[str]:
     return found
 
 
-def refuse_faults(table: LatencyTable, known: LatencyTable | None = None) -> None:
+def refuse_faults(table: LatencyTable, pairs: SpecPairs | None = None) -> None:
     """Refuse a table with a fault; arguments as of ``faults``.
 
     Raises:
         TableError: names it.
     """
-    for phrase in faults(table, known):
+    for phrase in faults(table, pairs):
         raise TableError(
             f"{table.path}: {phrase}: the file is damaged, or somebody has changed it\n"
             "restore a copy, or leave this table out"
@@ -79,15 +83,14 @@ def _rows(table: LatencyTable) -> Iterator[str]:
             yield f"the {kind} {name} is missing"
 
 
-def _keys(table: LatencyTable, known: LatencyTable | None) -> Iterator[str]:
+def _keys(table: LatencyTable, pairs: SpecPairs | None) -> Iterator[str]:
     columns = ("key", "kind", "in_channels", "out_channels", "stride", "batch")
     sql = f"SELECT {', '.join(columns)} FROM op_specs ORDER BY id"
     are_alike: Iterable[bool] = repeat(False)
-    if known is not None:
-        alike = SpecPairs(table, known).are_alike()
-        if alike.all():
+    if pairs is not None:
+        if pairs.are_alike.all():
             return
-        are_alike = alike.tolist()
+        are_alike = pairs.are_alike.tolist()
     for found, is_alike in zip(table.tuples(sql), are_alike, strict=False):
         if is_alike:
             continue
@@ -105,22 +108,38 @@ def _keys(table: LatencyTable, known: LatencyTable | None) -> Iterator[str]:
 def _samples(table: LatencyTable) -> Iterator[str]:
     left = _BASE_BYTES + _MOST_RATIO * table.size_bytes
     last = 0
-    while rows := table.rows(
+    while rows := table.tuples(
         "SELECT id, n, samples, without_samples FROM measurements WHERE id > ?"
         f" ORDER BY id LIMIT {_AT_ONCE}",
         [last],
     ):
-        for row in rows:
-            if phrase := _wrong_samples(row["samples"], row["n"]) or _wrong_samples(
-                row["without_samples"], None
-            ):
-                yield f"measurements row {row['id']}: {phrase}"
-                return
-            left -= 8 * row["n"]
-            if left < 0:
-                yield "its samples take much more room than samples of a clock do"
-                return
-        last = rows[-1]["id"]
+        if not _are_right(rows):
+            for number, count, own, without in rows:
+                if phrase := _wrong_samples(own, count) or _wrong_samples(without, None):
+                    yield f"measurements row {number}: {phrase}"
+                    return
+        left -= 8 * sum(row[1] for row in rows)
+        if left < 0:
+            yield "its samples take much more room than samples of a clock do"
+            return
+        last = rows[-1][0]
+
+
+def _are_right(rows: list[tuple[int, int, bytes | None, bytes | None]]) -> bool:
+    """Whether all samples of some rows are surely right, seen at once."""
+    found: list[bytes] = []
+    try:
+        for _, count, own, without in rows:
+            if own is not None:
+                found.append(unpacked_bytes(own))
+                if len(found[-1]) != 8 * count:
+                    return False
+            if without is not None:
+                found.append(unpacked_bytes(without))
+    except TableError:
+        return False
+    every = np.frombuffer(b"".join(found), "<i8")
+    return not every.size or bool(every.min() >= 0 and every.max() < MOST_NS)
 
 
 def _wrong_samples(blob: bytes | None, count: int | None) -> str:
@@ -132,6 +151,6 @@ def _wrong_samples(blob: bytes | None, count: int | None) -> str:
         return str(error)
     if count is not None and len(samples) != count:
         return f"{len(samples)} samples, where n says {count}"
-    if len(samples) and not 0 <= samples.min() <= samples.max() < 10**18:
+    if len(samples) and not 0 <= samples.min() <= samples.max() < MOST_NS:
         return f"samples from {samples.min()} to {samples.max()} ns"
     return ""

@@ -100,24 +100,24 @@ def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
             + "\n  ".join(differences)
         )
     report = MergeReport()
-    with source.snapshot():
-        refuse_faults(source, known=into)
-        with into.writing() as db:
-            pairs = _copy_op_specs(into, source)
-            unmeasured = _unmeasured_entries(into, source, pairs)
-            if conflicts := unmeasured[unmeasured["differs"]]["there"].tolist():
-                report.conflicts = _keys(source, conflicts)
-                raise _conflict(into, source, report.conflicts)
-            copy_graphs(into, source)
-            _copy_runs(source, pairs, report, db)
-            new = unmeasured[unmeasured["is_new"]]["there"].tolist()
-            report.entries = _copy_entries(source, pairs, new, db)
-            _copy_facts(into, source, db)
-            if report.has_added:
-                summarise(into)
-            # Predictions come last: what either table has measured needs none.
-            predicted = _new_predictions(into, source, pairs)
-            report.predicted = _copy_entries(source, pairs, predicted, db)
+    with source.snapshot(), into.writing() as db:
+        pairs = SpecPairs(source, into)
+        refuse_faults(source, pairs)
+        pairs = _copy_op_specs(into, source, pairs)
+        unmeasured = _unmeasured_entries(into, source, pairs)
+        if conflicts := unmeasured[unmeasured["differs"]]["there"].tolist():
+            report.conflicts = _keys(source, conflicts)
+            raise _conflict(into, source, report.conflicts)
+        copy_graphs(into, source)
+        _copy_runs(source, pairs, report, db)
+        new = unmeasured[unmeasured["is_new"]]["there"].tolist()
+        report.entries = _copy_entries(source, pairs, new, db)
+        _copy_facts(into, source, db)
+        if report.has_added:
+            summarise(into)
+        # Predictions come last: what either table has measured needs none.
+        predicted = _new_predictions(into, source, pairs)
+        report.predicted = _copy_entries(source, pairs, predicted, db)
     return report
 
 
@@ -129,9 +129,8 @@ def _conflict(into: LatencyTable, source: LatencyTable, keys: Sequence[str]) -> 
     )
 
 
-def _copy_op_specs(into: LatencyTable, source: LatencyTable) -> SpecPairs:
+def _copy_op_specs(into: LatencyTable, source: LatencyTable, pairs: SpecPairs) -> SpecPairs:
     """Make sure that the op specs have rows; which row there is which here."""
-    pairs = SpecPairs(source, into)
     if len(pairs.unknown):
         specs = [OpSpec.parse(key) for key in _keys(source, pairs.unknown.tolist())]
         recording.add_op_specs(into, specs)
@@ -171,9 +170,10 @@ def _latencies(table: LatencyTable) -> np.ndarray:
 def _unmeasured_entries(into: LatencyTable, source: LatencyTable, pairs: SpecPairs) -> np.ndarray:
     """The source's entries without measurements: (n,) row id ``there`` of the op spec, whether it
     ``is_new`` here, and whether it ``differs`` from the entry here."""
-    held, offered = _latencies(into), _latencies(source)
     measured = source.tuples("SELECT DISTINCT op_spec_id FROM measurements")
+    offered = _latencies(source)
     offered = offered[~np.isin(offered["id"], np.array(measured, dtype=np.int64))]
+    held = _latencies(into) if len(offered) else offered
     here = pairs.here(offered["id"])
     found = np.zeros(
         len(offered), [("there", np.int64), ("is_new", np.bool_), ("differs", np.bool_)]

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from latlut.table.table import LatencyTable
 
-#: In order of keys, as SQLite's own index has them. What is no text is of a damaged file: it is
-#: read as one, and is unlike any key.
-_KEYS = "SELECT coalesce(CAST(key AS TEXT), ''), id FROM op_specs ORDER BY key"
-_NUMBERS = ("in_channels", "out_channels", "stride", "batch")
-_COLUMNS = (
-    "SELECT id, coalesce(CAST(kind AS TEXT), ''), "
-    + ", ".join(f"coalesce(CAST({name} AS INTEGER), 0)" for name in _NUMBERS)
-    + " FROM op_specs ORDER BY id"
+_COLUMNS = ("kind", "in_channels", "out_channels", "stride", "batch")
+#: In order of row ids: in that of keys SQLite would jump about in the file. What is no text is of
+#: a damaged file: it is read as one, and is unlike any key.
+_ROWS = (
+    f"SELECT id, coalesce(CAST(key AS TEXT), ''), {', '.join(_COLUMNS)} FROM op_specs ORDER BY id"
 )
-_PAIR = np.dtype([("there", np.int64), ("here", np.int64), ("is_known", np.bool_)])
+_AT_ONCE = 10_000
 
 
 class SpecPairs:
     """The op specs of one table, and which of another they are, as both were when first asked.
+
+    Keys are compared by Python's 64-bit hashes, seeded anew in each process: among two million op
+    specs two keys are taken for one with a probability below 1 in a million.
 
     Args:
         source: whose op specs are looked for.
@@ -33,45 +33,54 @@ class SpecPairs:
         self._source, self._into = source, into
 
     @cached_property
-    def _pairs(self) -> np.ndarray:
-        found = np.fromiter(_paired(self._source, self._into), _PAIR)
-        return found[np.argsort(found["there"], kind="stable")]
+    def _own(self) -> _Hashes:
+        return _hashes(self._source)
+
+    @cached_property
+    def _found(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(n,) of each op spec of the source the row id in the other table, whether it is there,
+        and whether its columns are the same."""
+        own, other = self._own, _hashes(self._into)
+        here, is_known = np.zeros(len(own.ids), np.int64), np.zeros(len(own.ids), dtype=bool)
+        is_alike = is_known.copy()
+        # Both in order of hashes: a search at random would take most of the time.
+        ours, theirs = np.argsort(own.keys), np.argsort(other.keys)
+        place = np.searchsorted(other.keys[theirs], own.keys[ours])
+        ours, place = ours[place < len(theirs)], theirs[place[place < len(theirs)]]
+        here[ours], is_known[ours] = other.ids[place], own.keys[ours] == other.keys[place]
+        is_alike[ours] = is_known[ours] & (own.columns[ours] == other.columns[place])
+        return here, is_known, is_alike
 
     @property
     def unknown(self) -> np.ndarray:
         """(n,) int64, row ids in the source of the op specs that the other table lacks."""
-        return self._pairs["there"][~self._pairs["is_known"]]
+        return self._own.ids[~self._found[1]]
 
     def here(self, there: np.ndarray) -> np.ndarray:
         """(n,) int64, the row ids in the other table of these of the source, which are known."""
-        return self._pairs["here"][np.searchsorted(self._pairs["there"], there)]
+        return self._found[0][np.searchsorted(self._own.ids, there)]
 
+    @property
     def are_alike(self) -> np.ndarray:
         """(n,) bool, in order of the source's row ids: the other table has the same columns."""
-        kinds: dict[str, int] = {}
-        here, there = _columns(self._into, kinds), _columns(self._source, kinds)
-        if not len(here):
-            return np.zeros(len(there), dtype=bool)
-        place = np.searchsorted(here[:, 0], self._pairs["here"]).clip(max=len(here) - 1)
-        alike: np.ndarray = (here[place, 1:] == there[:, 1:]).all(axis=1)
-        return alike & self._pairs["is_known"]
+        return self._found[2]
 
 
-def _paired(source: LatencyTable, into: LatencyTable) -> Iterator[tuple[int, int, bool]]:
-    with source.reading() as theirs, into.reading() as own:
-        others = own.execute(_KEYS)
-        other, number = others.fetchone() or (None, 0)
-        for key, own_number in theirs.execute(_KEYS):
-            while other is not None and other < key:
-                other, number = others.fetchone() or (None, 0)
-            yield own_number, number, other == key
+@dataclass(frozen=True)
+class _Hashes:
+    """Op specs of a table: (n,) row ids, and hashes of their keys and of their columns."""
+
+    ids: np.ndarray
+    keys: np.ndarray
+    columns: np.ndarray
 
 
-def _columns(table: LatencyTable, kinds: dict[str, int]) -> np.ndarray:
-    """(n, 6) int64: row id, number of the operator in ``kinds``, and the whole numbers."""
+def _hashes(table: LatencyTable) -> _Hashes:
+    found: list[tuple[np.ndarray, ...]] = [(np.zeros(0, np.int64),) * 3]
     with table.reading() as db:
-        rows = (
-            (number, kinds.setdefault(kind, len(kinds)), *values)
-            for number, kind, *values in db.execute(_COLUMNS)
-        )
-        return np.fromiter(rows, np.dtype((np.int64, 2 + len(_NUMBERS))))
+        cursor = db.execute(_ROWS)
+        while rows := cursor.fetchmany(_AT_ONCE):
+            ids, keys, *columns = zip(*rows, strict=True)
+            numbers = (ids, list(map(hash, keys)), list(map(hash, zip(*columns, strict=True))))
+            found.append(tuple(np.array(values, dtype=np.int64) for values in numbers))
+    return _Hashes(*map(np.concatenate, zip(*found, strict=True)))

@@ -145,7 +145,7 @@ def scripted(plan: Plan, budgets: list[float], folder: Path) -> None:
 def by_command(ops: list[str], budgets: list[float], folder: Path) -> None:
     """The command's wall time beyond each budget, with ONNX Runtime."""
     plan = folder / "plan.toml"
-    plan.write_text("ops = [\n" + "".join(f'  "{op}",\n' for op in ops) + "]\n")
+    plan.write_text("format = 1\nops = [\n" + "".join(f'  "{op}",\n' for op in ops) + "]\n")
     overs = []
     for place, budget_s in enumerate(budgets):
         words = [sys.executable, "-m", "latlut", "profile", "--cpu", "--engine", "onnxruntime",

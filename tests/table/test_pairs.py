@@ -38,7 +38,7 @@ def test_pairs_are_those_of_equal_keys(tmp_path: Path, seed: int) -> None:
             here[there[number]] for number in known
         ]
         assert set(pairs.unknown.tolist()) == set(there) - set(known)
-        alike = dict(zip(sorted(there), pairs.are_alike().tolist(), strict=True))
+        alike = dict(zip(sorted(there), pairs.are_alike.tolist(), strict=True))
         assert {number for number, is_alike in alike.items() if is_alike} == set(known)
 
 
@@ -50,5 +50,5 @@ def test_op_specs_with_other_columns_are_not_alike(tmp_path: Path, change: str) 
         with into.writing() as db:
             db.execute(f"UPDATE op_specs SET {change} WHERE in_channels = 2")
         pairs = SpecPairs(source, into)
-        assert pairs.are_alike().tolist() == [number != 1, number != 2]
+        assert pairs.are_alike.tolist() == [number != 1, number != 2]
         assert not len(pairs.unknown)
