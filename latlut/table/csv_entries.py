@@ -107,7 +107,7 @@ def _plain_comment(path: Path, line: str) -> str:
     """A comment as it was before a spreadsheet took it for cells."""
     line = line.strip()
     if not line.startswith('"') and '""' not in line:
-        return re.sub(r"[,;\t]+$", "", line)
+        return line.rstrip(",;\t")
     for delimiter in _DELIMITERS:
         cells = _cells(path, line, delimiter)
         joined = ",".join(cells).rstrip(",")

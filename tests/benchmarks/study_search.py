@@ -6,6 +6,7 @@
 
     --data PATH     images to search and train on; generated street scenes if not given
     --seeds 3       searches; --trainings 5 of each network; --randoms 4 fresh ones per search
+    --methods ranked paper    with the phase that ranks networks, and without
     --set NAME=VALUE, --train-set NAME=VALUE    of the presets "tiny"
 
 A network that is trained is written to OUT/trainings.jsonl at once, and a command that is given
@@ -49,6 +50,8 @@ TRIES = 20_000
 PERMUTATIONS = 10_000
 #: Lambda times the target, held: what Fig. 4 of the paper is about.
 FIXED = {"latency.strength": 30.0, "latency.proportional": 0, "latency.integral": 0, "rank": None}
+#: With the phase that ranks networks, and without.
+METHODS = ("ranked", "paper")
 WEIGHTS = {"naive": (1 / 3, 1 / 3, 1 / 3), "paper": (0.001, 0.997, 0.002)}
 
 
@@ -146,25 +149,34 @@ def random_networks(
 
 def compare_with_random(study: Study) -> None:
     """Searched networks, with and without the rank phase, against random ones."""
-    options, differences = study.options, {"ranked": [], "paper": []}
-    for seed in range(options.seeds):
-        for method in differences:
-            settings = study.settings(seed, **({} if method == "ranked" else {"rank": None}))
-            found = study.search(f"{method}-{seed}", settings)
-            problem = SearchProblem(study.table, settings.space, settings.latency)
-            drawn = random_networks(problem, found.student.ms, seed)
-            randoms = list(itertools.islice(drawn, options.randoms))
-            for training in range(options.trainings):
-                key = {"seed": seed, "method": method, "training": training}
-                own = study.trained(
-                    {**key, "kind": "searched"}, found.student.architecture, training
-                )
-                others = [
-                    study.trained({**key, "kind": f"{kind} {number}"}, network, training)
-                    for number, (kind, network) in enumerate(randoms)
-                ]
-                differences[method].append((seed, own - float(np.mean(others))))
-    study.write("random", {name: _paired(values) for name, values in differences.items()})
+    options = study.options
+    networks = {
+        (seed, method): _searched_and_random(study, seed, method)
+        for seed in range(options.seeds)
+        for method in options.methods
+    }
+    differences: dict[str, list[tuple[int, float]]] = {name: [] for name in options.methods}
+    for training in range(options.trainings):  # what is cut short has as many of each search
+        for (seed, method), (searched, randoms) in networks.items():
+            key = {"seed": seed, "method": method, "training": training}
+            own = study.trained({**key, "kind": "searched"}, searched, training)
+            others = [
+                study.trained({**key, "kind": f"{kind} {number}"}, network, training)
+                for number, (kind, network) in enumerate(randoms)
+            ]
+            differences[method].append((seed, own - float(np.mean(others))))
+        study.write("random", {name: _paired(values) for name, values in differences.items()})
+
+
+def _searched_and_random(
+    study: Study, seed: int, method: str
+) -> tuple[Architecture, list[tuple[str, Architecture]]]:
+    """A search's network, and random ones of its latency with the kind of each."""
+    settings = study.settings(seed, **({} if method == "ranked" else {"rank": None}))
+    found = study.search(f"{method}-{seed}", settings)
+    problem = SearchProblem(study.table, settings.space, settings.latency)
+    drawn = random_networks(problem, found.student.ms, seed)
+    return found.student.architecture, list(itertools.islice(drawn, study.options.randoms))
 
 
 def _paired(values: list[tuple[int, float]]) -> dict[str, Any]:
@@ -244,6 +256,7 @@ def main() -> None:
     parser.add_argument("--data")
     for name, value in (("seeds", 3), ("trainings", 5), ("randoms", 4), ("networks", 30)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     for name in ("--set", "--train-set"):
         parser.add_argument(name, action="append", default=[])
     parser.add_argument("--threads", type=int, default=1)

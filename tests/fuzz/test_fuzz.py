@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from fuzz.fuzz_readers import READERS, accepts, seeds_of
+from fuzz.large_inputs import LARGE, MOST_MB, cost_of
 
 #: Mutations of each reader: half a second.
 MUTATIONS = 300
@@ -75,3 +76,13 @@ def test_guided_by_coverage_nothing_crashes(tmp_path: Path, name: str) -> None:
     command += ["--corpus", tmp_path]
     found = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace")
     assert found.returncode == 0, found.stderr[-4000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LARGE)
+def test_large_files_take_little_memory(name: str) -> None:
+    """The dearest files of up to 10 MB that we know of; seconds are printed by ``large_inputs``."""
+    for label, content in LARGE[name]().items():
+        cost = cost_of(name, content)
+        assert not cost.error, f"{label}: {cost}"
+        assert cost.grown_mb < MOST_MB, f"{label}: {cost}"
