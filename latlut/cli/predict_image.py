@@ -70,7 +70,10 @@ def predict_image(
     def bar(name: str) -> Any:
         return progress_bar(name, quiet)
 
-    for task, problem in predict_files(predictor, tasks, corrupt, bar):
+    def tell(text: str) -> None:
+        remark(text, quiet)
+
+    for task, problem in predict_files(predictor, tasks, corrupt, bar, tell):
         if problem is None:
             written.append(str(task.target))
         else:

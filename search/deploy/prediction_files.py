@@ -121,6 +121,7 @@ def predict_files(
     tasks: Sequence[Task],
     corrupt: Literal["fatal", "skip"] = "fatal",
     bar: ProgressBar | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[Task, str | None]]:
     """Predict file after file; gives each task with None, or what was wrong with its file.
 
@@ -129,6 +130,7 @@ def predict_files(
         tasks: files and targets.
         corrupt: whether a file that cannot be read ends it or is left out.
         bar: shows how far each video is.
+        tell: is given remarks, such as that the end of a video could not be verified.
 
     Raises:
         DataError: a file that cannot be read, where that is fatal; of a video that breaks off,
@@ -141,7 +143,8 @@ def predict_files(
     for task in tasks:
         try:
             if task.is_video:
-                _predict_video(predictor, task, bar or _no_bar)
+                if remark := _predict_video(predictor, task, bar or _no_bar):
+                    (tell or _ignored)(remark)
             else:
                 _predict_image(predictor, task)
         except DataError as error:
@@ -152,11 +155,12 @@ def predict_files(
             yield task, None
 
 
-def _predict_video(predictor: Predictor, task: Task, bar: ProgressBar) -> None:
+def _predict_video(predictor: Predictor, task: Task, bar: ProgressBar) -> str:
+    """Write the prediction; what is to be said of the video, or nothing."""
     if predictor.form == "label-ids":
         raise DataError(f"{task.source}: a video; label ids are written of single images")
     with VideoReader(task.source) as video, bar(task.source.name) as listener:
-        pixels, done = video.size[0] * video.size[1], 0
+        pixels, done, says_its_length = video.size[0] * video.size[1], 0, video.says_its_length
         together = max(1, min(_BATCH_FRAMES, _BATCH_PIXELS // pixels))
         with (
             written_whole(task.target) as temporary,
@@ -174,12 +178,22 @@ def _predict_video(predictor: Predictor, task: Task, bar: ProgressBar) -> None:
                     listener(Progress(done, max(done, video.expected_frames), 0, "", None))
     if video.problem is not None:
         raise DataError(f"{video.problem}; what came before is in {task.target}")
+    if says_its_length:
+        return ""
+    return (
+        f"{task.source}: the file does not say how long the video is, so that its end could not"
+        " be verified"
+    )
 
 
 def _batches(items: Iterable[Item], count: int) -> Iterator[list[Item]]:
     left = iter(items)
     while batch := list(islice(left, count)):
         yield batch
+
+
+def _ignored(_: str) -> None:
+    pass
 
 
 def _no_bar(_: str) -> AbstractContextManager[Callable[[Progress], None]]:

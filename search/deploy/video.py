@@ -191,6 +191,11 @@ class VideoReader:
             return self._container.duration * _CONTAINER_TICK_S
         return None
 
+    @property
+    def says_its_length(self) -> bool:
+        """Whether the file says how long the video is, so that a cut is noticed."""
+        return self._announced() is not None
+
     def _announced(self) -> int | None:
         """The length of the video that is read, in ticks; None where the file does not say it.
 

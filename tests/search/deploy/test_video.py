@@ -318,6 +318,19 @@ def test_of_a_video_that_was_cut_off_the_rest_is_predicted(tmp_path: Path, name:
     assert 5 < count < 38 and f" {count} frames" in str(told.value)
 
 
+@pytest.mark.parametrize("is_live", [True, False])
+def test_the_end_of_a_video_without_length_could_not_be_verified(
+    tmp_path: Path, is_live: bool
+) -> None:
+    options = {"live": "1"} if is_live else {}
+    source = write(tmp_path / "a.mkv", scenes(12), format_options=options)
+    told: list[str] = []
+    tasks = tasks_of(source, tmp_path / "out", "overlay")
+    ((_, problem),) = predict_files(predictor(), tasks, tell=told.append)
+    assert problem is None
+    assert [("end could not be verified" in text) for text in told] == [True] * is_live
+
+
 def test_a_video_of_larger_frames_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
