@@ -19,9 +19,9 @@ from latlut.operators.onnx_nodes import bodies_of, graphs_of, tensors_of
 #: protobuf's own limit; larger models have their weights in files beside them.
 MAX_MODEL_BYTES = 2 << 30
 #: Nodes of a model with its local functions inlined; language models have 50,000.
-MAX_NODES = 200_000
+MAX_NODES = 50_000
 #: Nodes, attributes, tensors, axes and what is in them; ten for each node.
-MAX_PARTS = 2_000_000
+MAX_PARTS = 1_000_000
 
 #: Functions that call each other; PyTorch's exporter nests modules up to 20 deep.
 _DEEPEST_CALL = 100

@@ -258,16 +258,16 @@ def _onnx() -> dict[str, bytes]:
         return node("If", ["k"], ["y"], then_branch=graph, else_branch=graph)
 
     shape = {"s": np.array([1 << 16, 1 << 17], np.int64)}
-    doubled = [node("Add", [f"d{i}" if i else "x"] * 2, [f"d{i + 1}"]) for i in range(60_000)]
+    doubled = [node("Add", [f"d{i}" if i else "x"] * 2, [f"d{i + 1}"]) for i in range(40_000)]
     concat = [node("Concat", [f"c{i}" if i else "x"] * 2, [f"c{i + 1}"], axis=1) for i in range(34)]
     begin = numpy_helper.from_array(np.array([0.0], np.float32))
     return {
-        "chain": model(chain(150_000)),
+        "chain": model(chain(49_000)),
         "empty nodes": b"\x08\x08:\x80\xa4\xe8\x03" + b"\x0a\x00" * 4_000_000,
         "unused weights": model(
-            chain(1), {f"w{i}": np.zeros(1, np.float32) for i in range(300_000)}
+            chain(1), {f"w{i}": np.zeros(1, np.float32) for i in range(190_000)}
         ),
-        "adds": model([*doubled, node("Relu", ["d60000"], ["y"])]),
+        "adds": model([*doubled, node("Relu", ["d40000"], ["y"])]),
         "concatenations": model([*concat, node("Relu", ["c34"], ["y"])]),
         "constant of shape": model([node("ConstantOfShape", ["s"], ["y"], value=begin)], shape),
         "expand": model([node("Expand", ["o", "s"], ["y"])],
@@ -276,8 +276,8 @@ def _onnx() -> dict[str, bytes]:
                       {"r": np.array([1 << 10, 1 << 10, 1 << 10, 1], np.int64)}),
         "range": model([node("Range", ["a", "b", "c"], ["y"])],
                        {"a": np.array(0), "b": np.array(1 << 40), "c": np.array(1)}),
-        "nested": model([nested(13)], {"k": np.array(True)}),
-        "slices": model([*(node("Shape", ["x"], [f"s{i}"]) for i in range(80_000)),
+        "nested": model([nested(12)], {"k": np.array(True)}),
+        "slices": model([*(node("Shape", ["x"], [f"s{i}"]) for i in range(49_000)),
                          node("Relu", ["x"], ["y"])]),
         "long names": model([node("Relu", ["x"], ["a" * 9_000_000])]),
     }  # fmt: skip
@@ -338,7 +338,7 @@ def _xml() -> dict[str, bytes]:
         "elements": b"<net>" + b"<a/>" * 2_400_000 + b"</net>",
         "attributes": b"<net " + b" ".join(b'a%d=""' % i for i in range(900_000)) + b"/>",
         "entities": f'<!DOCTYPE a [<!ENTITY a0 "ha">{laughs}]><net>&a11;</net>'.encode(),
-        "layers": whole[:layers] + whole[layers:end] * (9 * MB // (end - layers)) + whole[end:],
+        "layers": whole[:layers] + whole[layers:end] * 5000 + whole[end:],
     }
 
 
@@ -370,7 +370,7 @@ def _tables() -> dict[str, bytes]:
             f"{many} UPDATE runs SET settings = (SELECT json_group_object(x, '[[]]') FROM a)"),
         "facts": changed(f"{many} INSERT INTO facts SELECT 'fact ' || x, hex(zeroblob(90)) FROM a"),
         "warnings": changed("UPDATE entries SET warnings = hex(zeroblob(4500000))"),
-        "key": changed("UPDATE op_specs SET key = 'conv ' || hex(zeroblob(4500000))"),
+        "key": changed("UPDATE op_specs SET key = 'conv ' || hex(zeroblob(2000000))"),
         "columns": changed(*(f"ALTER TABLE entries ADD COLUMN a{i}" for i in range(1500))),
         "tables": changed(*(f"CREATE TABLE a{i}(x)" for i in range(2000))),
         "entries": changed(f"{many} INSERT INTO entries (op_spec_id, {columns})"
