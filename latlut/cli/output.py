@@ -73,30 +73,16 @@ def remark_predictions(table: LatencyTable, is_quiet: bool = False) -> None:
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None
 ) -> None:
-    """A table on stdout; numbers to the right."""
-    from rich.console import Console
-    from rich.table import Table
+    """A table on stdout, as wide as the terminal; nothing is cut off (``cli.layout``)."""
+    from latlut.cli.layout import output_width, table_text
 
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for index, name in enumerate(columns):
-        is_number = all(isinstance(row[index], (int, float)) or row[index] is None for row in rows)
-        table.add_column(
-            name, justify="right" if rows and is_number else "left", no_wrap=index == 0
-        )
-    for row in rows:
-        table.add_row(*(_shown(item) for item in row))
-    import sys
-
-    width = None if sys.stdout.isatty() else 160
-    Console(width=width, highlight=False, markup=False).print(table)
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.4g}" if math.isfinite(value) else "-"
-    return str(value)
+    header, body = table_text(columns, rows, output_width())
+    if title:
+        click.echo(title)
+    for line in header:
+        click.secho(line, bold=True)
+    for line in body:
+        click.echo(line)
 
 
 def waiting(is_wanted: bool, is_quiet: bool) -> Callable[[str], None] | None:

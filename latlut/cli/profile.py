@@ -265,7 +265,8 @@ def profile(
             )  # fmt: skip
         where = f"by ssh on {', '.join(map(str, hosts))}" if hosts else f"Ray {address}"
         profile_by_workers(
-            where, choice, wanted, settings, run, print_report, quiet=quiet, as_json=as_json
+            where, choice, wanted, settings, run, partial(print_report, is_named=bool(ops)),
+            quiet=quiet, as_json=as_json,
         )
         return
     target, chosen, gpus = _choose(choice, devices)
@@ -382,7 +383,7 @@ def profile(
     if failed_parts:
         remark("\n".join([*failed_parts, "the same command goes on with what is missing"]))
     with LatencyTable.open(path) as table:
-        print_report(table, mine, summary, as_json, active=active)
+        print_report(table, mine, summary, as_json, active=active, is_named=bool(ops))
     if summary.failed or failed_parts:
         click.get_current_context().exit(1)
 
