@@ -8,7 +8,10 @@ import click
 
 from latlut.cli.agreements import print_agreements
 from latlut.cli.choices import is_left_open, operators_option, space_option
+from latlut.cli.commands import Command
+from latlut.cli.names import TABLE
 from latlut.cli.onnx import onnx_option
+from latlut.cli.options import seed_option, table_option
 from latlut.cli.output import (
     json_option,
     print_json,
@@ -30,46 +33,38 @@ if TYPE_CHECKING:
 MOST_SIZES = 8
 
 
-@click.command()
-@click.option("--table", "table_name", required=True, metavar="NAME|FILE", help="Latency table.")
+@click.command(cls=Command)
+@table_option()
 @click.option(
-    "--networks",
-    type=click.IntRange(10, 10000),
-    default=30,
-    show_default=True,
-    help="How many measured networks to fit on; the others judge the fit.",
-)
+    "--networks", type=click.IntRange(10, 10000), default=30, show_default=True,
+    help="Number of measured networks to fit on; the others test the fit.",
+)  # fmt: skip
 @onnx_option
 @click.option(
-    "--validation",
-    "validation_id",
-    type=int,
-    metavar="ID",
-    help="Use the networks of this validation alone [all that the table holds].",
-)
+    "--validation", "validation_id", type=int, metavar="ID", show_default="all of the table",
+    help="Use only the networks of this validation.",
+)  # fmt: skip
 @click.option(
-    "--from",
-    "source_name",
-    metavar="NAME|FILE",
-    help="Table whose validations to use, of the same identity [the table's own].",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of networks.")
+    "--from", "source_name", type=TABLE, show_default="the table itself",
+    help="Table with the same identity whose validations to use.",
+)  # fmt: skip
+@seed_option("Random seed of the choice of networks.", default=0, show_default=True)
 @space_option
 @operators_option
 @click.option(
     "--force", is_flag=True, help="Use validations of a busy machine, and passes that disagree."
 )
-@click.option("--forget", is_flag=True, help="Delete the table's calibrations; fit nothing.")
+@click.option("--forget", is_flag=True, help="Delete the table's calibrations, and fit nothing.")
 @json_option
 def calibrate(
     table_name: str, networks: int, is_onnx: bool, files: tuple[Path, ...],
     validation_id: int | None, source_name: str | None, seed: int, space_file: str | None,
     operator_modules: tuple[str, ...], force: bool, forget: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Fit how networks differ from the sum of their entries, and keep it in the table.
+    """Fit a calibration: how networks differ from the sum of their entries.
 
-    Uses networks that `latlut validate` measured. From then on estimate, validate, search and
-    train price networks by the calibration; --forget goes back to plain sums.
+    It is fitted on networks that `latlut validate` measured, and stored in the table. From then on
+    estimate, validate, search and train use it; --forget returns to plain sums.
 
     \b
     latlut validate --table cpu-onnxruntime-fp32 --networks 90

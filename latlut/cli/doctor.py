@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latlut.cli.commands import Command
 from latlut.cli.output import json_option, print_json
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from latlut.machine.gpu_state import GpuState
 
 
-@click.command()
+@click.command(cls=Command)
 @json_option
 def doctor(as_json: bool) -> None:
     """Try every engine on a small convolution and say what works here.

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latlut.cli.output import print_table, progress_bar, remark
+from latlut.cli.output import print_table, remark
+from latlut.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from latlut.engines.base import Engine

@@ -81,16 +81,16 @@ def table_text(
     return TableText(header, [line for lines in body for line in lines])
 
 
-def _row_lines(
-    row: Sequence[str], widths: Sequence[int], is_number: Sequence[bool]
-) -> list[str]:
+def _row_lines(row: Sequence[str], widths: Sequence[int], is_number: Sequence[bool]) -> list[str]:
     """A row of cells, in as many lines as its most wrapped cell."""
     wrapped = [_wrapped(text, size) for text, size in zip(row, widths, strict=True)]
     return [
-        (" " * GAP).join(
+        (" " * GAP)
+        .join(
             _padded(own[number] if number < len(own) else "", size, right)
             for own, size, right in zip(wrapped, widths, is_number, strict=True)
-        ).rstrip()
+        )
+        .rstrip()
         for number in range(max(map(len, wrapped)))
     ]
 

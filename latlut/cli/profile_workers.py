@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from latlut.cli.choices import is_left_open
-from latlut.cli.output import progress_bar, remark
+from latlut.cli.output import remark
+from latlut.cli.progress import progress_bar
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:

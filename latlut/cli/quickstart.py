@@ -7,18 +7,23 @@ from pathlib import Path
 
 import click
 
-from latlut.cli.output import progress_bar, quiet_option, remark
+from latlut.cli.commands import Command
+from latlut.cli.output import quiet_option, remark
+from latlut.cli.progress import progress_bar
 from latlut.shell import command
 
 
-@click.command()
-@click.option("--threads", type=int, default=1, show_default=True, help="Threads of one inference.")
+@click.command(cls=Command)
+@click.option(
+    "--threads", type=click.IntRange(1, 4096), default=1, show_default=True,
+    help="CPU threads of one inference.",
+)  # fmt: skip
 @click.option(
     "--folder",
     type=click.Path(path_type=Path),
     default=Path("profiles"),
     show_default=True,
-    help="Where table, plot and search go.",
+    help="Folder for the table, the plots and the runs.",
 )
 @quiet_option
 def quickstart(threads: int, folder: Path, quiet: bool) -> None:
@@ -96,7 +101,7 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
             ["evaluate", str(trained), "--predictions", str(run / "predictions")],
             ["export", str(trained), "-o", str(exported)],
             ["bench", str(exported), "--cpu", "--passes", "3"],
-            ["compare", "--networks", f"{trained},fast-scnn,enet", "--input", "128x256",
+            ["compare", f"{trained},fast-scnn,enet", "--input", "128x256",
              "--cpu", "--passes", "3"],
         ),
         4,

@@ -142,7 +142,7 @@ def _identity_of_npy(
                 else f"this is not the published table (images of {height}x{width}, classes: "
                 f"{told}), and the file does not say what it was measured on"
             )
-            options = " ".join(f"--set {name}=..." for name in missing)
+            options = " ".join(f"--identity {name}=..." for name in missing)
             raise IdentityError(f"{path}: {why}: add {options}")
         assumed = {
             name: published[name]

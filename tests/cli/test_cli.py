@@ -162,7 +162,7 @@ def test_operators_of_ones_own(folder: Path) -> None:
         (["table", "import", "none.csv"], "no such file"),
         (["table", "import", "notes.txt"], "suffix|.csv"),
         (["table", "import", "bad.csv"], "latency_ms"),
-        (["table", "import", "ok.csv", "--set", "engine"], "FIELD=VALUE"),
+        (["table", "import", "ok.csv", "--identity", "engine"], "FIELD=VALUE"),
         (["targets", "voodoo"], "known"),
     ],
 )

@@ -181,7 +181,7 @@ def test_two_processes_stay_in_step(folder: Path) -> None:
     """Data parallel over two CPU processes: one result, and both saw other images."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command("--devices", "2", "--run", "two", "--json", "--set", "data.train_images=16"),
+        command("--processes", "2", "--run", "two", "--json", "--set", "data.train_images=16"),
         capture_output=True,
         text=True,
         timeout=240,
