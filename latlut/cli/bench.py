@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 @batch_option(show_default="the file's own; else 1")
 @shape_option
 @click.option(
-    "--data", "data_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    "--inputs", "data_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
     help="Inputs of an ONNX or OpenVINO file: .npy, or .npz by name.", show_default="random",
 )  # fmt: skip
 @click.option("--no-upsample", is_flag=True, help="Do not enlarge the output to the image's size.")
@@ -138,8 +138,8 @@ def bench(
             engine = "pytorch"  # the one that runs such a file as it is
     elif shapes or data_path is not None:
         raise LatlutError(
-            "--shape and --data are for files of networks (ONNX, TorchScript, exported programs; "
-            "--data for ONNX alone); other networks take --input"
+            "--shape and --inputs are for files of networks (ONNX, TorchScript, exported programs; "
+            "--inputs for ONNX alone); other networks take --input"
         )
     else:
         workload = find_workload(

@@ -27,7 +27,7 @@ GROUPS: Mapping[str, frozenset[str]] = {
     WHAT: frozenset(),
     "How precisely": frozenset(
         {"passes", "rebuilds", "ci", "statistic", "budget", "fraction", "until", "timeout", "seed",
-         "seeds", "mode", "unchecked", "rounds", "networks", "fit-on", "explain", "min-r",
+         "seeds", "mode", "unchecked", "rounds", "networks", "explain", "min-r",
          "protocol", "duration", "iterations", "tolerance", "equal-share", "runs"}
     ),
     "Output": frozenset(
