@@ -192,7 +192,7 @@ def _print_families(tried: Tried) -> None:
 def _print(found: Fitted, curve: list[CurvePoint], path: str) -> None:
     _print_factors(found)
     for title, scores in (
-        (f"{len(found.others)} networks that were not fitted", found.held_out),
+        (f"{len(found.others)} networks left out of the fit", found.held_out),
         (f"{len(found.fitted)} fitted networks, cross-validated", found.cross_validated),
     ):
         if scores is not None:
@@ -200,17 +200,19 @@ def _print(found: Fitted, curve: list[CurvePoint], path: str) -> None:
             click.echo("")
     if len(curve) > 1:
         rows = [
-            ["the plain sum" if not point.networks else str(point.networks), point.mape_percent,
+            ["none (plain sum)" if not point.networks else str(point.networks), point.mape_percent,
              f"{point.low:.2f} to {point.high:.2f}"]
             for point in curve
         ]  # fmt: skip
-        print_table(["fitted on", "error on others, %", "over splits"], rows)
+        print_table(
+            ["networks fitted on", "mean error on the others, %", "range over splits"], rows
+        )
         click.echo(_enough(curve))
     click.echo(f"stored in: {path}")
 
 
 def _print_factors(found: Fitted) -> None:
-    """What an entry counts with, by its kind and the size of the map that it writes."""
+    """The factor of an entry, by its kind and the size of the map that it writes."""
     from latlut.pricing.calibration import NETWORK, map_size
 
     own = found.calibration
@@ -225,19 +227,20 @@ def _print_factors(found: Fitted) -> None:
             spec = by_place.get((kind, size))
             cells.append(
                 "" if spec is None else
-                f"{own.factor(spec):.3f} ± {own.factor_half_width(spec):.3f}"
+                f"{own.factor(spec):.3f} ±{own.factor_half_width(spec):.3f}"
             )  # fmt: skip
         rows.append([kind, *cells])
     if len(sizes) > MOST_SIZES:
         _print_ranges(own, known)
     else:
-        print_table(["an entry counts", *(f"at {size}" for size in sizes)], rows)
+        print_table(["factor of an entry (±95%)", *(f"at {size}" for size in sizes)], rows)
     place = own.effects.index(NETWORK)
     half = 1.96 * own.covariance[place][place] ** 0.5
     others = sorted({spec.kind for spec in specs if not own.covers(spec)})
     click.echo(
-        f"every network: {own.constant_ms:+.4g} ± {half:.2g} ms; as they are: {', '.join(others)}\n"
-        f"a network lies ± {196 * own.residual_sd:.2g}% around that\n"
+        f"constant per network: {own.constant_ms:+.4g} ±{half:.2g} ms\n"
+        f"residual spread: ±{196 * own.residual_sd:.2g}% (95%)\n"
+        + (f"not corrected: {', '.join(others)}\n" if others else "")
     )
 
 
@@ -247,7 +250,7 @@ def _print_ranges(own: Calibration, known: list[OpSpec]) -> None:
     for kind in sorted({spec.kind for spec in known}):
         factors = [own.factor(spec) for spec in known if spec.kind == kind]
         rows.append([kind, len(factors), f"{min(factors):.3f} to {max(factors):.3f}"])
-    print_table(["an entry counts", "op specs", "factor"], rows)
+    print_table(["operator", "configurations", "factor of an entry"], rows)
 
 
 def _enough(curve: list[CurvePoint]) -> str:
@@ -255,7 +258,7 @@ def _enough(curve: list[CurvePoint]) -> str:
     fitted = [point for point in curve if point.networks]
     best = min(point.mape_percent for point in fitted)
     enough = next(point for point in fitted if point.mape_percent <= 1.1 * best)
-    return f"{enough.networks} networks are enough: more bring the error down by less than a tenth"
+    return f"{enough.networks} networks are enough: more reduce the error by less than a tenth"
 
 
 def _scores(found: Fitted, curve: list[CurvePoint]) -> dict[str, object]:

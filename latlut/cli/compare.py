@@ -343,8 +343,8 @@ def _latency(row: ComparisonRow) -> str | None:
     found = row.latency
     if found is None:
         return "failed" if row.failure else None
-    half = 50 * (found.ci_high_ms - found.ci_low_ms) / found.latency_ms
-    return f"{found.latency_ms:.4g}" + (f" ±{half:.1f}%" if math.isfinite(half) else "")
+    half = (found.ci_high_ms - found.ci_low_ms) / 2
+    return f"{found.latency_ms:.4g}" + (f" ±{half:.2g}" if math.isfinite(half) else "")
 
 
 def _value(figure: Figure | None, size: tuple[int, int] | None = None) -> str:

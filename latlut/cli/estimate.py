@@ -72,7 +72,8 @@ def estimate(
     check_files(files, is_onnx, shapes)
     if [bool(arch_name), bool(ops), is_onnx].count(True) != 1:
         raise LatlutError(
-            "name either a network with --arch, op specs with --op, or a file with --onnx"
+            "name either a network with --arch, operator configurations with --op, or a "
+            "file with --onnx"
         )
     if len(files) > 1:
         raise LatlutError("an estimate is of one file: name them one by one")
@@ -165,7 +166,16 @@ def _print(found: Estimate, path: str, cut: CutFile | None, adding: str) -> None
     factor = ["of its entry"] if is_calibrated else []
     basis = ["basis"] if found.predicted else []
     print_table(
-        ["op spec", "times", "ms", "share", *factor, "priced as another variant", *basis], rows
+        [
+            "operator configuration",
+            "times",
+            "ms",
+            "share",
+            *factor,
+            "priced as another variant",
+            *basis,
+        ],
+        rows,
     )
     click.echo("")
     if calibration is not None:

@@ -108,7 +108,7 @@ def _print(table: LatencyTable, found: Predicted, stored: int, as_json: bool) ->
         return
     if not stored and found.entries:
         rows = [[e.spec.key, e.latency_ms, e.ci_low_ms, e.ci_high_ms] for e in found.entries]
-        print_table(["op spec", "ms", "from", "to"], rows, "predicted")
+        print_table(["operator configuration", "ms", "from", "to"], rows, "predicted")
     elif stored:
         widths = defaultdict(list)
         for entry in found.entries:
@@ -124,7 +124,9 @@ def _print(table: LatencyTable, found: Predicted, stored: int, as_json: bool) ->
     elif not found.left_out:
         click.echo(f"nothing to predict: {table.path} has measured all of it")
     if found.left_out:
-        click.echo(f"{len(found.left_out)} op specs cannot be predicted, measure them:")
+        click.echo(
+            f"{len(found.left_out)} operator configurations cannot be predicted, measure them:"
+        )
         for spec in found.left_out[:10]:
             click.echo(f"  {table.command('profile', '--op', spec)}")
         if len(found.left_out) > 10:

@@ -281,7 +281,7 @@ def profile(
     remark(
         f"{chosen.title} {chosen.version} on {where}, {chosen.precision}, "
         f"{chosen.threads} thread{'s' if chosen.threads > 1 else ''}; plan {wanted.name} with "
-        f"{len(mine.specs)} op specs, {passes} passes"
+        f"{len(mine.specs)} operator configurations, {passes} passes"
         f"{f' over {rebuilds} builds' if rebuilds > 1 else ''}"
         f"{'' if mode == STANDALONE else f', {mode}'} -> {path}",
         quiet or bool(supervision.failed),  # said by the process before
@@ -312,7 +312,7 @@ def profile(
             if found.seconds is not None:
                 remark(
                     f"{new} pieces are new: that takes about {duration_text(found.seconds)}; "
-                    "Ctrl-C stops it, and the same command goes on",
+                    "Ctrl-C stops it, and the same command continues",
                     quiet,
                 )
     failed_parts: list[str] = []
@@ -350,11 +350,11 @@ def profile(
     except KeyboardInterrupt:
         remark(
             f"stopped: {_measurements(path) - before} new measurements are in {path}; "
-            "the same command goes on from here",
+            "the same command continues from here",
         )
         raise
     if failed_parts:
-        remark("\n".join([*failed_parts, "the same command goes on with what is missing"]))
+        remark("\n".join([*failed_parts, "the same command continues with what is missing"]))
     with LatencyTable.open(path) as table:
         print_report(table, mine, summary, as_json, active=active, is_named=bool(ops))
     if summary.failed or failed_parts:

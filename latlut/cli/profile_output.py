@@ -25,16 +25,21 @@ def print_preview(found: Preview, path: Path, as_json: bool) -> None:
         print_json(vars(found))
         return
     click.echo(
-        f"{len(found.missing)} of {found.op_specs} op specs lack readings in {path}: "
+        f"{len(found.missing)} of {found.op_specs} operator configurations lack readings "
+        f"in {path}: "
         f"{found.readings} to take, {found.reused} are there"
     )
     for kind, count in found.by_kind.items():
         click.echo(f"  {kind}: {count}")
     if found.seconds is None:
-        click.echo("how long it takes is unknown: none of the op specs that were tried can be run")
+        click.echo(
+            "how long it takes is unknown: none of the operator configurations "
+            "that were tried can be run"
+        )
     elif found.missing:
         click.echo(
-            f"about {duration_text(found.seconds)}, from {found.tried} op specs that were tried"
+            f"about {duration_text(found.seconds)}, from {found.tried} operator "
+            "configurations that were tried"
         )
 
 
@@ -104,7 +109,8 @@ def print_report(
             "marked (--wait waits for a quiet machine)"
         )
     click.echo(
-        f"{coverage.entries} of {len(plan.specs)} op specs have an entry in {table.path} "
+        f"{coverage.entries} of {len(plan.specs)} operator configurations have an entry "
+        f"in {table.path} "
         f"({summary.status}, {summary.seconds['total']:.0f} s, "
         f"{summary.measured} new measurements, {summary.requeued} repeated)"
     )
@@ -151,7 +157,7 @@ def print_report(
     for key, message in summary.failed.items():
         click.echo(f"failed: {names[key]}: {message}")
     if summary.status == "out of budget":
-        click.echo("the budget is spent; the same command goes on from here")
+        click.echo("the budget is spent; the same command continues from here")
     else:
         click.echo(f"how far to trust it: {_next_command(table)}")
 

@@ -100,8 +100,8 @@ def print_search(found: Found, table_name: str) -> None:
     if found.last_derived is not None:
         derived_ms, fitted_ms = found.last_derived
         click.echo(
-            f"by its own logits the search derived {derived_ms:.4g} ms, fitted to {fitted_ms:.4g}"
-            " ms"
+            f"the search's own logits derived a network of {derived_ms:.4g} ms, which was then "
+            f"fitted to {fitted_ms:.4g} ms"
         )
     priced = (
         "not priced by this table"
@@ -113,7 +113,7 @@ def print_search(found: Found, table_name: str) -> None:
         _print_front(found)
     if found.unreachable_ms:
         left_out = ", ".join(f"{ms:.4g}" for ms in found.unreachable_ms)
-        click.echo(f"left out, as no network came near: {left_out} ms")
+        click.echo(f"no network was found near: {left_out} ms")
     if found.worth is not None:
         click.echo(found.worth.describe(found.target_ms))
     student_file = folder / "student.json"

@@ -114,7 +114,7 @@ def _print(found: Sensitivity, prices: SpacePrices, path: str) -> None:
     layout = prices.layout
     rows: list[list[object]] = []
     for number, gap in enumerate(found.gaps):
-        half = "unknown" if gap.half_ms is None else f"± {gap.half_ms:.3g}"
+        half = "unknown" if gap.half_ms is None else f"±{gap.half_ms:.3g}"
         rows.append(
             [
                 gap.factor,
@@ -144,7 +144,7 @@ def _print(found: Sensitivity, prices: SpacePrices, path: str) -> None:
     reasons = dict.fromkeys(term.reason for term in prices.substituted)
     for reason in reasons:
         count = sum(term.reason == reason for term in prices.substituted)
-        click.echo(f"{count} op specs are priced by another variant: {reason}")
+        click.echo(f"{count} operator configurations are priced by another variant: {reason}")
     if prices.unpriced:
         click.echo("without what the table cannot price, the same in both end points:")
         for spec in prices.unpriced:

@@ -231,22 +231,24 @@ def diff(before: str, after: str, limit: int, as_json: bool) -> None:
         click.echo(f"identity differs: {line} (here: {before}, there: {after})")
     if found.predicted:
         click.echo(
-            f"{len(found.predicted)} common op specs are left out: one of the tables predicted "
+            f"{len(found.predicted)} common operator configurations are left out: one of "
+            "the tables predicted "
             f"them, such as {found.predicted[0]}"
         )
     if not found.moves:
-        click.echo("the tables have no measured op spec in common")
+        click.echo("the tables have no measured operator configuration in common")
         return
     click.echo(
-        f"{len(found.moves)} common op specs; median ratio after / before {found.overall:.4f}; "
+        f"{len(found.moves)} common operator configurations; median ratio after / before "
+        f"{found.overall:.4f}; "
         f"{len(found.moved)} moved beyond their intervals (up to {found.by_chance:.0f} by chance)"
     )
     if found.moved:
         rows = [[m.key, m.before_ms, m.after_ms, m.ratio] for m in found.moved[:limit]]
-        print_table(["op spec", "before, ms", "after, ms", "ratio"], rows)
+        print_table(["operator configuration", "before, ms", "after, ms", "ratio"], rows)
     for where, keys in (("BEFORE", found.only_before), ("AFTER", found.only_after)):
         if keys:
-            click.echo(f"{len(keys)} op specs only in {where}, such as {keys[0]}")
+            click.echo(f"{len(keys)} operator configurations only in {where}, such as {keys[0]}")
 
 
 @table.command()
@@ -359,7 +361,7 @@ def import_(file: Path, table_path: Path | None, overrides: tuple[str, ...], as_
         print_json({k: str(v) if isinstance(v, Path) else v for k, v in vars(report).items()})
         return
     click.echo(
-        f"{report.rows} rows of {report.path} are {report.op_specs} op specs"
+        f"{report.rows} rows of {report.path} are {report.op_specs} operator configurations"
         f"{f' and {report.repeats} repeats' if report.repeats else ''} in {report.table}"
     )
     for text in report.remarks:

@@ -68,7 +68,8 @@ def transfer(target: Path, sources: str, count: int | None, as_json: bool) -> No
         )  # fmt: skip
         return
     click.echo(
-        f"{len(names)} devices know {len(known.specs)} op specs; {path} has measured "
+        f"{len(names)} devices know {len(known.specs)} operator configurations; {path} "
+        "has measured "
         f"{result.measured} of them"
     )
     if stored:
@@ -81,7 +82,8 @@ def transfer(target: Path, sources: str, count: int | None, as_json: bool) -> No
         click.echo("too few to tell the device's speed: measure three or more first")
     if result.too_wide:
         click.echo(
-            f"{result.too_wide} op specs have no prediction: their intervals would be wider than "
+            f"{result.too_wide} operator configurations have no prediction: their "
+            "intervals would be wider than "
             "by a factor of two"
         )
     if result.next_specs:

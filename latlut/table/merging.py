@@ -124,7 +124,7 @@ def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
 def _conflict(into: LatencyTable, source: LatencyTable, keys: Sequence[str]) -> TableError:
     return TableError(
         f"{source.path} and {into.path} hold different latencies without measurements for "
-        f"{len(keys)} op specs, such as {min(keys)}: compare them with "
+        f"{len(keys)} operator configurations, such as {min(keys)}: compare them with "
         + command("table", "diff", into.path, source.path)
     )
 

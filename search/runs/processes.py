@@ -31,7 +31,7 @@ from latlut.errors import LatlutError
 #: Seconds that a process waits for the others.
 TIMEOUT_S = 600.0
 
-GOES_ON = "the same command goes on from the last epoch"
+GOES_ON = "the same command continues from the last epoch"
 
 Result = TypeVar("Result")
 

@@ -131,7 +131,7 @@ def test_operators_of_ones_own(folder: Path) -> None:
     [
         (["profile", "--op", "conf 4->4 at 8x8"], "did you mean 'conv'"),
         (["profile", "--op", "conv 0->4 at 8x8"], "input channels must be between"),
-        (["profile", "--op", "conv 4->4 at 8x-8"], "cannot read the op spec"),
+        (["profile", "--op", "conv 4->4 at 8x-8"], "cannot read the operator"),
         (["profile", "--op", "conv 60000->60000 at 60000x60000"], "beyond the limit"),
         (["profile", "--op", OP, "--plan", "tiny"], "exclude each other"),
         (["profile", "--plan", "tinny"], "did you mean 'tiny'"),
@@ -243,7 +243,7 @@ def test_ctrl_c_a_second_measurer_and_going_on(folder: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "the same command goes on from here" in errors
+    assert "the same command continues from here" in errors
     assert "Traceback" not in errors
     info = json.loads(run("table", "info", str(path), "--json").stdout)
     assert info["runs"][-1]["status"] == "stopped"
