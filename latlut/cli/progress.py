@@ -79,12 +79,14 @@ class ProgressLines:
 
     Args:
         title: of the work.
+        first: steps that were done when the lines began.
         every_s: seconds without a line after which there is one.
     """
 
-    def __init__(self, title: str, every_s: float = EVERY_S) -> None:
+    def __init__(self, title: str, first: int = 0, every_s: float = EVERY_S) -> None:
         self._title, self._every_s = title, every_s
-        self._done = self._total = self._tenth = 0
+        self._first = self._done = first
+        self._total = self._tenth = 0
         self._started = self._said = time.monotonic()
         self._is_over = threading.Event()
         self._writing = threading.Lock()
@@ -103,27 +105,29 @@ class ProgressLines:
         with self._writing:
             if title not in (None, self._title):
                 self._title, self._tenth, self._started = str(title), 0, time.monotonic()
+                self._first = done
             self._done, self._total = done, total
             tenth = 10 * done // max(1, total)
             if tenth > self._tenth:
                 self._tenth = tenth
-                self._say()
+                self._say(is_new=True)
 
     def _remind(self) -> None:
         while not self._is_over.wait(max(0.01, self._said + self._every_s - time.monotonic())):
             with self._writing:
                 if time.monotonic() - self._said >= self._every_s:
-                    self._say()
+                    self._say(is_new=False)
 
-    def _say(self) -> None:
+    def _say(self, *, is_new: bool) -> None:
+        """A line; what was done long ago is not said again when all of it is."""
         self._said = time.monotonic()
         elapsed_s = self._said - self._started
-        text = f"{self._title}: {duration_text(elapsed_s)} elapsed"
-        if self._done:
-            left_s = elapsed_s * (self._total - self._done) / self._done
-            text = (
-                f"{self._title}: {100 * self._done // max(1, self._total)}% ({self._done} of "
-                f"{self._total}), {duration_text(elapsed_s)} elapsed, about "
-                f"{duration_text(left_s)} left"
-            )
-        click.echo(text, err=True)
+        text = f"{duration_text(elapsed_s)} elapsed"
+        new = self._done - self._first
+        if is_new or self._done < self._total:
+            share = 100 * self._done // max(1, self._total)
+            text = f"{share}% ({self._done} of {self._total}), {text}"
+            if new and self._done < self._total:
+                left_s = elapsed_s * (self._total - self._done) / new
+                text += f", about {duration_text(left_s)} left"
+        click.echo(f"{self._title}: {text}", err=True)

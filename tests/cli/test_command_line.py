@@ -283,3 +283,4 @@ def test_progress_says_what_is_done_elapsed_and_left(capsys: pytest.CaptureFixtu
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 10
     assert re.fullmatch(r"profile: 10% \(10 of 100\), \d+ s elapsed, about \d+ s left", said[0])
+    assert re.fullmatch(r"profile: 100% \(100 of 100\), \d+ s elapsed", said[-1])
