@@ -6,14 +6,17 @@ An option means the same in every command, so its group is said once, in ``GROUP
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import cloup
 
-from latlut.cli.defaults import Defaults, option_key, option_values, settings_text
+from latlut.cli.defaults import Defaults, option_key, option_values, settings_text, toml_lines
 from latlut.cli.output import QUIET, QUIET_HELP
 from latlut.errors import LatlutError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 #: Groups of a long command's help, in their order, and the options in them; all other options are
 #: of the second, which says what is measured, searched or written.
@@ -69,11 +72,22 @@ def _print_settings_option() -> click.Option:
 
 
 class Command(cloup.Command):
-    """A command whose options are in groups, with defaults from ``latlut.toml``."""
+    """A command whose options are in groups, with defaults from ``latlut.toml``.
+
+    Args:
+        args: as of ``cloup.Command``, as is ``more``.
+        params: options and arguments.
+        prints_run_settings: it calls ``printed_run_settings`` for what its preset says.
+    """
 
     def __init__(
-        self, *args: Any, params: Sequence[click.Parameter] | None = None, **more: Any
+        self,
+        *args: Any,
+        params: Sequence[click.Parameter] | None = None,
+        prints_run_settings: bool = False,
+        **more: Any,
     ) -> None:
+        self._prints_run_settings = prints_run_settings
         arguments = [item for item in params or () if not isinstance(item, click.Option)]
         options = [item for item in params or () if isinstance(item, click.Option)]
         if options:
@@ -104,9 +118,19 @@ class Command(cloup.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, or print what it would run with."""
         if ctx.meta.get(_WANTED):
-            click.echo(settings_text([*_path(ctx)], option_values(ctx)))
-            return None
+            click.echo(settings_text(_path(ctx), option_values(ctx)))
+            if not self._prints_run_settings:
+                return None
         return super().invoke(ctx)
+
+
+def printed_run_settings(settings: BaseModel) -> bool:
+    """Print a run's settings where --print-settings asks for them; whether it does."""
+    is_wanted = bool(click.get_current_context().meta.get(_WANTED))
+    if is_wanted:
+        click.echo("\n# the settings of the run, for a file that --preset names")
+        click.echo("\n".join(toml_lines(settings.model_dump(mode="json", exclude_none=True))))
+    return is_wanted
 
 
 class Group(click.Group):

@@ -135,6 +135,18 @@ def settings_text(path: Sequence[str], values: Iterator[tuple[str, Any, str]]) -
     return "\n".join(lines)
 
 
+def toml_lines(values: Mapping[str, Any], table: str = "") -> Iterator[str]:
+    """Settings in groups as TOML: values first, then a table per group."""
+    groups = {name: value for name, value in values.items() if isinstance(value, dict)}
+    if table:
+        yield f"\n[{table}]"
+    for name, value in values.items():
+        if name not in groups:
+            yield f"{name} = {json.dumps(value)}"
+    for name, value in groups.items():
+        yield from toml_lines(value, f"{table}.{name}" if table else name)
+
+
 def _all_options() -> Iterator[click.Parameter]:
     """The options of all commands."""
     from latlut.cli import main

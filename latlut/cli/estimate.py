@@ -163,7 +163,7 @@ def _print(found: Estimate, path: str, cut: CutFile | None, adding: str) -> None
         ]
         for term in found.terms
     ]
-    factor = ["of its entry"] if is_calibrated else []
+    factor = ["factor"] if is_calibrated else []
     basis = ["basis"] if found.predicted else []
     print_table(
         [

@@ -159,7 +159,7 @@ def print_report(
     if summary.status == "out of budget":
         click.echo("the budget is spent; the same command continues from here")
     else:
-        click.echo(f"how far to trust it: {_next_command(table)}")
+        click.echo(f"check its accuracy with: {_next_command(table)}")
 
 
 def _latencies(table: LatencyTable, specs: Sequence[OpSpec]) -> list[dict[str, Any]]:
@@ -184,7 +184,7 @@ def _print_latencies(latencies: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _next_command(table: LatencyTable) -> str:
-    """What says how far to trust the table: whole networks where it knows which."""
+    """What checks the table's accuracy: whole networks where it knows which."""
     from latlut.errors import TableError
     from latlut.shell import command
     from latlut.table.space import space_of

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from latlut.cli.commands import Command
+from latlut.cli.commands import Command, printed_run_settings
 from latlut.cli.names import SEARCH_PRESET
 from latlut.cli.options import (
     NumbersType,
@@ -51,7 +51,7 @@ class WeightsType(click.ParamType[Any]):
         return numbers
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, prints_run_settings=True)
 @table_option()
 @run_options("runs/search", "search.epochs=5", SEARCH_PRESET)
 @input_option(
@@ -138,6 +138,8 @@ def search(
     settings = load_settings(preset, overrides_of(chosen, extra))
     if method == "paper":
         settings = settings.model_copy(update={"rank": None})
+    if printed_run_settings(settings):
+        return
     set_threads(threads)
     with LatencyTable.open(table_name) as table:
         remark_predictions(table, quiet)

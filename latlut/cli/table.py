@@ -62,7 +62,8 @@ def info(name: str, as_json: bool) -> None:
     predicted = f", {facts['predicted']} of them predicted" if facts["predicted"] else ""
     click.echo(f"{facts['table']}: {facts['entries']} entries{predicted}")
     for field, value in facts["identity"].items():
-        click.echo(f"  {field}: {value}")
+        if value != "":
+            click.echo(f"  {field}: {value}")
     if "source" in facts:
         click.echo(f"  source: {facts['source']}")
     has_builds = any(row["builds"] > 1 for row in found["builds"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latlut.cli.commands import Command
+from latlut.cli.commands import Command, printed_run_settings
 from latlut.cli.names import ARCHITECTURE, BASELINE, TRAIN_PRESET
 from latlut.cli.options import overrides_of, run_options, set_threads
 from latlut.cli.output import json_option, print_table, quiet_option
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from latlut.search.train.training import TrainingResult
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, prints_run_settings=True)
 @click.option(
     "--arch", "arch_name", type=ARCHITECTURE, metavar="NAME|FILE|RUN",
     help="Architecture: a shipped name, a JSON file, or a search's folder.",
@@ -71,6 +71,8 @@ def train(
     from latlut.search.train.settings import load_train_settings
 
     settings = load_train_settings(preset, overrides_of(chosen, extra))
+    if printed_run_settings(settings):
+        return
     network, taught_by = (
         (baseline, find_teacher(teacher)) if baseline else find_student(arch_name or "", teacher)
     )

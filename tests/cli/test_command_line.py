@@ -284,3 +284,25 @@ def test_progress_says_what_is_done_elapsed_and_left(capsys: pytest.CaptureFixtu
     assert len(said) == 10
     assert re.fullmatch(r"profile: 10% \(10 of 100\), \d+ s elapsed, about \d+ s left", said[0])
     assert re.fullmatch(r"profile: 100% \(100 of 100\), \d+ s elapsed", said[-1])
+
+
+# --- settings of runs ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "setting"),
+    [
+        (["search", "--table", "x", "--set", "search.epochs=3"], "[search]\nepochs = 3\n"),
+        (["train", "--arch", "x", "--set", "schedule.epochs=3"], "[schedule]\nepochs = 3\n"),
+    ],
+    ids=["search", "train"],
+)
+def test_printed_settings_of_a_run_are_a_preset(
+    table_path: Path, arguments: list[str], setting: str
+) -> None:
+    shown = run(*arguments, "--print-settings").stdout
+    _, preset = shown.split("# the settings of the run, for a file that --preset names")
+    assert setting in preset
+    Path("mine.toml").write_text(preset)
+    again = run(*arguments[:3], "--preset", "mine.toml", "--print-settings").stdout
+    assert again.endswith(preset)
