@@ -140,7 +140,7 @@ def test_operators_of_ones_own(folder: Path) -> None:
         (["profile", "--engine", "tensorrt"], "TensorRT cannot run here"),
         (["profile", "--engine", "tensorrt-rtx"], "TensorRT-RTX cannot run here"),
         (["profile", "--engine", "tensorrt-rtx", "--cpu"], "TensorRT-RTX runs on GPUs only"),
-        (["profile", "--gpu", "1080ti"], "latlut profile --cpu"),
+        (["profile", "--gpu", "1080ti"], "what can be used here: --cpu"),
         (["profile", "--gpu", "1080tie"], "1080ti"),
         (["profile", "--cpu", "--gpu", "1080ti"], "exclude each other"),
         (["profile", "--cpu", "--precision", "fp16", "--op", OP], "fp32"),
