@@ -75,10 +75,22 @@ class DataError(LatlutError, ValueError):
     """A data set that cannot be used as it is: files, masks, labels or sizes that do not fit."""
 
 
-def did_you_mean(name: str, known: list[str]) -> str:
-    """A sentence that names the nearest known name and lists the rest."""
+#: Known names that are listed where one of them is near.
+MOST_LISTED = 40
+
+
+def did_you_mean(name: str, known: list[str], title: str = "known") -> str:
+    """A sentence that names the nearest known name and lists the rest.
+
+    Args:
+        name: what was asked for.
+        known: what there is.
+        title: of the list.
+    """
     from difflib import get_close_matches
 
     close = get_close_matches(name[:100], known, n=1)  # it may come from a hostile file
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}known: {', '.join(sorted(known))}"
+    if hint and len(known) > MOST_LISTED:
+        return hint.rstrip()
+    return f"{hint}{title}: {', '.join(sorted(known)) or 'none'}"

@@ -72,7 +72,7 @@ _TEXT = re.compile(
     re.IGNORECASE,
 )
 GRAMMAR = (
-    'an op spec reads like "conv 64->96 stride 1 at 128x256", '
+    'an operator configuration reads like "conv 64->96 stride 1 at 128x256", '
     'options as "kernel_size=5 batch=2", several inputs as "refine 256,128->128 at 8x16,16x32"'
 )
 
@@ -187,7 +187,9 @@ class OpSpec:
         set_field = object.__setattr__
         set_field(self, "kind", kind)
         if len(options) > MAX_OPTIONS:
-            raise SpecError(f"{len(options)} options, an op spec has {MAX_OPTIONS} at most")
+            raise SpecError(
+                f"{len(options)} options, an operator configuration has {MAX_OPTIONS} at most"
+            )
         set_field(self, "inputs", _canonical_inputs(inputs))
         set_field(self, "out_channels", _positive_int("out_channels", out_channels))
         if isinstance(stride, (tuple, list)):
@@ -278,10 +280,12 @@ class OpSpec:
             SpecError: the text does not follow the grammar or its numbers are out of range.
         """
         if len(text) > MAX_TEXT:
-            raise SpecError(f"an op spec of {len(text)} characters, expected {MAX_TEXT} at most")
+            raise SpecError(
+                f"an operator configuration of {len(text)} characters, expected {MAX_TEXT} at most"
+            )
         match = _TEXT.fullmatch(text.strip())
         if match is None:
-            raise SpecError(f"cannot read the op spec {text!r}: {GRAMMAR}")
+            raise SpecError(f"cannot read the operator configuration {text!r}: {GRAMMAR}")
         channels = [_read_int(part) for part in match["channels"].split(",") if part]
         sizes = [parse_size(part) for part in match["sizes"].split(",")]
         if len(sizes) == 1:
@@ -308,9 +312,11 @@ def _canonical_inputs(inputs: Sequence[Any]) -> tuple[tuple[int, int, int], ...]
     items = list(inputs)
     maps = [items] if items and not isinstance(items[0], (tuple, list)) else items
     if not maps:
-        raise SpecError("an op spec has at least one input (C, H, W), received none")
+        raise SpecError("an operator configuration has at least one input (C, H, W), received none")
     if len(maps) > MAX_INPUTS:
-        raise SpecError(f"{len(maps)} input maps, an op spec has {MAX_INPUTS} at most")
+        raise SpecError(
+            f"{len(maps)} input maps, an operator configuration has {MAX_INPUTS} at most"
+        )
     if bad := [shape for shape in maps if len(shape) != 3]:
         raise SpecError(f"an input map is (C, H, W), received {bad[0]!r}")
     return tuple(
@@ -364,7 +370,7 @@ def check_graph(nodes: Sequence[Node]) -> None:
         if len(node.inputs) != len(node.spec.inputs):
             raise SpecError(
                 f"node {node.name!r} has {len(node.inputs)} inputs, "
-                f"its op spec {len(node.spec.inputs)}: {node.spec}"
+                f"its operator configuration {len(node.spec.inputs)}: {node.spec}"
             )
         for source, expected in zip(node.inputs, node.spec.inputs, strict=True):
             if source != IMAGE and source not in outputs:

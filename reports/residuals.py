@@ -86,7 +86,7 @@ def plot_residuals(
             row[0].set_ylabel("error, %")
         _set_limits(axes[0, 0], plain, calibrated)
         left = 0.65 / width
-        title = "Errors against what the networks are"
+        title = "Errors by properties of the networks"
         figure.text(left, 1 - 0.12 / height, title, fontsize=13, fontweight="bold", va="top")
         lines = textwrap.wrap(textwrap.shorten(subject, 200, placeholder=" …"), int(14 * width))
         figure.text(left, 1 - 0.4 / height, "\n".join(lines[:2]), fontsize=9, color=MUTED, va="top")

@@ -222,8 +222,8 @@ def _draw_summary(axes: Axes, agreement: Agreement) -> None:
     ceiling = _number(agreement.ceiling_r, 4)
     floor = _number(agreement.noise_floor_mape_percent, 2, "%")
     lines = (
-        f"r = {_number(agreement.r, 4)}  (noise ceiling {ceiling})",
-        f"MAPE = {_number(agreement.mape_percent, 2, '%')}  (noise floor {floor})",
+        f"r = {_number(agreement.r, 4)}  (noise limit {ceiling})",
+        f"MAPE = {_number(agreement.mape_percent, 2, '%')}  (noise limit {floor})",
         f"within 5%: {100 * agreement.within_5:.0f}% of n = {agreement.n} networks",
     )
     axes.text(

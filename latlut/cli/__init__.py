@@ -35,22 +35,22 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "quickstart": LazyCommand(
         "Start here",
         "latlut.cli.quickstart:quickstart",
-        "The whole way, small: from a table to a trained network.",
+        "The whole loop, small: from a table to a trained network.",
     ),
     "doctor": LazyCommand(
         "Start here",
         "latlut.cli.doctor:doctor",
-        "What works on this machine and, for the rest, how to get it.",
+        "What works on this machine, and how to get the rest.",
     ),
     "targets": LazyCommand(
         "Start here",
         "latlut.cli.targets:targets",
-        "The hardware that latlut knows.",
+        "List the hardware that latlut knows.",
     ),
     "profile": LazyCommand(
         "Measure",
         "latlut.cli.profile:profile",
-        "Measure a plan's operators into a latency table.",
+        "Measure the operators of a plan into a latency table.",
     ),
     "validate": LazyCommand(
         "Measure",
@@ -60,12 +60,12 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "calibrate": LazyCommand(
         "Measure",
         "latlut.cli.calibrate:calibrate",
-        "Learn from measured networks what they take beyond the sum of entries.",
+        "Correct estimates by how measured networks differ from their sums.",
     ),
     "predict": LazyCommand(
         "Use a table",
         "latlut.cli.predict:predict",
-        "Predict the entries that a table has not measured, with intervals.",
+        "Predict the entries that a table lacks, with intervals.",
     ),
     "transfer": LazyCommand(
         "Use a table",
@@ -75,7 +75,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "estimate": LazyCommand(
         "Use a table",
         "latlut.cli.estimate:estimate",
-        "A network's latency from a table, term by term.",
+        "Estimate a network's latency from a table, term by term.",
     ),
     "table": LazyCommand(
         "Use a table",
@@ -85,42 +85,42 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "report": LazyCommand(
         "Use a table",
         "latlut.cli.report:report",
-        "One HTML page of tables, searches, trainings and comparisons.",
+        "Write one HTML page of tables, searches, trainings, comparisons.",
     ),
     "sensitivity": LazyCommand(
         "Use a table",
         "latlut.cli.sensitivity:sensitivity",
-        "What operators, downsampling and widths can change, and weights that balance them.",
+        "How much operators, downsampling and widths change the latency.",
     ),
     "data": LazyCommand(
         "Networks",
         "latlut.cli.data:data",
-        "Look at the data for a search or a training.",
+        "Check the data for a search or a training.",
     ),
     "search": LazyCommand(
         "Networks",
         "latlut.cli.search:search",
-        "Search a network that hits a latency, against a table.",
+        "Search for a network with a target latency, by a table.",
     ),
     "train": LazyCommand(
         "Networks",
         "latlut.cli.train:train",
-        "Train a network, with a teacher or without.",
+        "Train a network, with or without a teacher.",
     ),
     "ablate": LazyCommand(
         "Networks",
         "latlut.cli.ablate:ablate",
-        "What fixed widths, branches, searching, pruning and distilling come to.",
+        "The paper's Table 3: what each part of the search contributes.",
     ),
     "evaluate": LazyCommand(
         "Networks",
         "latlut.cli.evaluate:evaluate",
-        "mIoU of a trained network, class by class, and its predictions.",
+        "Score a trained network: mIoU, class by class.",
     ),
     "predict-image": LazyCommand(
         "Networks",
         "latlut.cli.predict_image:predict_image",
-        "Draw what a trained network sees in an image, a folder or a video.",
+        "Draw a trained network's predictions for images and videos.",
     ),
     "export": LazyCommand(
         "Networks",
@@ -140,12 +140,12 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "compare": LazyCommand(
         "Networks",
         "latlut.cli.compare:compare",
-        "Networks side by side: parameters, MACs, latency, published accuracy.",
+        "Compare networks: parameters, MACs, latency, published accuracy.",
     ),
     "arch": LazyCommand(
         "Networks",
         "latlut.cli.arch:arch",
-        "Show networks, import the FasterSeg authors' architecture files.",
+        "Show networks; import the FasterSeg authors' architecture files.",
     ),
 }
 
@@ -245,6 +245,10 @@ def main() -> None:
     """How long will a network take on this device? Measure its operators once, then add up.
 
     \b
-    latlut profile --cpu      measure the operators into a table, profiles/*.db
-    latlut validate           measure whole networks: how far can the table be trusted?
+    latlut profile --cpu                        measure the operators into a table
+    latlut validate                             measure networks: how accurate are its sums?
+    latlut estimate --table cpu --arch FILE     a network's latency from the table
+    latlut bench FILE --cpu                     a network's latency, measured
+
+    Defaults of options: latlut.toml. Completion: docs/command-line.md.
     """

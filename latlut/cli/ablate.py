@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from latlut.cli.commands import Command
+from latlut.cli.names import SEARCH_PRESET, TRAIN_PRESET
 from latlut.cli.options import (
     NumbersType,
     accelerator_option,
+    data_option,
     folder_option,
     input_option,
     overrides_of,
+    preset_option,
     set_threads,
     setting_option,
     table_option,
@@ -28,31 +32,25 @@ if TYPE_CHECKING:
     from latlut.table.table import LatencyTable
 
 
-@click.command()
+@click.command(cls=Command)
 @table_option()
-@click.option("--data", metavar="NAME|PATH", help="Data set [the presets'; street-scenes].")
-@click.option(
-    "--search-preset", default="tiny", show_default=True, metavar="NAME|FILE",
-    help="As --preset of latlut search.",
-)  # fmt: skip
-@click.option(
-    "--train-preset", default="tiny", show_default=True, metavar="NAME|FILE",
-    help="As --preset of latlut train.",
-)  # fmt: skip
+@data_option("the presets'")
+@preset_option(SEARCH_PRESET, "--search-preset", "As --preset of latlut search.")
+@preset_option(TRAIN_PRESET, "--train-preset", "As --preset of latlut train.")
 @click.option(
     "--seeds", type=NumbersType("SEEDS", "seeds: 0,1,2", lambda seed: seed >= 0),
     default="0,1,2", show_default=True,
-    help="Each is a whole ablation; the more, the more certain.",
+    help="Random seeds; each is a whole ablation, and more of them narrow the intervals.",
 )  # fmt: skip
 @folder_option("runs/ablation")
-@input_option("As of latlut search.")
+@input_option("Image size of the latency.", show_default="the table's own")
 @click.option(
-    "--target-ms", type=float,
-    help="Latency of all students, by the table [the mean of random networks].",
+    "--target-ms", type=click.FloatRange(min=0, min_open=True),
+    help="Latency of all students by the table.", show_default="mean of random networks",
 )  # fmt: skip
 @click.option(
     "--fixed-width", type=click.IntRange(1, 12), metavar="TWELFTHS",
-    help="Of the searches of fixed width [8 where it is searched, as in the paper].",
+    help="Width in the searches with a fixed width.", show_default="8 where it is searched",
 )  # fmt: skip
 @accelerator_option
 @threads_option()
@@ -67,11 +65,11 @@ def ablate(
     search_set: tuple[tuple[str, Any], ...], train_set: tuple[tuple[str, Any], ...],
     quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """What fixed widths, branches, searching, pruning and distilling come to: six networks a seed.
+    """The paper's Table 3: what searched widths, branches, pruning and distillation contribute.
 
     Searches three times (fixed width with one branch and with two, then searched widths with a
     teacher) and trains six networks alike: the three students, the teacher, that teacher pruned,
-    and the last student again with the teacher. Ctrl-C stops it; the same command goes on, and
+    and the last student again with the teacher. Ctrl-C stops it; the same command continues, and
     with more seeds it adds to what is there.
 
     \b

@@ -1,4 +1,4 @@
-"""How well estimates do, as a printed table: the plain sum, and beside it the calibrated one."""
+"""How well estimates agree with measurements, as a printed table: plain and calibrated."""
 
 from __future__ import annotations
 
@@ -11,8 +11,21 @@ if TYPE_CHECKING:
     from latlut.validation.scores import Scores
 
 
-def print_agreements(title: str, plain: Agreement, scores: Scores | None) -> None:
-    """One row a number with its 95% interval, one column an estimate, and what is reachable."""
+#: Rows that are printed without --details.
+_FIRST = ("Pearson r", "mean absolute error, %", "bias, %", "within 10%, % of networks")
+
+
+def print_agreements(
+    title: str, plain: Agreement, scores: Scores | None, *, has_details: bool = True
+) -> None:
+    """A row per statistic with its 95% interval, a column per estimate, and the noise limit.
+
+    Args:
+        title: of the first column.
+        plain: of the plain sums.
+        scores: with those of the calibrated estimates, where there is a calibration.
+        has_details: print all statistics, not only the first ones.
+    """
     columns = [plain] if scores is None else [plain, scores.calibrated]
 
     def row(label: str, name: str, best: str = "", digits: int = 2, factor: float = 1) -> list[str]:
@@ -38,10 +51,12 @@ def print_agreements(title: str, plain: Agreement, scores: Scores | None) -> Non
         row("slope", "slope", "", 3),
         row("intercept, ms", "intercept_ms", "", 3),
     ]
+    if not has_details:
+        rows = [row for row in rows if row[0] in _FIRST]
     if scores is None:
-        print_table([title, "value (95% interval)", "a perfect one"], rows)
+        print_table([title, "plain sum (95% interval)", "noise limit"], rows)
         return
     low, high = scores.coverage_interval()
     shown = f"{100 * scores.coverage:.1f} ({100 * low:.1f} to {100 * high:.1f})"
     rows.append(["inside the 95% interval, %", "", shown, "95"])
-    print_table([title, "plain sum (95% interval)", "calibrated", "a perfect one"], rows)
+    print_table([title, "plain sum (95% interval)", "calibrated", "noise limit"], rows)

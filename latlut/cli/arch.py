@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latlut.cli.options import NumbersType, input_option
+from latlut.cli.commands import Group
+from latlut.cli.names import ARCHITECTURE
+from latlut.cli.options import NumbersType, input_option, plot_option
 from latlut.cli.output import json_option, print_json, print_table
 from latlut.errors import LatlutError
 
@@ -17,21 +19,19 @@ if TYPE_CHECKING:
 _FILE = click.Path(path_type=Path)
 
 
-@click.group()
+@click.group(cls=Group)
 def arch() -> None:
-    """Show networks of the FasterSeg space, import the files that its authors published."""
+    """Show networks of the FasterSeg space; import the architectures that its authors published."""
 
 
 @arch.command()
-@click.argument("name", metavar="NAME|FILE")
-@click.option(
-    "--out", type=_FILE, metavar="FILE", help="Draw the network into a .png, .svg or .pdf."
-)
+@click.argument("name", type=ARCHITECTURE)
+@plot_option("Draw the network into FILE")
 @input_option(
     "Image size that multiply-accumulates are counted at.", default="1024x2048", show_default=True
 )
 @json_option
-def show(name: str, out: Path | None, input_size: tuple[int, int], as_json: bool) -> None:
+def show(name: str, plot_path: Path | None, input_size: tuple[int, int], as_json: bool) -> None:
     """A network cell by cell: operators, widths, channels, parameters, multiply-accumulates.
 
     NAME is a shipped network such as fasterseg-student; FILE an architecture's JSON. Cells that
@@ -39,7 +39,7 @@ def show(name: str, out: Path | None, input_size: tuple[int, int], as_json: bool
 
     \b
     latlut arch show fasterseg-student
-    latlut arch show found.json --out found.png
+    latlut arch show found.json --plot found.png
     """
     from latlut.search.networks.nodes import architecture_rows
     from latlut.spaces.shipped import find_architecture
@@ -47,10 +47,12 @@ def show(name: str, out: Path | None, input_size: tuple[int, int], as_json: bool
     architecture = find_architecture(name)
     rows = architecture_rows(architecture, input_size)
     facts = _facts(architecture, rows)
-    if out is not None:
+    if plot_path is not None:
         from latlut.reports.architecture import plot_architecture
 
-        plot_architecture(architecture, Path(name).stem, out, subtitle=_totals(facts, input_size))
+        plot_architecture(
+            architecture, Path(name).stem, plot_path, subtitle=_totals(facts, input_size)
+        )
     if as_json:
         print_json({"name": name, "input_size": input_size, **facts, "nodes": rows})
         return
@@ -76,25 +78,25 @@ def show(name: str, out: Path | None, input_size: tuple[int, int], as_json: bool
     )
     click.echo("")
     click.echo(_totals(facts, input_size))
-    if out is not None:
-        click.echo(f"drawn into {out}")
+    if plot_path is not None:
+        click.echo(f"drawn into {plot_path}")
 
 
 @arch.command(name="import")
 @click.argument("file", type=_FILE)
-@click.option("--out", "-o", type=_FILE, required=True, help="JSON file to write.")
+@click.option("-o", "--out", type=_FILE, required=True, metavar="FILE", help="JSON file to write.")
 @click.option(
     "--decoding", type=click.Choice(["released", "corrected", "path"]), default="released",
     show_default=True,
-    help="How positions are read: as the authors' code does, or by latlut's own rules.",
+    help="How positions are read: as by the authors' code, or by latlut's rules.",
 )  # fmt: skip
 @click.option(
-    "--branches",
+    "--scales", "branches",
     type=NumbersType(
         "SCALES", "branches: two of 8, 16, 32, such as 16,32", lambda scale: scale in (8, 16, 32)
     ),
-    help="Scales of the branches, such as 16,32; by the file's scores if not given.",
-)
+    help="Scales of the branches, e.g. 16,32.", show_default="by the file's scores",
+)  # fmt: skip
 @json_option
 def import_(
     file: Path, out: Path, decoding: str, branches: tuple[int, ...] | None, as_json: bool

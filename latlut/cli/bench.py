@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from latlut.cli.choices import FractionType, device_options, is_left_open
+from latlut.cli.choices import (
+    DurationType,
+    ci_option,
+    device_options,
+    is_left_open,
+    statistic_option,
+)
+from latlut.cli.commands import Command
+from latlut.cli.names import NETWORK
 from latlut.cli.options import (
     batch_option,
     classes_option,
     input_option,
+    out_file,
     passes_option,
     shape_option,
     timeout_option,
@@ -23,11 +32,11 @@ from latlut.cli.output import (
     json_option,
     print_json,
     print_table,
-    progress_bar,
     quiet_option,
     remark,
     waiting,
 )
+from latlut.cli.progress import progress_bar
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
@@ -35,35 +44,41 @@ if TYPE_CHECKING:
     from latlut.operators.workloads import Workload
 
 
-@click.command()
-@click.argument("target", metavar="FILE|ARCH|RUN|BASELINE")
+@click.command(cls=Command)
+@click.argument("target", type=NETWORK, metavar="FILE|ARCH|RUN|BASELINE")
 @device_options
-@input_option("Image size [the file's or the run's own, 1024x2048].")
-@batch_option("Images per inference [1].")
+@input_option(show_default="the file's or the run's own; else 1024x2048")
+@batch_option(show_default="the file's own; else 1")
 @shape_option
 @click.option(
-    "--data", "data_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-    help="Inputs of an ONNX or OpenVINO file, as .npy or, by name, as .npz. [random]",
+    "--inputs", "data_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Inputs of an ONNX or OpenVINO file: .npy, or .npz by name.", show_default="random",
 )  # fmt: skip
-@click.option("--no-upsample", is_flag=True, help="Without enlarging the logits to the image.")
-@click.option("--argmax", "has_argmax", is_flag=True, help="With taking the best class.")
+@click.option("--no-upsample", is_flag=True, help="Do not enlarge the output to the image's size.")
+@click.option("--argmax", "has_argmax", is_flag=True, help="Include taking the best class.")
 @classes_option
 @click.option(
     "--protocol", type=click.Choice(["latlut", "paper"]), default="latlut", show_default=True,
-    help="paper: also the mean of six seconds after a warm-up, batch 1.",
+    help="paper: also the mean of six seconds after a warm-up, at batch 1.",
 )  # fmt: skip
-@passes_option("Passes with fresh sessions; one leaves the interval unknown.")
+@passes_option("Passes, each with a fresh session; one leaves the interval unknown.")
 @click.option(
-    "--statistic", default="p10", show_default=True,
-    help="What a reading is of its samples: min, p10, p25 or median.",
+    "-t", "--duration", "duration_s", type=DurationType(), show_default="0.5 to 1.5 s",
+    help="Time of the runs in each pass, e.g. 10s.",
 )  # fmt: skip
 @click.option(
-    "--ci", type=FractionType(), default=0.01, show_default=True,
-    help="Half-width of the interval within a pass that ends sampling early.",
+    "--iterations", type=click.IntRange(1, 1_000_000), show_default="10 to 2000",
+    help="Number of runs in each pass.",
 )  # fmt: skip
+@statistic_option
+@ci_option
 @unchecked_option
 @timeout_option
 @wait_option
+@click.option(
+    "--samples", "samples_path", type=out_file, metavar="FILE",
+    help="Write the duration of every run into a CSV file.",
+)  # fmt: skip
 @quiet_option
 @json_option
 def bench(
@@ -71,22 +86,23 @@ def bench(
     engine_options: tuple[tuple[str, str], ...], input_size: tuple[int, int] | None,
     batch: int | None, shapes: tuple[tuple[str, tuple[int, ...]], ...], data_path: Path | None,
     no_upsample: bool, has_argmax: bool, num_classes: int | None,
-    protocol: str, passes: int, statistic: str, ci: float, unchecked: bool, timeout_s: float,
-    wait: bool, quiet: bool, as_json: bool,
+    protocol: str, passes: int, duration_s: float | None, iterations: int | None, statistic: str,
+    ci: float, unchecked: bool, timeout_s: float, wait: bool, samples_path: Path | None,
+    quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure a whole network: latency, percentiles, frames per second.
 
-    TARGET is an ONNX file, a model of OpenVINO (.xml), a TorchScript module (.pt) or an exported
-    program (.pt2), an architecture's JSON file or a shipped name, the folder of a training, or a
-    hand-designed network. Measured by the same statistics as `latlut profile`: several passes with
-    fresh sessions. With no choice of device made, the best engine that works here is used. A
-    network that crashes the engine or never ends is named, and nothing else happens.
+    FILE is an ONNX file, an OpenVINO model (.xml), a TorchScript module (.pt) or an exported
+    program (.pt2); ARCH an architecture's JSON file or a shipped name; RUN the folder of a
+    training; BASELINE a hand-designed network. Measured as `latlut profile` measures: several
+    passes with fresh sessions. A network that crashes the engine or hangs is named.
 
     \b
     latlut bench student.onnx --cpu --engine openvino
     latlut bench detector.onnx --cpu --shape image:1x3x640x640 --shape scale:1
     latlut bench fasterseg-student --cpu --input 512x1024 --protocol paper
     latlut bench runs/student --gpu 1080ti --precision fp16
+    latlut bench student.onnx --cpu -t 10s --samples runs.csv
     """
     from latlut.measure.supervising import supervise_command
 
@@ -98,7 +114,6 @@ def bench(
     from latlut.engines.choosing import DeviceChoice, choose_engine
     from latlut.measure.bench import BenchSettings, bench_workload, check_paper_batch
     from latlut.measure.held_device import measuring_on
-    from latlut.stats.quantiles import check_statistic
 
     suffix = Path(target).suffix.lower()
     if suffix in (".onnx", ".xml"):
@@ -123,8 +138,8 @@ def bench(
             engine = "pytorch"  # the one that runs such a file as it is
     elif shapes or data_path is not None:
         raise LatlutError(
-            "--shape and --data are for files of networks (ONNX, TorchScript, exported programs; "
-            "--data for ONNX alone); other networks take --input"
+            "--shape and --inputs are for files of networks (ONNX, TorchScript, exported programs; "
+            "--inputs for ONNX alone); other networks take --input"
         )
     else:
         workload = find_workload(
@@ -134,7 +149,9 @@ def bench(
     settings = replace(
         defaults,
         passes=passes,
-        timing=replace(defaults.timing, statistic=check_statistic(statistic), ci=ci),
+        timing=replace(
+            defaults.timing, statistic=statistic, ci=ci, **_lengths(duration_s, iterations)
+        ),
         is_checked=not unchecked,
         has_paper_protocol=protocol == "paper",
     )
@@ -153,10 +170,24 @@ def bench(
         found = bench_workload(
             chosen, workload, settings, listener=listener, supervision=supervision
         )
+    if samples_path is not None:
+        found.write_samples(samples_path)
+        remark(f"{samples_path}: {found.samples} runs", quiet)
     if as_json:
         print_json(found.to_dict())
     else:
         print_result(found)
+
+
+def _lengths(duration_s: float | None, iterations: int | None) -> dict[str, Any]:
+    """What --duration and --iterations change in how a pass is timed."""
+    if duration_s is not None and iterations is not None:
+        raise LatlutError("--duration and --iterations both say how long a pass is: choose one")
+    if duration_s is not None:
+        return {"min_time_s": duration_s, "time_cap_s": duration_s, "max_samples": 10_000_000}
+    if iterations is not None:
+        return {"min_samples": iterations, "max_samples": iterations}
+    return {}
 
 
 def find_workload(

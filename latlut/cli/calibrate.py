@@ -8,7 +8,10 @@ import click
 
 from latlut.cli.agreements import print_agreements
 from latlut.cli.choices import is_left_open, operators_option, space_option
+from latlut.cli.commands import Command
+from latlut.cli.names import TABLE
 from latlut.cli.onnx import onnx_option
+from latlut.cli.options import seed_option, table_option
 from latlut.cli.output import (
     json_option,
     print_json,
@@ -30,46 +33,38 @@ if TYPE_CHECKING:
 MOST_SIZES = 8
 
 
-@click.command()
-@click.option("--table", "table_name", required=True, metavar="NAME|FILE", help="Latency table.")
+@click.command(cls=Command)
+@table_option()
 @click.option(
-    "--networks",
-    type=click.IntRange(10, 10000),
-    default=30,
-    show_default=True,
-    help="How many measured networks to fit on; the others judge the fit.",
-)
+    "--networks", type=click.IntRange(10, 10000), default=30, show_default=True,
+    help="Number of measured networks to fit on; the others test the fit.",
+)  # fmt: skip
 @onnx_option
 @click.option(
-    "--validation",
-    "validation_id",
-    type=int,
-    metavar="ID",
-    help="Use the networks of this validation alone [all that the table holds].",
-)
+    "--validation", "validation_id", type=int, metavar="ID", show_default="all of the table",
+    help="Use only the networks of this validation.",
+)  # fmt: skip
 @click.option(
-    "--from",
-    "source_name",
-    metavar="NAME|FILE",
-    help="Table whose validations to use, of the same identity [the table's own].",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of networks.")
+    "--from", "source_name", type=TABLE, show_default="the table itself",
+    help="Table with the same identity whose validations to use.",
+)  # fmt: skip
+@seed_option("Random seed of the choice of networks.", default=0, show_default=True)
 @space_option
 @operators_option
 @click.option(
     "--force", is_flag=True, help="Use validations of a busy machine, and passes that disagree."
 )
-@click.option("--forget", is_flag=True, help="Delete the table's calibrations; fit nothing.")
+@click.option("--forget", is_flag=True, help="Delete the table's calibrations, and fit nothing.")
 @json_option
 def calibrate(
     table_name: str, networks: int, is_onnx: bool, files: tuple[Path, ...],
     validation_id: int | None, source_name: str | None, seed: int, space_file: str | None,
     operator_modules: tuple[str, ...], force: bool, forget: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Fit how networks differ from the sum of their entries, and keep it in the table.
+    """Fit a calibration: how networks differ from the sum of their entries.
 
-    Uses networks that `latlut validate` measured. From then on estimate, validate, search and
-    train price networks by the calibration; --forget goes back to plain sums.
+    It is fitted on networks that `latlut validate` measured, and stored in the table. From then on
+    estimate, validate, search and train use it; --forget returns to plain sums.
 
     \b
     latlut validate --table cpu-onnxruntime-fp32 --networks 90
@@ -197,7 +192,7 @@ def _print_families(tried: Tried) -> None:
 def _print(found: Fitted, curve: list[CurvePoint], path: str) -> None:
     _print_factors(found)
     for title, scores in (
-        (f"{len(found.others)} networks that were not fitted", found.held_out),
+        (f"{len(found.others)} networks left out of the fit", found.held_out),
         (f"{len(found.fitted)} fitted networks, cross-validated", found.cross_validated),
     ):
         if scores is not None:
@@ -205,17 +200,19 @@ def _print(found: Fitted, curve: list[CurvePoint], path: str) -> None:
             click.echo("")
     if len(curve) > 1:
         rows = [
-            ["the plain sum" if not point.networks else str(point.networks), point.mape_percent,
+            ["none (plain sum)" if not point.networks else str(point.networks), point.mape_percent,
              f"{point.low:.2f} to {point.high:.2f}"]
             for point in curve
         ]  # fmt: skip
-        print_table(["fitted on", "error on others, %", "over splits"], rows)
+        print_table(
+            ["networks fitted on", "mean error on the others, %", "range over splits"], rows
+        )
         click.echo(_enough(curve))
     click.echo(f"stored in: {path}")
 
 
 def _print_factors(found: Fitted) -> None:
-    """What an entry counts with, by its kind and the size of the map that it writes."""
+    """The factor of an entry, by its kind and the size of the map that it writes."""
     from latlut.pricing.calibration import NETWORK, map_size
 
     own = found.calibration
@@ -230,19 +227,20 @@ def _print_factors(found: Fitted) -> None:
             spec = by_place.get((kind, size))
             cells.append(
                 "" if spec is None else
-                f"{own.factor(spec):.3f} ± {own.factor_half_width(spec):.3f}"
+                f"{own.factor(spec):.3f} ±{own.factor_half_width(spec):.3f}"
             )  # fmt: skip
         rows.append([kind, *cells])
     if len(sizes) > MOST_SIZES:
         _print_ranges(own, known)
     else:
-        print_table(["an entry counts", *(f"at {size}" for size in sizes)], rows)
+        print_table(["factor of an entry (±95%)", *(f"at {size}" for size in sizes)], rows)
     place = own.effects.index(NETWORK)
     half = 1.96 * own.covariance[place][place] ** 0.5
     others = sorted({spec.kind for spec in specs if not own.covers(spec)})
     click.echo(
-        f"every network: {own.constant_ms:+.4g} ± {half:.2g} ms; as they are: {', '.join(others)}\n"
-        f"a network lies ± {196 * own.residual_sd:.2g}% around that\n"
+        f"constant per network: {own.constant_ms:+.4g} ±{half:.2g} ms\n"
+        f"residual spread: ±{196 * own.residual_sd:.2g}% (95%)\n"
+        + (f"not corrected: {', '.join(others)}\n" if others else "")
     )
 
 
@@ -252,7 +250,7 @@ def _print_ranges(own: Calibration, known: list[OpSpec]) -> None:
     for kind in sorted({spec.kind for spec in known}):
         factors = [own.factor(spec) for spec in known if spec.kind == kind]
         rows.append([kind, len(factors), f"{min(factors):.3f} to {max(factors):.3f}"])
-    print_table(["an entry counts", "op specs", "factor"], rows)
+    print_table(["operator", "configurations", "factor of an entry"], rows)
 
 
 def _enough(curve: list[CurvePoint]) -> str:
@@ -260,7 +258,7 @@ def _enough(curve: list[CurvePoint]) -> str:
     fitted = [point for point in curve if point.networks]
     best = min(point.mape_percent for point in fitted)
     enough = next(point for point in fitted if point.mape_percent <= 1.1 * best)
-    return f"{enough.networks} networks are enough: more bring the error down by less than a tenth"
+    return f"{enough.networks} networks are enough: more reduce the error by less than a tenth"
 
 
 def _scores(found: Fitted, curve: list[CurvePoint]) -> dict[str, object]:

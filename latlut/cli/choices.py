@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from latlut.cli.names import TARGET
+from latlut.engines import PRECISIONS, engine_names
 from latlut.errors import SpecError
 
 if TYPE_CHECKING:
     from latlut.engines.choosing import DeviceChoice
     from latlut.table.identity import Identity
+
+#: Statistics of samples, as ``stats.quantiles`` defines them.
+STATISTICS = ("min", "p10", "p25", "median")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -122,19 +127,44 @@ def device_options(command: Command) -> Command:
     """--gpu, --cpu, --engine, --precision, --threads, --engine-option."""
     for option in reversed(
         [
-            click.option("--gpu", metavar="NAME", help="GPU to use, a name of `latlut targets`."),
+            click.option("--gpu", type=TARGET, metavar="NAME|FILE",
+                         help="GPU: a name of `latlut targets`, or a file that describes one."),
             click.option("--cpu", is_flag=True, help="Use this machine's CPU."),
-            click.option("--engine", metavar="NAME", help="Inference engine; see `latlut doctor`."),
-            click.option("--precision", metavar="NAME", default="fp32", show_default=True,
-                         help="Arithmetic of the engine."),
-            click.option("--threads", type=int, default=1, show_default=True,
-                         help="Threads of one inference on a CPU."),
+            click.option("--engine", type=click.Choice(engine_names()),
+                         help="Inference engine; `latlut doctor` shows which work here.",
+                         show_default="the best that works here"),
+            precision_option("Number format of the engine."),
+            click.option("--threads", type=click.IntRange(1, 4096), default=1, show_default=True,
+                         help="CPU threads of one inference."),
             click.option("--engine-option", "engine_options", type=OptionType(), multiple=True,
-                         help="An engine's own setting, see `latlut doctor`; may be repeated."),
+                         help="Setting of the engine, see `latlut doctor`; may be repeated."),
         ]
     ):  # fmt: skip
         command = option(command)
     return command
+
+
+def precision_option(text: str) -> Callable[[Command], Command]:
+    """--precision."""
+    return click.option(
+        "--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help=text
+    )
+
+
+def statistic_option(command: Command) -> Command:
+    """--statistic."""
+    return click.option(
+        "--statistic", type=click.Choice(STATISTICS), default="p10", show_default=True,
+        help="Statistic of a pass's samples that is its reading; p10 is the 10th percentile.",
+    )(command)  # fmt: skip
+
+
+def ci_option(command: Command) -> Command:
+    """--ci."""
+    return click.option(
+        "--ci", type=FractionType(), default="1%", show_default=True,
+        help="Sample until the 95% interval within a pass has this half-width, or time is up.",
+    )(command)  # fmt: skip
 
 
 def mode_option(command: Command) -> Command:
@@ -142,8 +172,8 @@ def mode_option(command: Command) -> Command:
     return click.option(
         "--mode",
         type=click.Choice(("standalone", "in-context")),
-        help="Time operators alone, or inside a network as the difference of two graphs "
-        "[the table's; the engine's default].",
+        help="Time each operator alone, or in a network as the difference of two graphs.",
+        show_default="the table's; else the engine's own",
     )(command)
 
 
@@ -154,7 +184,7 @@ def operators_option(command: Command) -> Command:
         "operator_modules",
         multiple=True,
         metavar="MODULE",
-        help="Python file or module that registers operators of your own; may be repeated.",
+        help="Python file or module that registers your own operators; may be repeated.",
     )(command)
 
 
@@ -164,17 +194,23 @@ def space_option(command: Command) -> Command:
         "--space",
         "space_file",
         metavar="FILE",
-        help="Python file or module that registers a search space of your own.",
+        help="Python file or module that registers your own search space.",
     )(command)
 
 
 def as_in_table(choice: DeviceChoice, own: Identity) -> DeviceChoice:
-    """The choice with what was left open on the command line taken from a table's identity."""
-    names = ("precision", "threads", "engine_options")
-    return choice.completed(own, filter(is_left_open, names))
+    """The choice with what was not typed taken from a table's identity."""
+    typed = choice._replace(
+        gpu=None if is_left_open("gpu") else choice.gpu,
+        cpu=choice.cpu and not is_left_open("cpu"),
+        engine=None if is_left_open("engine") else choice.engine,
+    )
+    return typed.completed(own, filter(is_left_open, ("precision", "threads", "engine_options")))
 
 
 def is_left_open(parameter: str) -> bool:
-    """Whether the running command's parameter was not given."""
+    """Whether the running command's parameter was not typed: a default, also of latlut.toml."""
     source = click.get_current_context().get_parameter_source(parameter)
-    return source == click.core.ParameterSource.DEFAULT
+    return source in (
+        click.core.ParameterSource.DEFAULT, click.core.ParameterSource.DEFAULT_MAP
+    )  # fmt: skip

@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from latlut.cli.choices import device_options, is_left_open
+from latlut.cli.commands import Command
+from latlut.cli.names import NETWORK
 from latlut.cli.options import (
+    csv_option,
     input_option,
     passes_option,
+    plot_option,
     timeout_option,
     unchecked_option,
     wait_option,
@@ -20,11 +24,11 @@ from latlut.cli.output import (
     json_option,
     print_json,
     print_table,
-    progress_bar,
     quiet_option,
     remark,
     waiting,
 )
+from latlut.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,54 +41,49 @@ if TYPE_CHECKING:
     from latlut.search.networks.baselines import Figure
     from latlut.search.networks.comparing import ComparisonRow
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
 
-
-@click.command()
-@click.option(
-    "--networks", "names", multiple=True, metavar="A,B,...",
-    help="Names, or files: an architecture's .json, an .onnx, a training's folder; `all`, `quick`. "
-    "All if not given, the quick ones where they are measured.",
-)  # fmt: skip
+@click.command(cls=Command)
+@click.argument("names", nargs=-1, type=NETWORK, metavar="[NETWORK]...")
 @click.option(
     "--at", "sizes", type=click.Choice(["paper", "common", "both"]), default="common",
     show_default=True, help="Image sizes: each network's own paper's, one for all, or both.",
 )  # fmt: skip
-@input_option("The image size for all.", default="512x1024", show_default=True)
+@input_option("Image size for all.", default="512x1024", show_default=True)
 @click.option(
     "--measure", "is_measured", is_flag=True,
-    help="Measure latencies; naming an engine, --cpu or --gpu means it too.",
+    help="Measure latencies; naming an engine, --cpu or --gpu does so too.",
 )  # fmt: skip
-@passes_option("Fresh sessions per network; the interval comes from the spread between them.")
+@passes_option("Passes, each with a fresh session; one leaves the interval unknown.")
 @unchecked_option
 @timeout_option
 @wait_option
 @device_options
-@click.option("--csv", "csv_path", type=_FILE, metavar="FILE", help="Write the rows as CSV.")
-@click.option(
-    "--out", type=_FILE, metavar="FILE", help="Draw accuracy over latency: .png, .svg or .pdf."
-)
+@csv_option("Write the rows as CSV.")
+@plot_option("Draw accuracy over latency into FILE")
 @json_option
 @quiet_option
 def compare(
     names: tuple[str, ...], sizes: str, input_size: tuple[int, int], is_measured: bool,
     passes: int, unchecked: bool, timeout_s: float, wait: bool, gpu: str | None, cpu: bool,
     engine: str | None, precision: str, threads: int,
-    engine_options: tuple[tuple[str, str], ...], csv_path: Path | None, out: Path | None,
+    engine_options: tuple[tuple[str, str], ...], csv_path: Path | None, plot_path: Path | None,
     as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Networks side by side: parameters, multiply-accumulates, latency, and what papers say.
 
-    Weights are random: accuracy is what the papers publish, and labelled so, or that of a network
-    trained with latlut. Inside the clock is the network with its logits enlarged to the image's
-    size, one image at a time; copies, reading and normalising images and the choice of the best
-    class are outside. An ONNX file is measured as it is.
+    NETWORK is a name, an architecture's .json, an .onnx, a training's folder, `all`, or `quick`
+    (the light ones). Without one: all; the quick ones where latencies are measured.
+
+    Weights are random: accuracies are published ones, and labelled so, or those of networks trained
+    with latlut. The clock includes the network and enlarging its logits to the image's size, one
+    image at a time; it excludes copies, reading and normalising images, and taking the best class.
+    An ONNX file is measured as it is.
 
     \b
     latlut compare
-    latlut compare --measure --out compare.png
-    latlut compare --networks fasterseg-student,found.json,mine.onnx --engine onnxruntime
-    latlut compare --networks all --at paper --csv compare.csv
+    latlut compare --measure --plot compare.png
+    latlut compare fasterseg-student found.json mine.onnx --engine onnxruntime
+    latlut compare all --at paper --csv compare.csv
     """
     from latlut.measure.supervising import supervise_command
 
@@ -97,11 +96,11 @@ def compare(
     from latlut.search.networks.finding import QUICK, find_contenders
 
     asked = [name.strip() for item in names for name in item.split(",") if name.strip()]
-    is_measured = is_measured or bool(gpu or cpu or engine) or not _is_device_left_open()
+    is_measured = is_measured or not _is_device_left_open()
     if not asked:
         asked = ["quick" if is_measured else "all"]
         if is_measured:
-            remark(f"measuring {', '.join(QUICK)}; --networks all takes them all", quiet)
+            remark(f"measuring {', '.join(QUICK)}; `latlut compare all` takes all of them", quiet)
     contenders = find_contenders(asked)
     bench = None
     if is_measured:
@@ -114,12 +113,12 @@ def compare(
     rows = compare_networks(contenders, sizes, input_size, bench)  # type: ignore[arg-type]
     if csv_path is not None:
         write_rows(csv_path, rows)
-    if out is not None:
+    if plot_path is not None:
         from latlut.reports.comparison import plot_comparison
 
         where = bench.where if bench else "counted, nothing measured"
         plot_comparison(
-            rows, "Networks compared", f"{_sizes_text(sizes, input_size)}; {where}", out
+            rows, "Networks compared", f"{_sizes_text(sizes, input_size)}; {where}", plot_path
         )
     if as_json:
         print_json(
@@ -131,7 +130,7 @@ def compare(
         )
         return
     _print(rows, bench)
-    for path in filter(None, (csv_path, out)):
+    for path in filter(None, (csv_path, plot_path)):
         click.echo(f"written: {path}")
 
 
@@ -211,7 +210,8 @@ def _is_continuous(workload: Workload) -> bool:
 
 
 def _is_device_left_open() -> bool:
-    return all(is_left_open(name) for name in ("precision", "threads", "engine_options"))
+    options = ("gpu", "cpu", "engine", "precision", "threads", "engine_options")
+    return all(map(is_left_open, options))
 
 
 def _sizes_text(sizes: str, input_size: tuple[int, int]) -> str:
@@ -343,8 +343,8 @@ def _latency(row: ComparisonRow) -> str | None:
     found = row.latency
     if found is None:
         return "failed" if row.failure else None
-    half = 50 * (found.ci_high_ms - found.ci_low_ms) / found.latency_ms
-    return f"{found.latency_ms:.4g}" + (f" ±{half:.1f}%" if math.isfinite(half) else "")
+    half = (found.ci_high_ms - found.ci_low_ms) / 2
+    return f"{found.latency_ms:.4g}" + (f" ±{half:.2g}" if math.isfinite(half) else "")
 
 
 def _value(figure: Figure | None, size: tuple[int, int] | None = None) -> str:

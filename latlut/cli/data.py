@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from latlut.cli.choices import SizeType
+from latlut.cli.commands import Group
+from latlut.cli.options import seed_option
 from latlut.cli.output import json_option, print_json, print_table, quiet_option, remark
+from latlut.cli.progress import progress_bar
+from latlut.progress import Progress
 
 if TYPE_CHECKING:
     from latlut.search.data.checking import SplitReport
@@ -20,17 +22,21 @@ _SHOWN = 20  # problems that are printed
 _SAMPLES = 8
 
 
-@click.group()
+@click.group(cls=Group)
 def data() -> None:
-    """Look at the data for a search or a training."""
+    """Check the data for a search or a training."""
 
 
 @data.command()
 @click.argument("name", metavar="NAME|PATH")
-@click.option("--size", type=SizeType(), help="Size of generated scenes; 128x256 if left out.")
-@click.option("--seed", type=click.IntRange(0), help="Seed of generated scenes; 0 if left out.")
+@click.option("--size", type=SizeType(), help="Size of generated scenes.", show_default="128x256")
+@seed_option("Random seed of generated scenes.", show_default="0")
 @click.option(
-    "--workers", type=click.IntRange(1), default=2, show_default=True, help="Threads that read."
+    "--workers",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="Number of threads that read.",
 )
 @click.option(
     "--sample", type=click.Path(dir_okay=False, writable=True), metavar="FILE.png",
@@ -64,8 +70,11 @@ def check(
     from latlut.search.data.opening import open_data
 
     opened = open_data(name, size=size, seed=seed)
-    with _progress(f"reading {opened.name}", quiet) as listener:
-        reports = inspect_data(opened, workers, listener=listener)
+    with progress_bar(f"read {opened.name}", quiet) as listener:
+        reports = inspect_data(
+            opened, workers,
+            listener=lambda done, total: listener(Progress(done, total, 0, "", None)),
+        )  # fmt: skip
     if as_json:
         print_json(
             {
@@ -142,19 +151,3 @@ def _write_sample(opened: SegmentationData, path: str) -> None:
             sheet.save(temporary)
         except ValueError as error:
             raise LatlutError(f"--sample {path}: cannot be written: {error}") from error
-
-
-@contextmanager
-def _progress(title: str, is_quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr where that is a terminal."""
-    import sys
-
-    if is_quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latlut.cli.commands import Command
 from latlut.cli.output import json_option, print_json
 
 if TYPE_CHECKING:
@@ -13,14 +14,14 @@ if TYPE_CHECKING:
     from latlut.machine.gpu_state import GpuState
 
 
-@click.command()
+@click.command(cls=Command)
 @json_option
 def doctor(as_json: bool) -> None:
-    """Try every engine on a small convolution and say what works here.
+    """Try every engine on a small convolution and report what works here.
 
-    Each engine that is installed builds the convolution, runs it and is compared with PyTorch;
-    for what is missing the command that gets it is printed. Of each GPU the state is shown, with
-    the commands that would lock its clocks: they are not run. Exit code 1 where no engine works.
+    Each installed engine builds and runs the convolution and is compared with PyTorch; for a
+    missing one, the command that installs it is printed. For each GPU its state is shown, with the
+    commands that would lock its clocks; they are not run. Exit code 1 if no engine works.
     """
     from dataclasses import asdict
 
@@ -56,13 +57,13 @@ def doctor(as_json: bool) -> None:
             click.echo(f"GPU {gpu.index}: {gpu.name}, driver {gpu.driver}")
             click.echo(f"       {_state_text(state)}")
             for command in advice(state):
-                click.echo(f"       to hold its clocks still, or let go of them: {command}")
+                click.echo(f"       lock or unlock its clocks with: {command}")
         if not gpus:
             click.echo(f"GPU: none ({gpu_absence_reason()})")
         for result in results:
             _print_result(result)
         if combinations := never_run():
-            click.echo(f"never run on hardware by us: {', '.join(combinations)}")
+            click.echo(f"not yet tested on real hardware: {', '.join(combinations)}")
         click.echo(f"cached graphs: {cache.size_bytes() / 1e6:.0f} MB in {cache.folder}")
     if not any(result.works for result in results):
         click.get_current_context().exit(1)
@@ -79,7 +80,9 @@ def _print_result(result: EngineTest) -> None:
             setting = f"{option.name}={'|'.join(option.choices)}"
             click.echo(f"       --engine-option {setting}  ({option.description})")
     if result.device and not result.is_proven:
-        click.echo("       never run on hardware by us: treat its numbers as untested")
+        click.echo(
+            "       not yet tested on real hardware: check its numbers before relying on them"
+        )
 
 
 def _state_text(state: GpuState) -> str:

@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latlut.cli.commands import Command
+from latlut.cli.names import ARCHITECTURE
 from latlut.cli.onnx import Shapes, check_files, cut_as_in, onnx_options
-from latlut.cli.options import batch_option, input_option, table_option, unchecked_option
+from latlut.cli.options import (
+    batch_option,
+    input_option,
+    op_option,
+    table_option,
+    unchecked_option,
+)
 from latlut.cli.output import interval_text, json_option, print_json, print_table
 from latlut.errors import LatlutError
 
@@ -18,26 +26,23 @@ if TYPE_CHECKING:
     from latlut.table.table import LatencyTable
 
 
-@click.command()
+@click.command(cls=Command)
 @table_option("Table that prices the network.")
 @click.option(
-    "--arch", "arch_name", metavar="NAME|FILE",
+    "--arch", "arch_name", type=ARCHITECTURE,
     help="Architecture: a JSON file, or a shipped one such as fasterseg-student.",
 )  # fmt: skip
 @onnx_options
-@click.option(
-    "--op", "ops", multiple=True, metavar="SPEC",
-    help="Price op specs instead of a network; may be repeated.",
-)  # fmt: skip
-@input_option("Image size [the table's own; 1024x2048 where it has none].")
-@batch_option("Images per inference [the table's own; 1].")
+@op_option("Operator to price instead of a network")
+@input_option(show_default="the table's own; else 1024x2048")
+@batch_option(show_default="the table's own; else 1")
 @click.option(
     "--plain", "is_plain", is_flag=True,
-    help="The plain sum of the entries, whatever calibration the table has.",
+    help="Plain sum of the entries, without the table's calibration.",
 )  # fmt: skip
 @click.option(
     "--layers", "has_layers", is_flag=True,
-    help="Also run the network on the table's engine and show it layer by layer.",
+    help="Also run the network on the table's engine, and show it layer by layer.",
 )  # fmt: skip
 @unchecked_option
 @json_option
@@ -49,9 +54,9 @@ def estimate(
 ) -> None:  # fmt: skip
     """Latency of a network from a table's entries, term by term.
 
-    What the table holds only in another variant is priced by that and named; what it cannot price
-    is named and left out of the sum. Where the table has a calibration, entries of a network
-    count as it says; single op specs are priced as they were measured.
+    An operator that the table holds only in another variant is priced by that variant, and named;
+    one that it cannot price is named. If the table has a calibration, it corrects the entries of a
+    network; single operators (--op) are priced as measured.
 
     \b
     latlut estimate --table cpu --arch fasterseg-student
@@ -67,7 +72,8 @@ def estimate(
     check_files(files, is_onnx, shapes)
     if [bool(arch_name), bool(ops), is_onnx].count(True) != 1:
         raise LatlutError(
-            "name either a network with --arch, op specs with --op, or a file with --onnx"
+            "name either a network with --arch, operator configurations with --op, or a "
+            "file with --onnx"
         )
     if len(files) > 1:
         raise LatlutError("an estimate is of one file: name them one by one")
@@ -157,10 +163,19 @@ def _print(found: Estimate, path: str, cut: CutFile | None, adding: str) -> None
         ]
         for term in found.terms
     ]
-    factor = ["of its entry"] if is_calibrated else []
+    factor = ["factor"] if is_calibrated else []
     basis = ["basis"] if found.predicted else []
     print_table(
-        ["op spec", "times", "ms", "share", *factor, "priced as another variant", *basis], rows
+        [
+            "operator configuration",
+            "times",
+            "ms",
+            "share",
+            *factor,
+            "priced as another variant",
+            *basis,
+        ],
+        rows,
     )
     click.echo("")
     if calibration is not None:

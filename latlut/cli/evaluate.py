@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from latlut.cli.commands import Command
 from latlut.cli.options import compute_options, set_threads, view_options
 from latlut.cli.output import json_option, print_json, print_table, quiet_option, remark
+from latlut.cli.progress import progress_bar
 from latlut.errors import LatlutError
+from latlut.progress import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,27 +22,29 @@ if TYPE_CHECKING:
     from latlut.search.train.evaluating import PredictionListener
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--data", "data_name", metavar="NAME|PATH", help="Data set [the training's].")
+@click.option(
+    "--data", "data_name", metavar="NAME|PATH", help="Data set.", show_default="the training's"
+)
 @click.option(
     "--split", default="val", show_default=True, type=click.Choice(["train", "val", "test"]),
-    help="Which part of it.",
+    help="Split of the data set.",
 )  # fmt: skip
 @view_options
-@click.option("--limit", type=click.IntRange(min=1), help="So many images only.")
+@click.option("--limit", type=click.IntRange(min=1), help="Number of images.")
 @click.option(
     "--predictions", type=click.Path(path_type=Path, file_okay=False),
-    help="Write predictions in the classes' colours into this folder.",
+    help="Write predictions as colours into this folder.",
 )  # fmt: skip
 @click.option(
     "--label-ids", type=click.Path(path_type=Path, file_okay=False),
-    help="Write predictions as numbers of the classes into this folder; of Cityscapes' classes "
-    "its label ids, named for its server.",
+    help="Write predictions as class numbers into this folder (Cityscapes: its label ids, named as "
+    "its server expects).",
 )  # fmt: skip
 @click.option(
     "--workers", type=click.IntRange(min=0), default=0, show_default=True,
-    help="Processes that load images.",
+    help="Number of processes that load images.",
 )  # fmt: skip
 @compute_options
 @quiet_option
@@ -83,12 +88,19 @@ def evaluate(
     scale = facts.image_scale if image_scale is None else image_scale
     listener = _writer(part, facts.classes, predictions, label_ids)
     started = time.monotonic()
-    score = score_of(
-        network, part, data.classes, fabric=fabric, image_scale=scale, window=window,
-        limit=limit, workers=workers, on_prediction=listener,
-    )  # fmt: skip
-    seconds = time.monotonic() - started
     count = len(part) if limit is None else min(limit, len(part))
+    with progress_bar("evaluate", quiet) as moved:
+
+        def on_prediction(number: int, predicted: Tensor) -> None:
+            if listener is not None:
+                listener(number, predicted)
+            moved(Progress(number + 1, count, 0, "", None))
+
+        score = score_of(
+            network, part, data.classes, fabric=fabric, image_scale=scale, window=window,
+            limit=limit, workers=workers, on_prediction=on_prediction,
+        )  # fmt: skip
+    seconds = time.monotonic() - started
     for folder in filter(None, (predictions, label_ids)):
         remark(f"{count} predictions written into {folder}", quiet)
     if as_json:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latlut.cli.choices import FractionType
+from latlut.cli.choices import FractionType, precision_option
+from latlut.cli.commands import Command
+from latlut.cli.names import NETWORK, TARGET
 from latlut.cli.options import batch_option, classes_option, input_option
 from latlut.cli.output import json_option, print_json, quiet_option, remark
 from latlut.errors import LatlutError
@@ -20,39 +22,44 @@ if TYPE_CHECKING:
 PLAN_ENDINGS = (".plan", ".engine")
 
 
-@click.command()
-@click.argument("network", metavar="RUN|ARCH|BASELINE")
+@click.command(cls=Command)
+@click.argument("network", type=NETWORK, metavar="RUN|ARCH|BASELINE")
 @click.option(
-    "--out", "-o", type=click.Path(path_type=Path), required=True, metavar="FILE",
-    help="File to write; its ending goes with the format.",
+    "-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FILE",
+    help="File to write; its ending must fit the format.",
 )  # fmt: skip
 @click.option(
     "--format", "file_format", default="onnx", show_default=True,
     type=click.Choice(["onnx", "openvino", "torchscript", "exported-program", "tensorrt"]),
-    help="Of the file; tensorrt needs TensorRT and the GPU that the plan is for.",
+    help="Format; tensorrt needs TensorRT and the GPU that the plan is for.",
 )  # fmt: skip
-@input_option("Image size [a run's own, 1024x2048].")
-@batch_option("Images per inference.", default=1, show_default=True)
+@input_option(show_default="a run's own; else 1024x2048")
+@batch_option(default=1, show_default=True)
 @click.option("--dynamic-batch", is_flag=True, help="Leave the number of images open.")
-@click.option("--opset", type=int, default=17, show_default=True, help="Of ONNX, 11 to 20.")
+@click.option(
+    "--opset", type=click.IntRange(11, 20), default=17, show_default=True, help="ONNX opset."
+)
 @click.option(
     "--upsample/--no-upsample", "has_upsample", default=True, show_default=True,
-    help="Whether the output has the image's size.",
+    help="Enlarge the output to the image's size.",
 )  # fmt: skip
-@click.option("--argmax", "has_argmax", is_flag=True, help="Give the best class, not the logits.")
+@click.option("--argmax", "has_argmax", is_flag=True, help="Output the best class, not the logits.")
 @classes_option
 @click.option(
     "--tolerance", type=FractionType(), default=1e-3, show_default=True,
-    help="Largest difference from PyTorch that passes, of the largest logit.",
+    help="Largest accepted difference from PyTorch, relative to the largest logit.",
 )  # fmt: skip
 @click.option(
     "--equal-share", type=FractionType(), default=0.999, show_default=True,
-    help="Smallest share of pixels with PyTorch's class that passes, with --argmax.",
+    help="Smallest accepted share of pixels with PyTorch's class, with --argmax.",
 )  # fmt: skip
 @click.option("--engine", type=click.Choice(["tensorrt", "tensorrt-rtx"]), default="tensorrt",
-              show_default=True, help="Builder of a tensorrt plan.")  # fmt: skip
-@click.option("--gpu", metavar="NAME", help="GPU that a tensorrt plan is for [the first].")
-@click.option("--precision", default="fp32", show_default=True, help="Of a tensorrt plan.")
+              show_default=True, help="Engine that builds a tensorrt plan.")  # fmt: skip
+@click.option(
+    "--gpu", type=TARGET, metavar="NAME", show_default="the first",
+    help="GPU that a tensorrt plan is for.",
+)  # fmt: skip
+@precision_option("Number format of a tensorrt plan.")
 @quiet_option
 @json_option
 def export(
@@ -64,8 +71,8 @@ def export(
     """Write a network to a file that runs without latlut.
 
     RUN is the folder of a training, ARCH an architecture's JSON file or a shipped name, BASELINE a
-    hand-designed network; the last two get random weights, good for measuring only. The file is
-    loaded again and compared with PyTorch; one that differs is not written.
+    hand-designed network; the last two have random weights, which serve for measuring only. The
+    file is loaded again and compared with PyTorch; if it differs, it is not written.
 
     \b
     latlut export runs/student -o student.onnx

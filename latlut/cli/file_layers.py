@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from latlut.cli.choices import as_in_table, device_options
+from latlut.cli.commands import Command
+from latlut.cli.names import TABLE
 from latlut.cli.options import batch_option, input_option, shape_option, unchecked_option
 from latlut.cli.output import json_option, print_json, print_table, range_text
 
@@ -15,18 +17,22 @@ if TYPE_CHECKING:
     from latlut.measure.layers import MeasuredLayers
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @device_options
 @click.option(
-    "--table", "table_name", metavar="NAME|FILE",
-    help="Set the layers beside the entries of this table's pieces; its engine and device.",
+    "--table", "table_name", type=TABLE,
+    help="Show the layers beside the entries of this table, on its engine and device.",
 )  # fmt: skip
-@input_option("Image size, of a file that leaves it open.")
-@batch_option("Images per inference, of a file that leaves it open [1].")
+@input_option("Image size, where the file leaves it open.")
+@batch_option("Images per inference, where the file leaves it open.", show_default="1")
 @shape_option
 @click.option(
-    "--runs", type=click.IntRange(1, 10000), default=20, show_default=True, help="Profiled runs."
+    "--runs",
+    type=click.IntRange(1, 10000),
+    default=20,
+    show_default=True,
+    help="Number of profiled runs.",
 )
 @unchecked_option
 @json_option
@@ -38,7 +44,7 @@ def layers(
 ) -> None:  # fmt: skip
     """The engine's own layers of an ONNX file, with their times and the nodes in them.
 
-    With --table the pieces of the file and their entries stand beside the layers.
+    With --table, the file's pieces and their entries are shown beside the layers.
 
     \b
     latlut layers network.onnx --cpu --engine openvino

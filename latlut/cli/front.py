@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latlut.cli.output import print_table, progress_bar, remark
+from latlut.cli.output import print_table, remark
+from latlut.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from latlut.engines.base import Engine
@@ -55,7 +56,7 @@ def measure_front(found: Found, table: LatencyTable, engine: Engine, is_quiet: b
     ]
     timing = replace(settings.timing, statistic=table.identity.statistic)
     timer = NetworkTimer(engine, timing, usual_sentinels(table), None, settings.group)
-    remark(f"measuring {len(workloads)} network(s) beside the table's sentinels", is_quiet)
+    remark(f"measuring {len(workloads)} networks beside the table's reference operators", is_quiet)
     with measuring_on(engine), progress_bar("measure", is_quiet) as listener:
         readings = timer.passes(workloads, ROUNDS, 0, listener)
     first, second = (passes.tolist() for passes in readings.passes_ms())

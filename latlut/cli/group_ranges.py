@@ -69,7 +69,7 @@ def print_groups(table: LatencyTable, where: TableSpace, as_json: bool) -> None:
     rows = [
         [
             item.group, item.low_ms, item.high_ms, item.gap_ms,
-            "unknown" if item.half_ms is None else f"± {item.half_ms:.3g}",
+            "unknown" if item.half_ms is None else f"±{item.half_ms:.3g}",
             None if weights is None else weights[number],
         ]
         for number, item in enumerate(ranges)

@@ -39,7 +39,7 @@ def measure_layers(
 
 
 def print_layers(view: LayerView) -> None:
-    """Every operator with its layers, what belongs to none, and where the sums part ways."""
+    """Every operator with its layers, layers of no operator, and the largest differences."""
     from latlut.stats.machine_speed import is_disturbed
 
     click.echo("")
@@ -78,7 +78,7 @@ def print_layers(view: LayerView) -> None:
             f"note: this process had a CPU for only {100 * view.cpu_share:.0f}% of that time, "
             "others the rest: the whole is too slow beside its layers"
         )
-    click.echo("\nfurthest apart, layers against entry:")
+    click.echo("\nlargest differences between layers and entry:")
     for group in view.differences():
         names = " + ".join(f"{node.name} ({node.spec})" for node in group.nodes)
         click.echo(f"  {group.difference_ms:+8.4g} ms  {names}")

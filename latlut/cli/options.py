@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from latlut.cli.choices import DurationType, SizeType
+from latlut.cli.names import PLAN, TABLE, NameType
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -92,23 +93,58 @@ def together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
 
 def table_option(text: str = "Latency table.") -> Callable[[Command], Command]:
     """--table, which has to be named."""
-    return click.option("--table", "table_name", required=True, metavar="NAME|FILE", help=text)
+    return click.option("--table", "table_name", type=TABLE, required=True, help=text)
 
 
-def input_option(text: str, **more: Any) -> Callable[[Command], Command]:
-    """--input: an image size."""
+def plan_option(
+    text: str, default_text: str = "the table's latest"
+) -> Callable[[Command], Command]:
+    """--plan: which op specs, and by them the search space."""
+    return click.option("--plan", type=PLAN, help=text, show_default=default_text)
+
+
+def input_option(text: str = "Image size.", **more: Any) -> Callable[[Command], Command]:
+    """--input: height and width of the image in pixels."""
     return click.option("--input", "input_size", type=SizeType(), help=text, **more)
 
 
-def batch_option(text: str, **more: Any) -> Callable[[Command], Command]:
+def batch_option(text: str = "Images per inference.", **more: Any) -> Callable[[Command], Command]:
     """--batch: images per inference."""
     return click.option("--batch", type=click.IntRange(1, 4096), help=text, **more)
 
 
+def op_option(text: str) -> Callable[[Command], Command]:
+    """--op: operator configurations, one by one."""
+    return click.option(
+        "--op", "ops", multiple=True, metavar="OPERATOR",
+        help=f'{text}, e.g. "conv 64->96 stride 1 at 128x256"; may be repeated.',
+    )  # fmt: skip
+
+
 shape_option = click.option(
     "--shape", "shapes", type=ShapeType(), multiple=True,
-    help="Whole shape of an input of an ONNX file, image:1x3x640x640; may be repeated.",
+    help="Shape of an input of the file, e.g. image:1x3x640x640; may be repeated.",
 )  # fmt: skip
+
+out_file = click.Path(path_type=Path, dir_okay=False)
+
+
+def plot_option(text: str, default_text: str | None = None) -> Callable[[Command], Command]:
+    """--plot: a picture of the result."""
+    return click.option(
+        "--plot", "plot_path", type=out_file, metavar="FILE", show_default=default_text,
+        help=f"{text}: .png, .svg or .pdf.",
+    )  # fmt: skip
+
+
+def csv_option(text: str) -> Callable[[Command], Command]:
+    """--csv: the rows of the result."""
+    return click.option("--csv", "csv_path", type=out_file, metavar="FILE", help=text)
+
+
+def seed_option(text: str = "Random seed.", **more: Any) -> Callable[[Command], Command]:
+    """--seed."""
+    return click.option("--seed", type=click.IntRange(min=0), help=text, **more)
 
 
 wait_option = click.option(
@@ -121,7 +157,7 @@ unchecked_option = click.option(
 
 timeout_option = click.option(
     "--timeout", "timeout_s", type=DurationType(can_be_zero=True), default="15m", show_default=True,
-    help="What takes longer than this for one network in one pass has failed; 0 for no limit.",
+    help="A network that takes longer in one pass has failed; 0: no limit.",
 )  # fmt: skip
 
 
@@ -137,13 +173,15 @@ def folder_option(default: str) -> Callable[[Command], Command]:
     return click.option(
         "--run", "folder", type=click.Path(path_type=Path, file_okay=False),
         default=Path(default), show_default=True,
-        help="The run's folder; the same command goes on with a run that was stopped.",
+        help="Folder of the run; the same command continues a run that was stopped.",
     )  # fmt: skip
 
 
-def threads_option(text: str = "Threads on the CPU.") -> Callable[[Command], Command]:
+def threads_option(text: str = "CPU threads of PyTorch.") -> Callable[[Command], Command]:
     """--threads: of PyTorch; see ``set_threads``."""
-    return click.option("--threads", type=click.IntRange(min=1), help=text)
+    return click.option(
+        "--threads", type=click.IntRange(min=1), help=text, show_default="PyTorch's own"
+    )
 
 
 def setting_option(
@@ -152,71 +190,92 @@ def setting_option(
     """--set: any setting of a preset."""
     return click.option(
         name, *filter(None, [variable]), type=SettingType(), multiple=True,
-        help=f"Any other setting{of}, {example}; may be repeated.",
+        help=f"Any other setting{of}, e.g. {example}; may be repeated.",
+    )  # fmt: skip
+
+
+def preset_option(
+    kind: NameType, name: str = "--preset", text: str = ""
+) -> Callable[[Command], Command]:
+    """--preset: settings of a search or a training."""
+    return click.option(
+        name, type=kind, default="tiny", show_default=True,
+        help=text or "Settings: tiny (CPU, minutes), small (one GPU), paper (FasterSeg's), "
+        "or a TOML file.",
+    )  # fmt: skip
+
+
+def data_option(default_text: str) -> Callable[[Command], Command]:
+    """--data: the data set."""
+    return click.option(
+        "--data", metavar="NAME|PATH", help="Data set; see `latlut data check --help`.",
+        show_default=default_text,
     )  # fmt: skip
 
 
 accelerator_option = click.option(
-    "--accelerator", default="auto", show_default=True, help="auto, cpu or gpu."
-)
-classes_option = click.option(
-    "--classes", "num_classes", type=click.IntRange(1, 65536),
-    help="Classes of a network that is not trained [its own, 19].",
+    "--accelerator", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True,
+    help="What PyTorch runs on.",
 )  # fmt: skip
+classes_option = click.option(
+    "--classes", "num_classes", type=click.IntRange(1, 65536), show_default="its own; else 19",
+    help="Number of classes of an untrained network.",
+)  # fmt: skip
+
+
+def torch_precision_option(**more: Any) -> Callable[[Command], Command]:
+    """--torch-precision: of a training or of what is trained."""
+    return click.option(
+        "--torch-precision", "precision", help="Number format of PyTorch.",
+        type=click.Choice(["32-true", "bf16-mixed", "16-mixed"]), **more,
+    )  # fmt: skip
+
 
 #: How a trained network sees an image.
 view_options = together(
     click.option(
-        "--window", type=SizeType(),
-        help="Slide a window of this size over the image. [whole image]",
+        "--window", type=SizeType(), show_default="the whole image",
+        help="Slide a window of this size over the image.",
     ),
     click.option(
         "--image-scale", type=click.FloatRange(min=0, min_open=True),
-        help="Scale images before they enter the network. [as in the training]",
+        show_default="as in the training", help="Scale images before they enter the network.",
     ),
 )  # fmt: skip
 
 #: What a trained network runs with.
 compute_options = together(
-    click.option(
-        "--precision", default="32-true", show_default=True,
-        help="32-true, bf16-mixed or 16-mixed.",
-    ),
+    torch_precision_option(default="32-true", show_default=True),
     accelerator_option,
     threads_option(),
-)  # fmt: skip
+)
 
 
-def run_options(folder: str, example: str) -> Callable[[Command], Command]:
-    """--data, --preset, --run, --seed, --precision, --accelerator, --devices, --timeout,
+def run_options(folder: str, example: str, kind: NameType) -> Callable[[Command], Command]:
+    """--data, --preset, --run, --seed, --torch-precision, --accelerator, --processes, --timeout,
     --threads, --set.
 
     Args:
         folder: of the run, where --run is not given.
         example: a setting, for the help of --set.
+        kind: presets of searches or of trainings.
     """
     return together(
-        click.option(
-            "--data", metavar="NAME|PATH", help="Data set [the preset's; street-scenes]."
-        ),
-        click.option(
-            "--preset", default="tiny", show_default=True, metavar="NAME|FILE",
-            help="tiny (CPU, minutes), small (one GPU), paper (FasterSeg's numbers), or a TOML "
-            "file.",
-        ),
+        data_option("the preset's"),
+        preset_option(kind),
         folder_option(folder),
-        click.option("--seed", type=click.IntRange(min=0), help="Of everything random."),
-        click.option("--precision", help="32-true, bf16-mixed or 16-mixed."),
+        seed_option(show_default="the preset's"),
+        torch_precision_option(show_default="the preset's"),
         accelerator_option,
         click.option(
-            "--devices", type=click.IntRange(min=1), default=1, show_default=True,
-            help="Processes, one per device; under torchrun its own number.",
+            "--processes", type=click.IntRange(min=1), default=1, show_default=True,
+            help="Number of processes, one per device; torchrun sets it itself.",
         ),
         click.option(
             "--timeout", "timeout_s", type=DurationType(), default="10m", show_default=True,
             help="How long a process waits for the others.",
         ),
-        threads_option("Threads of a process on the CPU."),
+        threads_option("CPU threads of each process."),
         setting_option(example, variable="extra"),
     )  # fmt: skip
 

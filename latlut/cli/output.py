@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
-    from latlut.progress import Progress
     from latlut.table.table import LatencyTable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+QUIET_HELP = "Print the result only: no progress, no remarks."
+#: Where a context holds that remarks are not wanted.
+QUIET = "latlut.quiet"
+
 
 def json_option(command: Command) -> Command:
     """--json."""
-    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(
-        command
-    )
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
 def quiet_option(command: Command) -> Command:
-    """--quiet."""
-    return click.option("--quiet", "-q", is_flag=True, help="No progress and no remarks.")(command)
+    """--quiet, of a command that is told of it; all others have it too (``cli.commands``)."""
+    return click.option("--quiet", "-q", is_flag=True, help=QUIET_HELP)(command)
+
+
+def details_option(command: Command) -> Command:
+    """--details."""
+    return click.option("--details", is_flag=True, help="Print all that was found out.")(command)
 
 
 def print_json(value: object) -> None:
@@ -57,8 +62,9 @@ def _plain(value: Any) -> Any:
 
 
 def remark(text: str, is_quiet: bool = False) -> None:
-    """A remark on stderr."""
-    if not is_quiet:
+    """A remark on stderr, unless the command is quiet."""
+    context = click.get_current_context(silent=True)
+    if not (is_quiet or (context is not None and context.meta.get(QUIET))):
         click.echo(text, err=True)
 
 
@@ -73,30 +79,16 @@ def remark_predictions(table: LatencyTable, is_quiet: bool = False) -> None:
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None
 ) -> None:
-    """A table on stdout; numbers to the right."""
-    from rich.console import Console
-    from rich.table import Table
+    """A table on stdout, as wide as the terminal; nothing is cut off (``cli.layout``)."""
+    from latlut.cli.layout import output_width, table_text
 
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for index, name in enumerate(columns):
-        is_number = all(isinstance(row[index], (int, float)) or row[index] is None for row in rows)
-        table.add_column(
-            name, justify="right" if rows and is_number else "left", no_wrap=index == 0
-        )
-    for row in rows:
-        table.add_row(*(_shown(item) for item in row))
-    import sys
-
-    width = None if sys.stdout.isatty() else 160
-    Console(width=width, highlight=False, markup=False).print(table)
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.4g}" if math.isfinite(value) else "-"
-    return str(value)
+    header, body = table_text(columns, rows, output_width())
+    if title:
+        click.echo(title)
+    for line in header:
+        click.secho(line, bold=True)
+    for line in body:
+        click.echo(line)
 
 
 def waiting(is_wanted: bool, is_quiet: bool) -> Callable[[str], None] | None:
@@ -126,71 +118,3 @@ def range_text(low: float | None, high: float | None) -> str:
     if ends[0] is not None:
         return f"at least {ends[0]:.4g}, no upper end is known"
     return "interval unknown"
-
-
-@contextmanager
-def progress_bar(title: str, is_quiet: bool) -> Iterator[Callable[[Progress], None]]:
-    """A bar on stderr with what is left; gives the listener that moves it.
-
-    Where stderr is no terminal it prints a line at every tenth instead.
-    """
-    import sys
-
-    if is_quiet:
-        yield lambda progress: None
-        return
-    if not sys.stderr.isatty():
-        yield _LinePerTenth(title)
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as Bar
-
-    with Bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[label]}", style="dim"),
-        console=Console(stderr=True),
-        refresh_per_second=1,  # redrawing more often would disturb what is measured
-    ) as bar:
-        task = bar.add_task(title, total=None, label="")
-
-        def listener(progress: Progress) -> None:
-            reading = progress.reading_ms
-            shown = progress.label if reading is None else f"{progress.label}  {reading:.3g} ms"
-            bar.update(task, completed=progress.done, total=progress.total, label=shown)
-
-        yield listener
-
-
-class _LinePerTenth:
-    """Listener that prints a line each time another tenth is done."""
-
-    def __init__(self, title: str) -> None:
-        import time
-
-        self.title, self.tenth = title, 0
-        self.clock = time.monotonic
-        self.started = self.clock()
-
-    def __call__(self, progress: Progress) -> None:
-        tenth = 10 * progress.done // max(1, progress.total)
-        if tenth > self.tenth:
-            self.tenth = tenth
-            elapsed_s = self.clock() - self.started
-            left_s = elapsed_s * (progress.total - progress.done) / max(1, progress.done)
-            click.echo(
-                f"{self.title}: {10 * tenth}% ({progress.done} of {progress.total}), "
-                f"{elapsed_s:.0f} s so far, about {left_s:.0f} s left",
-                err=True,
-            )

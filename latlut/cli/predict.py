@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latlut.cli.choices import operators_option
-from latlut.cli.options import batch_option, input_option, table_option
+from latlut.cli.commands import Command
+from latlut.cli.options import batch_option, input_option, op_option, plan_option, table_option
 from latlut.cli.output import json_option, print_json, print_table
 from latlut.errors import LatlutError
 
@@ -18,15 +19,12 @@ if TYPE_CHECKING:
     from latlut.table.table import LatencyTable
 
 
-@click.command()
-@table_option("Table to predict entries of.")
-@click.option("--plan", metavar="NAME|FILE", help="Predict this plan [the table's search space].")
-@click.option(
-    "--op", "ops", multiple=True, metavar="SPEC",
-    help="Predict op specs instead of a plan, and store nothing; may be repeated.",
-)  # fmt: skip
-@input_option("Image size [the table's own].")
-@batch_option("Images per inference [the table's own].")
+@click.command(cls=Command)
+@table_option("Table whose missing entries to predict.")
+@plan_option("Plan to predict.", "the table's search space")
+@op_option("Operator to predict instead of a plan; nothing is stored")
+@input_option(show_default="the table's own")
+@batch_option(show_default="the table's own")
 @click.option("--forget", is_flag=True, help="Delete all predictions of the table.")
 @operators_option
 @json_option
@@ -36,9 +34,9 @@ def predict(
 ) -> None:  # fmt: skip
     """Predict the entries that a table has not measured, with 95% intervals.
 
-    A model of the measured entries (a Gaussian process over shapes and operators) predicts the
-    others of the table's search space; how far it errs on entries that it has not seen makes the
-    intervals. Predictions are stored as such, in place of earlier ones; measuring replaces them.
+    A Gaussian process over shapes and operators, fitted on the measured entries, predicts the other
+    entries of the table's search space. Its errors on entries held out from the fit give the
+    intervals. Predictions are marked as such and replace earlier ones; measurements replace them.
 
     \b
     latlut predict --table cpu
@@ -110,7 +108,7 @@ def _print(table: LatencyTable, found: Predicted, stored: int, as_json: bool) ->
         return
     if not stored and found.entries:
         rows = [[e.spec.key, e.latency_ms, e.ci_low_ms, e.ci_high_ms] for e in found.entries]
-        print_table(["op spec", "ms", "from", "to"], rows, "predicted")
+        print_table(["operator configuration", "ms", "from", "to"], rows, "predicted")
     elif stored:
         widths = defaultdict(list)
         for entry in found.entries:
@@ -126,7 +124,9 @@ def _print(table: LatencyTable, found: Predicted, stored: int, as_json: bool) ->
     elif not found.left_out:
         click.echo(f"nothing to predict: {table.path} has measured all of it")
     if found.left_out:
-        click.echo(f"{len(found.left_out)} op specs cannot be predicted, measure them:")
+        click.echo(
+            f"{len(found.left_out)} operator configurations cannot be predicted, measure them:"
+        )
         for spec in found.left_out[:10]:
             click.echo(f"  {table.command('profile', '--op', spec)}")
         if len(found.left_out) > 10:

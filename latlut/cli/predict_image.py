@@ -7,30 +7,31 @@ from typing import Any
 
 import click
 
+from latlut.cli.commands import Command
 from latlut.cli.options import compute_options, set_threads, view_options
-from latlut.cli.output import json_option, print_json, progress_bar, quiet_option, remark
+from latlut.cli.output import json_option, print_json, quiet_option, remark
+from latlut.cli.progress import progress_bar
 
 
-@click.command(name="predict-image")
+@click.command(name="predict-image", cls=Command)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("predictions"), show_default=True,
-    help="Folder to write into; for one image or video a file, such as out.png or out.mp4, too.",
+    "-o", "--out", type=click.Path(path_type=Path), default=Path("predictions"), show_default=True,
+    help="Folder to write into; for a single image or video also a file, e.g. out.png or out.mp4.",
 )  # fmt: skip
 @click.option(
     "--form", type=click.Choice(["overlay", "colour", "label-ids"]), default="overlay",
     show_default=True,
-    help="Colours over the image, colours alone, or the classes' numbers (of Cityscapes' classes "
-    "its label ids).",
+    help="Colours over the image, colours alone, or class numbers (Cityscapes: its label ids).",
 )  # fmt: skip
 @click.option(
     "--opacity", type=click.FloatRange(0, 1), default=0.5, show_default=True,
-    help="Of an overlay's colours.",
+    help="Opacity of the overlay.",
 )  # fmt: skip
 @view_options
 @click.option("--corrupt", type=click.Choice(["fatal", "skip"]), default="fatal",
-              show_default=True, help="Files that cannot be read.")  # fmt: skip
+              show_default=True, help="What to do with files that cannot be read.")  # fmt: skip
 @compute_options
 @quiet_option
 @json_option
@@ -39,11 +40,11 @@ def predict_image(
     window: tuple[int, int] | None, image_scale: float | None, corrupt: Any, precision: str,
     accelerator: str, threads: int | None, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Draw what a trained network sees in an image, in a video, or in all of both below a folder.
+    """Draw what a trained network predicts for an image, a video, or a folder of them.
 
     RUN is the folder of a training. Videos (.mp4, .mov, .avi, .mkv, .webm and more) become .mp4
-    without sound, frame by frame at the same times; they need pip install "latlut[video]".
-    Animated GIF, WebP and PNG files stay what they are.
+    without sound, frame by frame; they need pip install "latlut[video]".
+    Animated GIF, WebP and PNG files keep their format.
 
     \b
     latlut predict-image runs/train street.jpg --out street-classes.png

@@ -14,20 +14,31 @@ from latlut.cli.choices import (
     DurationType,
     FractionType,
     ShardType,
-    SizeType,
     as_in_table,
+    ci_option,
     device_options,
     is_left_open,
     mode_option,
     operators_option,
     space_option,
+    statistic_option,
 )
+from latlut.cli.commands import Command
+from latlut.cli.names import NEW_TABLE
 from latlut.cli.onnx import MANY_PIECES, Shapes, check_files, onnx_options
-from latlut.cli.options import unchecked_option, wait_option
+from latlut.cli.options import (
+    batch_option,
+    input_option,
+    op_option,
+    passes_option,
+    plan_option,
+    seed_option,
+    unchecked_option,
+    wait_option,
+)
 from latlut.cli.output import (
     duration_text,
     json_option,
-    progress_bar,
     quiet_option,
     remark,
     waiting,
@@ -41,6 +52,7 @@ from latlut.cli.profile_plan import (
     plan_of,
 )
 from latlut.cli.profile_workers import check_beside, profile_by_workers
+from latlut.cli.progress import progress_bar
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
@@ -52,120 +64,76 @@ if TYPE_CHECKING:
     from latlut.table.identity import Identity
 
 
-@click.command()
+@click.command(cls=Command)
 @device_options
-@click.option("--plan", metavar="NAME|FILE", help="Shipped plan or TOML file [fasterseg].")
+@plan_option("Plan: which operators to measure.", "fasterseg")
 @space_option
 @onnx_options
 @click.option(
-    "--cut", type=click.Choice(("work", "layers")),
-    help="Pieces of ONNX files: a convolution or product with its element-wise tail, or what the "
-    "engine runs as one layer [the table's; work].",
+    "--cut", type=click.Choice(("work", "layers")), show_default="the table's; else work",
+    help="How ONNX files are cut into pieces: work: each convolution or matrix product with its "
+    "element-wise tail; layers: what the engine runs as one layer.",
+)  # fmt: skip
+@op_option("An operator to measure instead of a plan")
+@input_option(show_default="the plan's")
+@batch_option(show_default="the plan's")
+@click.option(
+    "--table", "table_path", type=NEW_TABLE,
+    help="Table to write: a new one, or one to continue.",
+    show_default="profiles/TARGET-ENGINE-PRECISION.db",
+)  # fmt: skip
+@passes_option("Passes over the plan; fewer than 3 leave intervals unknown or wide.")
+@click.option(
+    "--rebuilds", type=click.IntRange(1, 50), default=1, show_default=True,
+    help="Independent builds of each operator, for engines that choose tactics while building.",
 )  # fmt: skip
 @click.option(
-    "--op",
-    "ops",
-    multiple=True,
-    metavar="SPEC",
-    help='One op spec, e.g. "conv 64->96 stride 1 at 128x256"; may be repeated.',
-)
-@click.option("--input", "input_size", type=SizeType(), help="Image size, e.g. 256x512.")
-@click.option("--batch", type=int, help="Images per inference.")
+    "--devices", type=DeviceListType(),
+    help="Measure on several GPUs of one model at once, numbered as by nvidia-smi: 0,1,2,3.",
+)  # fmt: skip
 @click.option(
-    "--table",
-    "table_path",
-    type=click.Path(path_type=Path),
-    help="Table file [profiles/<target>-<engine>-<precision>.db].",
-)
-@click.option(
-    "--passes",
-    type=click.IntRange(1, 100),
-    default=5,
-    show_default=True,
-    help="Passes over the plan; fewer than 3 leave intervals unknown or wide.",
-)
-@click.option(
-    "--rebuilds",
-    type=click.IntRange(1, 50),
-    default=1,
-    show_default=True,
-    help="Independent builds of each op spec, where the engine chooses tactics as it builds; "
-    "passes take turns with them.",
-)
-@click.option(
-    "--devices",
-    type=DeviceListType(),
-    help="Measure on several GPUs of one model at once, numbers of nvidia-smi: 0,1,2,3.",
-)
-@click.option(
-    "--shard",
-    type=ShardType(),
+    "--shard", type=ShardType(),
     help="Measure one of N equal shares of the plan, for job arrays; see `latlut table merge`.",
-)
-@click.option(
-    "--ray",
-    "address",
-    metavar="auto|local|ADDRESS",
-    help="Measure on all devices of the model in a Ray cluster; `local` is this machine alone.",
-)
-@click.option(
-    "--workers", type=click.IntRange(1, 1024),
-    help="With --ray: workers per machine [one per GPU; one on a CPU].",
 )  # fmt: skip
 @click.option(
-    "--remote",
-    "remotes",
-    multiple=True,
-    metavar="USER@HOST[:PORT]",
-    help="Measure on that machine, by ssh; nothing is installed there. May be repeated.",
-)
+    "--ray", "address", metavar="auto|local|ADDRESS",
+    help="Measure on all devices of the model in a Ray cluster; `local` is this machine alone.",
+)  # fmt: skip
 @click.option(
-    "--remote-python",
-    metavar="PATH",
-    default="python3",
-    show_default=True,
-    help="With --remote: the Python there that has the engine.",
-)
+    "--workers", type=click.IntRange(1, 1024), show_default="one per GPU; one on a CPU",
+    help="Workers per machine, with --ray.",
+)  # fmt: skip
 @click.option(
-    "--ci",
-    type=FractionType(),
-    default=0.01,
-    show_default=True,
-    help="Half-width of an op's interval within a pass that ends sampling early.",
-)
+    "--remote", "remotes", multiple=True, metavar="USER@HOST[:PORT]",
+    help="Measure on that machine by ssh; nothing is installed there; may be repeated.",
+)  # fmt: skip
 @click.option(
-    "--statistic",
-    default="p10",
-    show_default=True,
-    help="What a reading is of its samples: min, p10, p25 or median.",
-)
+    "--remote-python", metavar="PATH", default="python3", show_default=True,
+    help="Python with the engine on that machine, with --remote.",
+)  # fmt: skip
+@ci_option
+@statistic_option
 @click.option(
-    "--budget", type=DurationType(), help="Stop after this time, e.g. 10m; goes on later."
-)
+    "--budget", type=DurationType(),
+    help="Stop after this time, e.g. 10m; the same command continues later.",
+)  # fmt: skip
 @click.option(
-    "--fraction",
-    type=FractionType(),
-    help="Measure this share of the plan, what tells most about networks, and predict the rest.",
-)
+    "--fraction", type=FractionType(),
+    help="Measure this share of the plan, the most informative first, and predict the rest.",
+)  # fmt: skip
 @click.option(
-    "--until",
-    type=FractionType(),
-    help="The same until predictions leave a network's 95% interval at this half-width, e.g. 2%.",
-)
+    "--until", type=FractionType(),
+    help="Measure until predictions leave a network's 95% interval at this half-width, e.g. 2%.",
+)  # fmt: skip
 @click.option(
-    "--timeout",
-    "timeout_s",
-    type=DurationType(can_be_zero=True),
-    default="5m",
-    show_default=True,
-    help="What takes longer than this for one op spec in one pass has failed; 0 for no limit.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the random order.")
+    "--timeout", "timeout_s", type=DurationType(can_be_zero=True), default="5m", show_default=True,
+    help="An operator that takes longer in one pass has failed; 0: no limit.",
+)  # fmt: skip
+@seed_option("Random seed of the order.", default=0, show_default=True)
 @click.option(
-    "--dry-run",
-    is_flag=True,
-    help="Say what would be measured and how long it takes; write nothing.",
-)
+    "--dry-run", is_flag=True,
+    help="Say what would be measured and how long it would take; write nothing.",
+)  # fmt: skip
 @mode_option
 @unchecked_option
 @wait_option
@@ -186,11 +154,10 @@ def profile(
     mode: str | None, unchecked: bool, wait: bool, operator_modules: tuple[str, ...],
     quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Measure every operator of a plan into a latency table.
+    """Measure the operators of a plan into a latency table.
 
-    Runs several short passes in random order. Ctrl-C stops it; the same command goes on where it
-    was. An operator that crashes or hangs counts as failed, and the sweep goes on without it. With
-    no choice of device made, the best engine that works on this machine is used.
+    Runs several short passes in random order. Ctrl-C stops it; the same command continues it. An
+    operator that crashes or hangs counts as failed, and the sweep continues without it.
 
     \b
     latlut profile --cpu --input 256x512             the whole FasterSeg space on this CPU
@@ -200,11 +167,11 @@ def profile(
     latlut profile --gpu h200 --ray auto             on all of them in a Ray cluster
     latlut profile --cpu --remote me@board           on another machine, by ssh
     latlut profile --cpu --mode in-context           operators between neighbours, not alone
-    latlut profile --cpu --space my_space.py --input 64x64     a search space of your own
+    latlut profile --cpu --space my_space.py --input 64x64     your own search space
     latlut profile --cpu --op "conv 64->96 stride 1 at 128x256"
     latlut profile --cpu --fraction 0.15             15% of it, the rest predicted
-    latlut profile --cpu --onnx mine.onnx other.onnx the pieces of networks of your own
-    latlut profile --onnx --table mine.db            the pieces that the table holds, once more
+    latlut profile --cpu --onnx mine.onnx other.onnx the pieces of your own networks
+    latlut profile --onnx --table mine.db            the pieces that the table holds, again
     """
     from latlut.measure.supervising import supervise
 
@@ -265,7 +232,14 @@ def profile(
             )  # fmt: skip
         where = f"by ssh on {', '.join(map(str, hosts))}" if hosts else f"Ray {address}"
         profile_by_workers(
-            where, choice, wanted, settings, run, print_report, quiet=quiet, as_json=as_json
+            where,
+            choice,
+            wanted,
+            settings,
+            run,
+            partial(print_report, is_named=bool(ops)),
+            quiet=quiet,
+            as_json=as_json,
         )
         return
     target, chosen, gpus = _choose(choice, devices)
@@ -307,7 +281,7 @@ def profile(
     remark(
         f"{chosen.title} {chosen.version} on {where}, {chosen.precision}, "
         f"{chosen.threads} thread{'s' if chosen.threads > 1 else ''}; plan {wanted.name} with "
-        f"{len(mine.specs)} op specs, {passes} passes"
+        f"{len(mine.specs)} operator configurations, {passes} passes"
         f"{f' over {rebuilds} builds' if rebuilds > 1 else ''}"
         f"{'' if mode == STANDALONE else f', {mode}'} -> {path}",
         quiet or bool(supervision.failed),  # said by the process before
@@ -338,7 +312,7 @@ def profile(
             if found.seconds is not None:
                 remark(
                     f"{new} pieces are new: that takes about {duration_text(found.seconds)}; "
-                    "Ctrl-C stops it, and the same command goes on",
+                    "Ctrl-C stops it, and the same command continues",
                     quiet,
                 )
     failed_parts: list[str] = []
@@ -376,13 +350,13 @@ def profile(
     except KeyboardInterrupt:
         remark(
             f"stopped: {_measurements(path) - before} new measurements are in {path}; "
-            "the same command goes on from here",
+            "the same command continues from here",
         )
         raise
     if failed_parts:
-        remark("\n".join([*failed_parts, "the same command goes on with what is missing"]))
+        remark("\n".join([*failed_parts, "the same command continues with what is missing"]))
     with LatencyTable.open(path) as table:
-        print_report(table, mine, summary, as_json, active=active)
+        print_report(table, mine, summary, as_json, active=active, is_named=bool(ops))
     if summary.failed or failed_parts:
         click.get_current_context().exit(1)
 
@@ -394,13 +368,12 @@ def _settings(
     """What the options mean; builds as in the table where they are left open."""
     from latlut.measure.sweep_settings import SweepSettings
     from latlut.measure.timing import TimingSettings
-    from latlut.stats.quantiles import check_statistic
 
-    if is_left_open("rebuilds") and path is not None:
+    if is_left_open("rebuilds") and path is not None and _measurements(path):
         rebuilds = _builds_in(path)
     if is_left_open("passes"):
         passes = max(passes, 2 * rebuilds)  # two per build, to tell builds and passes apart
-    timing = TimingSettings(statistic=check_statistic(statistic), ci=ci)
+    timing = TimingSettings(statistic=statistic, ci=ci)
     return SweepSettings(timing, passes, budget, seed=seed, rebuilds=rebuilds)
 
 
@@ -426,12 +399,10 @@ def _choose(
 
 
 def _builds_in(path: Path) -> int:
-    """How many builds a table's passes take turns with; 1 for a table that is not there yet."""
+    """How many builds the passes of a table take turns with."""
     from latlut.table.history import build_count
     from latlut.table.table import LatencyTable
 
-    if not path.exists() or not path.stat().st_size:
-        return 1
     with LatencyTable.open(path) as table:
         return build_count(table)
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latlut.cli.output import duration_text, print_json
+from latlut.cli.output import duration_text, print_json, print_table, range_text
 
 if TYPE_CHECKING:
     from latlut.measure.active import ActiveResult
     from latlut.measure.plans import Plan
     from latlut.measure.preview import Preview
     from latlut.measure.sweep_report import SweepSummary
+    from latlut.opspec import OpSpec
     from latlut.table.table import LatencyTable
 
 
@@ -24,24 +25,40 @@ def print_preview(found: Preview, path: Path, as_json: bool) -> None:
         print_json(vars(found))
         return
     click.echo(
-        f"{len(found.missing)} of {found.op_specs} op specs lack readings in {path}: "
+        f"{len(found.missing)} of {found.op_specs} operator configurations lack readings "
+        f"in {path}: "
         f"{found.readings} to take, {found.reused} are there"
     )
     for kind, count in found.by_kind.items():
         click.echo(f"  {kind}: {count}")
     if found.seconds is None:
-        click.echo("how long it takes is unknown: none of the op specs that were tried can be run")
+        click.echo(
+            "how long it takes is unknown: none of the operator configurations "
+            "that were tried can be run"
+        )
     elif found.missing:
         click.echo(
-            f"about {duration_text(found.seconds)}, from {found.tried} op specs that were tried"
+            f"about {duration_text(found.seconds)}, from {found.tried} operator "
+            "configurations that were tried"
         )
 
 
 def print_report(
     table: LatencyTable, plan: Plan, summary: SweepSummary, as_json: bool,
     workers: Sequence[Mapping[str, object]] = (), active: ActiveResult | None = None,
+    *, is_named: bool = False,
 ) -> None:  # fmt: skip
-    """How a sweep ended, what the table holds of the plan, what failed, what to do next."""
+    """How a sweep ended, what the table holds of the plan, what failed, what to do next.
+
+    Args:
+        table: what was measured into.
+        plan: what was to be measured.
+        summary: of the sweep.
+        as_json: print one JSON document.
+        workers: each as a mapping, where workers measured.
+        active: where a part was predicted.
+        is_named: the plan's op specs were named one by one: their latencies are printed.
+    """
     from latlut.measure.coverage import plan_coverage
     from latlut.table.history import quarantines
     from latlut.table.subgraphs import shown_keys
@@ -77,6 +94,8 @@ def print_report(
         facts["ended_because"] = active.reason
         facts["network_half_width"] = active.network_half_width
         facts["left_out"] = [spec.key for spec in active.left_out]
+    if is_named:
+        facts["latencies"] = _latencies(table, plan.specs)
     host_bound = sum(HOST_BOUND in entry.warnings for entry in table)
     if host_bound:
         facts["host_bound"] = host_bound
@@ -90,10 +109,13 @@ def print_report(
             "marked (--wait waits for a quiet machine)"
         )
     click.echo(
-        f"{coverage.entries} of {len(plan.specs)} op specs have an entry in {table.path} "
+        f"{coverage.entries} of {len(plan.specs)} operator configurations have an entry "
+        f"in {table.path} "
         f"({summary.status}, {summary.seconds['total']:.0f} s, "
         f"{summary.measured} new measurements, {summary.requeued} repeated)"
     )
+    if is_named:
+        _print_latencies(facts["latencies"])
     if coverage.predicted:
         click.echo(f"{coverage.predicted} more are predicted, and marked as such")
     if active is not None:
@@ -135,13 +157,34 @@ def print_report(
     for key, message in summary.failed.items():
         click.echo(f"failed: {names[key]}: {message}")
     if summary.status == "out of budget":
-        click.echo("the budget is spent; the same command goes on from here")
+        click.echo("the budget is spent; the same command continues from here")
     else:
-        click.echo(f"how far to trust it: {_next_command(table)}")
+        click.echo(f"check its accuracy with: {_next_command(table)}")
+
+
+def _latencies(table: LatencyTable, specs: Sequence[OpSpec]) -> list[dict[str, Any]]:
+    """What the table holds of op specs; those without an entry are left out."""
+    entries = [table.lookup(spec) for spec in specs if spec in table]
+    return [
+        {"op_spec": entry.key, "latency_ms": entry.latency_ms, "ci_low_ms": entry.ci_low_ms,
+         "ci_high_ms": entry.ci_high_ms, "warnings": entry.warnings}
+        for entry in entries
+    ]  # fmt: skip
+
+
+def _print_latencies(latencies: Sequence[Mapping[str, Any]]) -> None:
+    if latencies:
+        rows = [
+            [item["op_spec"], item["latency_ms"],
+             range_text(item["ci_low_ms"], item["ci_high_ms"]), item["warnings"]]
+            for item in latencies
+        ]  # fmt: skip
+        print_table(["operator", "ms", "95% interval, ms", "warnings"], rows)
+        click.echo("")
 
 
 def _next_command(table: LatencyTable) -> str:
-    """What says how far to trust the table: whole networks where it knows which."""
+    """What checks the table's accuracy: whole networks where it knows which."""
     from latlut.errors import TableError
     from latlut.shell import command
     from latlut.table.space import space_of

@@ -70,13 +70,17 @@ def plan_of(
     from latlut.spaces.own import own_space
 
     if space_file and (ops or plan):
-        raise LatlutError("--space names all op specs of a space: leave --op and --plan out")
+        raise LatlutError(
+            "--space names all operator configurations of a space: leave --op and --plan out"
+        )
     if space_file and not input_size:
         raise LatlutError("--space needs the image's size: give --input HEIGHTxWIDTH")
     if space_file and input_size:
         return plan_of_space(own_space(space_file), input_size, batch)
     if ops and plan:
-        raise LatlutError("--op and --plan exclude each other: put the op specs into the plan file")
+        raise LatlutError(
+            "--op and --plan exclude each other: put the operator configurations into the plan file"
+        )
     if ops and input_size:
         raise LatlutError("--op names its own size: leave --input out")
     if ops:

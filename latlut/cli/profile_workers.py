@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from latlut.cli.choices import is_left_open
-from latlut.cli.output import progress_bar, remark
+from latlut.cli.output import remark
+from latlut.cli.progress import progress_bar
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
@@ -82,16 +83,18 @@ def profile_by_workers(
         with progress_bar("profile", quiet) as listener:
             result = sweep(listener=listener, say=lambda text: remark(text, quiet))
     except KeyboardInterrupt:
-        remark("stopped: what was measured is in the table; the same command goes on from here")
+        remark("stopped: what was measured is in the table; the same command continues from here")
         raise
     for worker in result.workers:
         remark(
             f"{worker.place}: {worker.measured} readings in {worker.leases} leases, "
-            f"{worker.speed:.3f} times as slow as the others; {worker.state}",
+            f"{worker.speed:.3f} times as long as on the other workers; {worker.state}",
             quiet,
         )
     if result.summary.status == "failed":
-        remark("no worker is left that can measure; the same command goes on with what is missing")
+        remark(
+            "no worker is left that can measure; the same command continues with what is missing"
+        )
     with LatencyTable.open(result.path) as table:
         report(table, plan, result.summary, as_json, [vars(item) for item in result.workers])
     if result.summary.failed or result.summary.status == "failed":

@@ -7,26 +7,31 @@ from pathlib import Path
 
 import click
 
-from latlut.cli.output import progress_bar, quiet_option, remark
+from latlut.cli.commands import Command
+from latlut.cli.output import quiet_option, remark
+from latlut.cli.progress import progress_bar
 from latlut.shell import command
 
 
-@click.command()
-@click.option("--threads", type=int, default=1, show_default=True, help="Threads of one inference.")
+@click.command(cls=Command)
+@click.option(
+    "--threads", type=click.IntRange(1, 4096), default=1, show_default=True,
+    help="CPU threads of one inference.",
+)  # fmt: skip
 @click.option(
     "--folder",
     type=click.Path(path_type=Path),
     default=Path("profiles"),
     show_default=True,
-    help="Where table, plot and search go.",
+    help="Folder for the table, the plots and the runs.",
 )
 @quiet_option
 def quickstart(threads: int, folder: Path, quiet: bool) -> None:
-    """The whole way, small: profile, validate, search, train, evaluate, export, bench, compare.
+    """The whole loop, small: profile, validate, search, train, evaluate, export, bench, compare.
 
     On this CPU with ONNX Runtime, the plan `tiny` and generated street scenes; about five minutes
-    on two cores. Its network has learned little: each step's own command does it properly.
-    Run it again to go on where it was stopped; delete the folder to start over.
+    on two idle cores. The network learns little in that time; the commands of each step do it
+    properly. If it is stopped, the same command continues it.
     """
     from latlut.cli import main
     from latlut.cli.residuals import plot, print_validation
@@ -40,6 +45,7 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
     from latlut.measure.timing import TimingSettings
     from latlut.search.cosearch.run import run_search
     from latlut.search.cosearch.settings import load_settings
+    from latlut.search.runs.checkpoints import remove_checkpoints
     from latlut.search.runs.processes import refuse_several
     from latlut.table.roofline import Roofline
     from latlut.table.space import space_of
@@ -56,7 +62,13 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
     identity = identity_of(engine, target.name, statistic=settings.timing.statistic)
     path = folder / f"quickstart-{identity.file_stem}.db"
     remark(
-        f"1. profile {len(plan.specs)} op specs with {engine.title} {engine.version} on "
+        "this takes about five minutes on two idle cores, longer on a busy machine; Ctrl-C stops "
+        "it, and the same command continues",
+        quiet,
+    )
+    remark(
+        f"1. profile {len(plan.specs)} operator configurations with {engine.title} "
+        f"{engine.version} on "
         f"{engine.device.model}",
         quiet,
     )
@@ -96,7 +108,7 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
             ["evaluate", str(trained), "--predictions", str(run / "predictions")],
             ["export", str(trained), "-o", str(exported)],
             ["bench", str(exported), "--cpu", "--passes", "3"],
-            ["compare", "--networks", f"{trained},fast-scnn,enet", "--input", "128x256",
+            ["compare", f"{trained},fast-scnn,enet", "--input", "128x256",
              "--cpu", "--passes", "3"],
         ),
         4,
@@ -108,6 +120,8 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
         click.echo(f"\nwhat your network sees in a scene: {pictures[0]}")
     if searched.worth is not None:
         click.echo(searched.worth.describe(searched.target_ms))
+    freed = remove_checkpoints(run) + remove_checkpoints(trained)
+    remark(f"removed {freed / 1e6:.0f} MB of checkpoints: the runs have ended", quiet)
     click.echo(
         f"\nyour table: {path}\n"
         f"  look inside:          {command('table', 'info', path)}\n"

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import click
 
+from latlut.cli.commands import Command
 from latlut.cli.output import quiet_option, remark
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("files", nargs=-1, required=True, metavar="FILES...")
 @click.option(
-    "--out", "-o", type=click.Path(path_type=Path, dir_okay=False), default=Path("report.html"),
+    "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("report.html"),
     show_default=True, help="The page to write.",
 )  # fmt: skip
-@click.option("--title", help="Of the page [the first file's name].")
+@click.option("--title", help="Title of the page.", show_default="name of the first file")
 @quiet_option
 def report(files: tuple[str, ...], out: Path, title: str | None, quiet: bool) -> None:
     """One page that shows FILES: it opens from disk, without a network, and can be sent on.

@@ -74,32 +74,60 @@ def residuals_path(plot_path: Path) -> Path:
     )
 
 
-def print_validation(found: Validation, table_path: str, plot_path: str) -> None:
-    """The agreement as a table, the worst estimates term by term, and where things were stored."""
+def print_validation(
+    found: Validation, table_path: str, plot_path: str, *, has_details: bool = False
+) -> None:
+    """The agreement as a table, the worst estimates, and where things were stored.
+
+    With details also all statistics, trends of the residuals, terms of the worst estimates, and
+    how networks were sampled.
+    """
     from latlut.measure.cpu_share import disturbed_text
     from latlut.stats.machine_speed import is_disturbed
 
     a, share = found.agreement, found.readings.cpu_share
     if share is not None and is_disturbed(share):
         click.echo(disturbed_text(share))
-    print_agreements("estimate against measurement", found.plain, found.scores)
     click.echo(
-        f"\n{a.n} networks, measured {a.measured_p10_ms:.3g} to {a.measured_p90_ms:.3g} ms "
-        f"(p10 to p90); the two measuring passes correlate by {a.r12:.4f}"
+        f"{a.n} networks, measured {a.measured_p10_ms:.3g} to {a.measured_p90_ms:.3g} ms "
+        "(10th to 90th percentile)"
     )
-    if found.readings.speed_factor == found.readings.speed_factor:
-        click.echo(
-            f"the machine's speed against the time of profiling: sentinels took "
-            f"{found.readings.speed_factor:.3f}x as long"
-        )
+    print_agreements("estimates", found.plain, found.scores, has_details=has_details)
     if len(found.judged) < len(found.networks):
         click.echo(
-            f"the calibration was fitted on {len(found.networks) - len(found.judged)} more of the "
-            "measured networks: these are left out"
+            f"left out: {len(found.networks) - len(found.judged)} networks that the calibration "
+            "was fitted on"
         )
     for note in a.notes:
         click.echo(f"note: {note}")
-    print_trends(found.trends())
+    trends = found.trends()
+    if has_details:
+        _print_conditions(found)
+        print_trends(trends)
+        _print_worst(found)
+        click.echo(f"\nsampler: {found.sampler}")
+    else:
+        _print_first_trend(trends)
+        for item in found.worst()[:1]:
+            click.echo(
+                f"worst estimate: {item.estimate.ms:.4g} ms, measured {item.measured_ms:.4g} ms "
+                f"({item.error_percent:+.1f}%)"
+            )
+    click.echo(f"plot: {plot_path}\nstored in: {table_path}")
+
+
+def _print_conditions(found: Validation) -> None:
+    """How the two passes agree, and how fast the machine was."""
+    click.echo(f"correlation between the two measuring passes: {found.agreement.r12:.4f}")
+    speed = found.readings.speed_factor
+    if speed == speed:
+        click.echo(
+            f"machine speed: the reference operators took {speed:.3f} times as long as during "
+            "profiling; measurements are normalised to the profiling speed"
+        )
+
+
+def _print_worst(found: Validation) -> None:
     click.echo("\nworst estimates, with their largest terms:")
     for item in found.worst():
         click.echo(
@@ -108,8 +136,22 @@ def print_validation(found: Validation, table_path: str, plot_path: str) -> None
         )
         for term in sorted(item.estimate.terms, key=lambda t: -t.total_ms)[:4]:
             click.echo(f"      {term.total_ms:8.4g} ms  {term.count} x {term.spec}")
-    click.echo(f"\nsampler: {found.sampler}")
-    click.echo(f"plot: {plot_path}\nstored in: {table_path}")
+
+
+def _print_first_trend(trends: Sequence[Trend]) -> None:
+    """The strongest significant trend of the residuals, in one line."""
+    significant = [
+        (trend.name, slope)
+        for trend in trends
+        for slope in (trend.plain if trend.calibrated is None else trend.calibrated,)
+        if slope.is_significant
+    ]
+    if significant:
+        name, slope = max(significant, key=lambda item: abs(item[1].change_percent))
+        click.echo(
+            f"errors depend on {name}: they change by {slope.change_percent:+.1f} percentage "
+            "points from its 10th to its 90th percentile"
+        )
 
 
 def print_trends(trends: Sequence[Trend]) -> None:
@@ -119,8 +161,8 @@ def print_trends(trends: Sequence[Trend]) -> None:
     click.echo("")
     if not trends:
         click.echo(
-            f"residuals against size, depth and kinds: nothing to say of fewer than "
-            f"{MIN_NETWORKS} networks, or of networks that are all alike"
+            f"no trends of the residuals: they need {MIN_NETWORKS} networks that differ in size, "
+            "depth or operators"
         )
         return
     has_calibrated = any(trend.calibrated is not None for trend in trends)
@@ -135,26 +177,37 @@ def print_trends(trends: Sequence[Trend]) -> None:
         rows.append(row)
     print_table(columns, rows)
     click.echo(
-        "change: of the relative error, in percentage points, from the property's p10 to its p90 "
-        "(95% interval);\nrank: Spearman's correlation; p: of the rank, corrected for "
-        f"{len(trends)} trends (Holm); * below 0.05"
+        "change: change of the relative error in percentage points from the property's 10th to its "
+        "90th percentile (95% interval)\nrank: Spearman's correlation; p: its p-value, corrected "
+        f"for {len(trends)} trends (Holm); * below 0.05"
     )
 
 
-def print_composition(worst: Sequence[Explained]) -> None:
-    """Per network what its difference from the sum of entries is made of, with the evidence.
+def print_composition(worst: Sequence[Explained], *, has_details: bool = False) -> None:
+    """Per network the causes of its difference from the sum of entries.
 
-    Effects below 1% of the network are one line together.
+    With details the evidence of each cause, and those below 1% of the network as one line
+    together; without, the largest cause of each network.
     """
     from latlut.stats.machine_speed import is_disturbed
 
+    if not has_details:
+        for item in worst:
+            largest = max(item.effects, key=lambda effect: abs(effect.ms), default=None)
+            if largest is not None:
+                click.echo(
+                    f"main cause in {item.label}: {largest.name}, {largest.ms:+.3g} ms of "
+                    f"{item.view.whole_ms.value:.4g} ms"
+                )
+        click.echo("all statistics, trends and causes: --details")
+        return
     if worst:
-        click.echo("\nwhat parts the worst networks from their sums, by the engine's layers:")
+        click.echo("\nwhy the worst estimates are off, by the engine's own layers:")
     for item in worst:
         view = item.view
         whole, plain = view.whole_ms.value, view.estimate.plain_ms
         click.echo(
-            f"\n{item.label}: whole {whole:.4g} ms, sum of entries {plain:.4g} ms, "
+            f"\n{item.label}: network {whole:.4g} ms, sum of entries {plain:.4g} ms, "
             f"difference {whole - plain:+.3g} ms ({100 * (whole - plain) / whole:+.1f}%)"
         )
         shown, small = _divided(item.effects, whole)
@@ -168,8 +221,8 @@ def print_composition(worst: Sequence[Explained]) -> None:
         share = view.cpu_share
         if share is not None and is_disturbed(share):
             click.echo(
-                f"  note: this process had a CPU for only {100 * share:.0f}% of the time, others "
-                "the rest: a quiet machine says more"
+                f"  note: this process had a CPU for only {100 * share:.0f}% of the time: repeat "
+                "it on a quiet machine (--wait)"
             )
 
 

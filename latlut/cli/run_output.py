@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latlut.cli.output import print_json, print_table, remark
+from latlut.cli.progress import ProgressLines, bar_columns
 from latlut.shell import command
 
 if TYPE_CHECKING:
@@ -30,35 +31,37 @@ def run_listener(is_quiet: bool) -> RunListener:
 
 
 class StepBar:
-    """Shows how far an epoch is, what is left of it, and the loss, where stderr is a terminal."""
+    """Shows how far an epoch is, the time so far, the time left, and the loss."""
 
     def __init__(self, is_quiet: bool) -> None:
-        self._is_off = is_quiet or not sys.stderr.isatty()
+        self._is_quiet = is_quiet
         self._bar: Any = None
+        self._lines: ProgressLines | None = None
 
     def close(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+        if self._lines is not None:
+            self._lines.__exit__()
+            self._lines = None
 
     def move(self, title: str, step: int, steps: int, loss: float) -> None:
         """Show step ``step`` (from 1) of ``steps``."""
-        if self._is_off:
+        if self._is_quiet:
+            return
+        if not sys.stderr.isatty():
+            if self._lines is None:
+                self._lines = ProgressLines(title, step).__enter__()
+            self._lines.move(step, steps, title)
             return
         if self._bar is None:
             from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                TextColumn,
-                TimeRemainingColumn,
-            )
+            from rich.progress import Progress, TextColumn
 
             self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                TextColumn("left in this epoch"), TimeRemainingColumn(),
+                TextColumn("{task.description}"), *bar_columns(), TextColumn("of this epoch"),
                 TextColumn("loss {task.fields[loss]:.3g}", style="dim"),
                 console=Console(stderr=True), transient=True,
             )  # fmt: skip
@@ -97,8 +100,8 @@ def print_search(found: Found, table_name: str) -> None:
     if found.last_derived is not None:
         derived_ms, fitted_ms = found.last_derived
         click.echo(
-            f"by its own logits the search derived {derived_ms:.4g} ms, fitted to {fitted_ms:.4g}"
-            " ms"
+            f"the search's own logits derived a network of {derived_ms:.4g} ms, which was then "
+            f"fitted to {fitted_ms:.4g} ms"
         )
     priced = (
         "not priced by this table"
@@ -110,7 +113,7 @@ def print_search(found: Found, table_name: str) -> None:
         _print_front(found)
     if found.unreachable_ms:
         left_out = ", ".join(f"{ms:.4g}" for ms in found.unreachable_ms)
-        click.echo(f"left out, as no network came near: {left_out} ms")
+        click.echo(f"no network was found near: {left_out} ms")
     if found.worth is not None:
         click.echo(found.worth.describe(found.target_ms))
     student_file = folder / "student.json"

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from latlut.cli.commands import Command, printed_run_settings
+from latlut.cli.names import SEARCH_PRESET
 from latlut.cli.options import (
     NumbersType,
     input_option,
@@ -49,56 +51,63 @@ class WeightsType(click.ParamType[Any]):
         return numbers
 
 
-@click.command()
+@click.command(cls=Command, prints_run_settings=True)
 @table_option()
-@run_options("runs/search", "search.epochs=5")
-@input_option("Image size that latency is of [the table's own]; not what is trained on.")
-@click.option("--target-ms", type=float, help="Latency of the student, by the table.")
-@click.option(
-    "--weights",
-    type=WeightsType(),
-    help="w1,w2,w3 of the penalty; or paper, naive, auto, gradient.",
-)
-@click.option("--branches", type=click.Choice(["1", "2"]), help="Branches of a network.")
-@click.option(
-    "--widths",
-    type=NumbersType("WIDTHS", "widths: 4,6,8 or a single one"),
-    help="Widths of the student; one fixes it.",
+@run_options("runs/search", "search.epochs=5", SEARCH_PRESET)
+@input_option(
+    "Image size of the latency; training uses its own size.", show_default="the table's own"
 )
 @click.option(
-    "--method",
-    type=click.Choice(["ranked", "paper"]),
-    default="ranked",
-    show_default=True,
-    help="paper: without the rank phase of the preset.",
-)
-@click.option("--targets", type=str, metavar="MS,MS,...", help="Latencies of a front: 6,7.5,9,12.")
+    "--target-ms", type=click.FloatRange(min=0, min_open=True),
+    help="Latency of the student by the table.", show_default="mean of random networks",
+)  # fmt: skip
 @click.option(
-    "--front",
-    type=click.IntRange(min=1),
-    help="A front of so many targets over what can be reached.",
-)
-@click.option("--max-parameters", type=click.IntRange(min=1), help="Of the student.")
-@click.option("--max-macs", type=click.IntRange(min=1), help="Of the student, at the input size.")
+    "--weights", type=WeightsType(), show_default="the preset's",
+    help="Weights w1,w2,w3 of the penalty, or paper, naive, auto, gradient.",
+)  # fmt: skip
 @click.option(
-    "--measure", is_flag=True, help="Measure what was found, on the machine of the table."
+    "--branches", type=click.IntRange(1, 2), show_default="the preset's",
+    help="Number of branches of a network.",
+)  # fmt: skip
+@click.option(
+    "--widths", type=NumbersType("WIDTHS", "widths: 4,6,8 or a single one"),
+    show_default="the preset's", help="Widths of the student; a single one is fixed.",
+)  # fmt: skip
+@click.option(
+    "--method", type=click.Choice(["ranked", "paper"]), default="ranked", show_default=True,
+    help="paper: without the preset's ranking phase.",
+)  # fmt: skip
+@click.option(
+    "--targets", type=str, metavar="MS,MS,...", help="Several target latencies, e.g. 6,7.5,9,12."
 )
+@click.option(
+    "--front", type=click.IntRange(min=1),
+    help="Number of targets, spread over the latencies that can be reached.",
+)  # fmt: skip
+@click.option(
+    "--max-parameters", type=click.IntRange(min=1), help="Most parameters of the student."
+)
+@click.option(
+    "--max-macs", type=click.IntRange(min=1),
+    help="Most multiply-accumulates of the student, at the input size.",
+)  # fmt: skip
+@click.option("--measure", is_flag=True, help="Measure what was found, on the table's own device.")
 @quiet_option
 @json_option
 def search(
     table_name: str, data: str | None, preset: str, folder: Path,
     input_size: tuple[int, int] | None, target_ms: float | None,
-    weights: Any, branches: str | None, widths: tuple[int, ...] | None, seed: int | None,
-    precision: str | None, accelerator: str, devices: int, timeout_s: float, threads: int | None,
+    weights: Any, branches: int | None, widths: tuple[int, ...] | None, seed: int | None,
+    precision: str | None, accelerator: str, processes: int, timeout_s: float, threads: int | None,
     extra: tuple[tuple[str, Any], ...], method: str, targets: str | None, front: int | None,
     max_parameters: int | None, max_macs: int | None, measure: bool, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Search for a teacher and a student network whose latency hits a target.
 
     Pretrains a supernet, searches teacher and student in it with the table's decoupled latency
-    penalty, derives networks each epoch, ranks networks near the target by the weights that they
-    inherit, and keeps the best student within 2% of the target.
-    Ctrl-C stops it; the same command goes on from the last epoch.
+    penalty, derives networks each epoch, ranks networks near the target by their inherited weights,
+    and keeps the best student within 2% of the target. Ctrl-C stops it; the same command continues
+    from the last epoch.
 
     \b
     latlut search --table cpu-onnxruntime-fp32                    tiny, on generated scenes
@@ -115,7 +124,7 @@ def search(
         "latency.front": front,
         "latency.most_parameters": max_parameters,
         "latency.most_macs": max_macs,
-        "space.branches": None if branches is None else int(branches),
+        "space.branches": branches,
         "space.widths": widths,
         "seed": seed,
         "precision": precision,
@@ -129,13 +138,15 @@ def search(
     settings = load_settings(preset, overrides_of(chosen, extra))
     if method == "paper":
         settings = settings.model_copy(update={"rank": None})
+    if printed_run_settings(settings):
+        return
     set_threads(threads)
     with LatencyTable.open(table_name) as table:
         remark_predictions(table, quiet)
         engine = engine_of(table) if measure else None
         found = run_search(
             table, settings, folder, listener=run_listener(quiet), environment=run_environment,
-            accelerator=accelerator, devices=devices, timeout_s=timeout_s,
+            accelerator=accelerator, devices=processes, timeout_s=timeout_s,
         )  # fmt: skip
     if found is None:  # another process tells
         return

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from latlut.cli.choices import space_option
+from latlut.cli.commands import Command
 from latlut.cli.group_ranges import print_groups
-from latlut.cli.options import input_option, table_option
+from latlut.cli.options import input_option, plan_option, table_option
 from latlut.cli.output import (
     json_option,
     print_json,
@@ -22,23 +23,24 @@ if TYPE_CHECKING:
     from latlut.search.penalty.sensitivity import Sensitivity
 
 
-@click.command()
+@click.command(cls=Command)
 @table_option("Table that prices the search space.")
-@click.option("--plan", metavar="NAME|FILE", help="Search space [the table's latest].")
-@input_option("Image size [the table's latest].")
+@plan_option("Plan whose search space to look at.")
+@input_option(show_default="the table's latest")
 @space_option
 @click.option(
-    "--branches", type=click.IntRange(1, 2), help="Branches of a network [those of the space]."
-)
+    "--branches", type=click.IntRange(1, 2), show_default="the search space's",
+    help="Number of branches of a network.",
+)  # fmt: skip
 @click.option(
-    "--end-width",
-    type=click.IntRange(1, 12),
-    help="Width of stem and head in twelfths [the narrowest that the space has].",
-)
+    "--end-width", type=click.IntRange(1, 12), show_default="the narrowest of the search space",
+    help="Width of stem and head in twelfths.",
+)  # fmt: skip
 @click.option(
     "--skip-price", type=click.Choice(["derived", "searched"]), default="derived",
     show_default=True,
-    help="A stride-1 skip: free as once derived, or the 1x1 convolution of the search.",
+    help="Price of a stride-1 skip: none, as in a derived network, or that of the 1x1 convolution "
+    "in the search.",
 )  # fmt: skip
 @json_option
 def sensitivity(
@@ -46,12 +48,11 @@ def sensitivity(
     space_file: str | None, branches: int | None, end_width: int | None, skip_price: str,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """How much operators, downsampling and widths can change the latency of a supernet.
+    """How much operators, downsampling and widths change the expected latency.
 
-    Of a space of your own: how much each kind of choice can, if the space names its choices.
-
-    One of the three varies between two end points, the other two stay fixed: uniform operators,
-    uniform downsampling, widest maps. Weights inverse to the gaps balance the three in a search.
+    One of the three varies between two end points while the other two stay fixed: uniform
+    operators, uniform downsampling, full width. Weights inverse to the gaps balance the three in a
+    search. In your own search space: each kind of choice, if the space names its choices.
 
     \b
     latlut sensitivity --table cpu
@@ -113,7 +114,7 @@ def _print(found: Sensitivity, prices: SpacePrices, path: str) -> None:
     layout = prices.layout
     rows: list[list[object]] = []
     for number, gap in enumerate(found.gaps):
-        half = "unknown" if gap.half_ms is None else f"± {gap.half_ms:.3g}"
+        half = "unknown" if gap.half_ms is None else f"±{gap.half_ms:.3g}"
         rows.append(
             [
                 gap.factor,
@@ -143,7 +144,7 @@ def _print(found: Sensitivity, prices: SpacePrices, path: str) -> None:
     reasons = dict.fromkeys(term.reason for term in prices.substituted)
     for reason in reasons:
         count = sum(term.reason == reason for term in prices.substituted)
-        click.echo(f"{count} op specs are priced by another variant: {reason}")
+        click.echo(f"{count} operator configurations are priced by another variant: {reason}")
     if prices.unpriced:
         click.echo("without what the table cannot price, the same in both end points:")
         for spec in prices.unpriced:

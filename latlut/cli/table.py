@@ -8,23 +8,38 @@ from typing import Any
 
 import click
 
-from latlut.cli.output import json_option, print_json, print_json_rows, print_table, remark
+from latlut.cli.commands import Group
+from latlut.cli.names import NEW_TABLE, TABLE
+from latlut.cli.options import csv_option, op_option
+from latlut.cli.output import (
+    json_option,
+    print_json,
+    print_json_rows,
+    print_table,
+    remark,
+)
 from latlut.errors import LatlutError
+from latlut.files.writing import write_csv
 
 _FILE = click.Path(path_type=Path)
+#: Columns of ``latlut table query``, where none are named.
+USUAL_COLUMNS: tuple[str, ...] = (
+    "op_spec", "latency_ms", "ci_low_ms", "ci_high_ms", "passes", "n", "gmacs_per_s",
+    "roofline_ms", "predicted_from", "warnings",
+)  # fmt: skip
 
 
-@click.group()
+@click.group(cls=Group)
 def table() -> None:
     """Inspect, query, compare, merge, export and import tables.
 
-    A table is named by its file, or by a bare name that is looked up in ./profiles and among the
-    shipped tables.
+    A table is named by its file, or by a bare name: NAME means profiles/NAME.db, else the only
+    table there whose name begins with NAME-, else a table that ships with latlut.
     """
 
 
 @table.command()
-@click.argument("name", metavar="TABLE")
+@click.argument("name", type=TABLE, metavar="TABLE")
 @json_option
 def info(name: str, as_json: bool) -> None:
     """What a table holds: identity, runs, entries by kind, validations, calibrations."""
@@ -47,7 +62,8 @@ def info(name: str, as_json: bool) -> None:
     predicted = f", {facts['predicted']} of them predicted" if facts["predicted"] else ""
     click.echo(f"{facts['table']}: {facts['entries']} entries{predicted}")
     for field, value in facts["identity"].items():
-        click.echo(f"  {field}: {value}")
+        if value != "":
+            click.echo(f"  {field}: {value}")
     if "source" in facts:
         click.echo(f"  source: {facts['source']}")
     has_builds = any(row["builds"] > 1 for row in found["builds"])
@@ -68,8 +84,8 @@ def info(name: str, as_json: bool) -> None:
 
 
 @table.command()
-@click.argument("name", metavar="TABLE")
-@click.option("--migrate", is_flag=True, help="Bring a file of an older latlut up to date first.")
+@click.argument("name", type=TABLE, metavar="TABLE")
+@click.option("--migrate", is_flag=True, help="First update the file of an older latlut.")
 @json_option
 def check(name: str, migrate: bool, as_json: bool) -> None:
     """One verdict: believe the table within how much, which entries are suspect, what changed.
@@ -117,49 +133,71 @@ def check(name: str, migrate: bool, as_json: bool) -> None:
 
 
 @table.command()
-@click.argument("name", metavar="TABLE")
-@click.option("--kind", help="Only this operator.")
-@click.option("--op", "ops", multiple=True, metavar="SPEC", help="Only these op specs.")
-@click.option("--where", help='SQL condition on the view latencies, e.g. "latency_ms > 1".')
+@click.argument("name", type=TABLE, metavar="TABLE")
+@click.option("--kind", help="Entries of this operator.")
+@op_option("Entry of this operator configuration")
+@click.option("--where", help='SQL condition on the view `latencies`, e.g. "latency_ms > 1".')
+@click.option(
+    "--sort", metavar="COLUMN", default="op_spec", show_default=True,
+    help="Column to sort by; -COLUMN for the largest first.",
+)  # fmt: skip
+@click.option(
+    "--columns", metavar="A,B,...", help="Columns to show; `all` for all.",
+    show_default="the usual ones",
+)  # fmt: skip
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Most rows.")
+@csv_option("Write the rows into a CSV file instead.")
 @json_option
 def query(
-    name: str, kind: str | None, ops: tuple[str, ...], where: str | None, limit: int, as_json: bool
-) -> None:
-    """Entries of a table, filtered.
+    name: str, kind: str | None, ops: tuple[str, ...], where: str | None, sort: str,
+    columns: str | None, limit: int, csv_path: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Print entries of a table, filtered and sorted.
 
     \b
     latlut table query cpu --kind zoomed_conv --where "stride = 2"
+    latlut table query cpu --sort -latency_ms --limit 10 --columns op_spec,latency_ms
+    latlut table query cpu --columns all --limit 100000 --csv entries.csv
     """
     from latlut.opspec import OpSpec
-    from latlut.table.listing import entries_where
+    from latlut.table.listing import check_column, entries_where, entry_columns
     from latlut.table.subgraphs import shown_keys
     from latlut.table.table import LatencyTable
 
     with LatencyTable.open(name) as opened:
         keys = [opened.lookup(OpSpec.parse(text)).key for text in ops]
-        found = entries_where(opened, kind, keys, where, limit + 1)
+        found = entries_where(opened, kind, keys, where, limit + 1, sort)
+        chosen = USUAL_COLUMNS
+        if columns is not None:
+            chosen = tuple(
+                entry_columns(opened) if columns == "all"
+                else [check_column(opened, c.strip(), "--columns") for c in columns.split(",")]
+            )  # fmt: skip
         if as_json:
-            count = print_json_rows(islice(found, limit))
+            kept = islice(found, limit)
+            count = print_json_rows(
+                kept if columns is None else ({c: row[c] for c in chosen} for row in kept)
+            )
         else:
             rows = list(islice(found, limit))
             count = len(rows)
-            if rows:
-                columns = ["op_spec", "latency_ms", "ci_low_ms", "ci_high_ms", "passes", "n",
-                           "gmacs_per_s", "roofline_ms", "predicted_from", "warnings"]  # fmt: skip
-                names = shown_keys(opened, [row["op_spec"] for row in rows])
-                rows = [{**row, "op_spec": names[row["op_spec"]]} for row in rows]
-                print_table(columns, [[row[column] for column in columns] for row in rows])
+            names = shown_keys(opened, [row["op_spec"] for row in rows])
+            cells = [[{**row, "op_spec": names[row["op_spec"]]}[c] for c in chosen] for row in rows]
+            if csv_path is not None:
+                write_csv(csv_path, chosen, cells)
+                remark(f"{csv_path}: {count} entries")
+            elif rows:
+                print_table(chosen, cells)
         is_cut = next(found, None) is not None
     if not count:
-        remark("no entry fits")
+        remark("no entry matches")
     if is_cut:
         remark(f"there are more: raise --limit {limit}")
 
 
 @table.command()
-@click.argument("before")
-@click.argument("after")
+@click.argument("before", type=TABLE, metavar="BEFORE")
+@click.argument("after", type=TABLE, metavar="AFTER")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Most rows.")
 @json_option
 def diff(before: str, after: str, limit: int, as_json: bool) -> None:
@@ -194,29 +232,31 @@ def diff(before: str, after: str, limit: int, as_json: bool) -> None:
         click.echo(f"identity differs: {line} (here: {before}, there: {after})")
     if found.predicted:
         click.echo(
-            f"{len(found.predicted)} common op specs are left out: one of the tables predicted "
+            f"{len(found.predicted)} common operator configurations are left out: one of "
+            "the tables predicted "
             f"them, such as {found.predicted[0]}"
         )
     if not found.moves:
-        click.echo("the tables have no measured op spec in common")
+        click.echo("the tables have no measured operator configuration in common")
         return
     click.echo(
-        f"{len(found.moves)} common op specs; median ratio after / before {found.overall:.4f}; "
+        f"{len(found.moves)} common operator configurations; median ratio after / before "
+        f"{found.overall:.4f}; "
         f"{len(found.moved)} moved beyond their intervals (up to {found.by_chance:.0f} by chance)"
     )
     if found.moved:
         rows = [[m.key, m.before_ms, m.after_ms, m.ratio] for m in found.moved[:limit]]
-        print_table(["op spec", "before, ms", "after, ms", "ratio"], rows)
+        print_table(["operator configuration", "before, ms", "after, ms", "ratio"], rows)
     for where, keys in (("BEFORE", found.only_before), ("AFTER", found.only_after)):
         if keys:
-            click.echo(f"{len(keys)} op specs only in {where}, such as {keys[0]}")
+            click.echo(f"{len(keys)} operator configurations only in {where}, such as {keys[0]}")
 
 
 @table.command()
-@click.argument("into")
-@click.argument("sources", nargs=-1, required=True)
+@click.argument("into", type=NEW_TABLE, metavar="INTO")
+@click.argument("sources", nargs=-1, required=True, type=TABLE, metavar="SOURCE...")
 @json_option
-def merge(into: str, sources: tuple[str, ...], as_json: bool) -> None:
+def merge(into: Path, sources: tuple[str, ...], as_json: bool) -> None:
     """Add the measurements of SOURCES to the table INTO; all must have one identity.
 
     What INTO holds already is skipped, so a merge can be repeated, also while a sweep still writes
@@ -243,7 +283,7 @@ def merge(into: str, sources: tuple[str, ...], as_json: bool) -> None:
 
 
 @table.command()
-@click.argument("name", metavar="TABLE")
+@click.argument("name", type=TABLE, metavar="TABLE")
 @click.argument("file", type=_FILE)
 def export(name: str, file: Path) -> None:
     """Write a table's entries to FILE, .csv or .parquet, with its identity."""
@@ -257,13 +297,15 @@ def export(name: str, file: Path) -> None:
 
 
 @table.command()
-@click.argument("name", metavar="TABLE")
+@click.argument("name", type=TABLE, metavar="TABLE")
 @click.argument("chart", type=click.Choice(["heatmap", "roofline", "agreement", "residuals"]))
 @click.option(
-    "--out", "-o", type=click.Path(path_type=Path, dir_okay=False), required=True, metavar="FILE",
-    help="The figure as .png or .svg, or its data as .csv.",
+    "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, metavar="FILE",
+    help="File to write: the figure as .png or .svg, or its data as .csv.",
 )  # fmt: skip
-@click.option("--operator", help="Of a heat map [the first]; --operator list names them.")
+@click.option(
+    "--operator", help="Operator of a heat map; `list` names them.", show_default="the first"
+)
 def plot(name: str, chart: str, out: Path, operator: str | None) -> None:
     """One figure of a table, as in `latlut report`.
 
@@ -285,14 +327,14 @@ def plot(name: str, chart: str, out: Path, operator: str | None) -> None:
 
 @table.command(name="import")
 @click.argument("file", type=_FILE)
-@click.option("--table", "table_path", type=_FILE, help="Table to make or add to.")
 @click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="FIELD=VALUE",
-    help="A field of the identity, for files that carry none; may be repeated.",
-)
+    "--table", "table_path", type=NEW_TABLE, help="Table to write: a new one, or one to add to.",
+    show_default="profiles/NAME-OF-FILE.db",
+)  # fmt: skip
+@click.option(
+    "--identity", "overrides", multiple=True, metavar="FIELD=VALUE",
+    help="Field of the identity, for files that do not hold it; may be repeated.",
+)  # fmt: skip
 @json_option
 def import_(file: Path, table_path: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Read FILE into a table: .csv or .parquet of entries, or the FasterSeg authors' .npy.
@@ -301,8 +343,8 @@ def import_(file: Path, table_path: Path | None, overrides: tuple[str, ...], as_
 
     \b
     latlut table import latency_lookup_table.npy --table profiles/authors.db
-    latlut table import entries.csv --set target=cpu --set device_model=... --set engine=... \\
-        --set engine_version=...
+    latlut table import entries.csv --identity target=cpu --identity device_model=... \\
+        --identity engine=... --identity engine_version=...
     """
     from latlut.table.import_export import import_file
 
@@ -310,7 +352,9 @@ def import_(file: Path, table_path: Path | None, overrides: tuple[str, ...], as_
     for item in overrides:
         field, equals, value = item.partition("=")
         if not equals or not field:
-            raise LatlutError(f"--set {item}: expected FIELD=VALUE, such as engine=onnxruntime")
+            raise LatlutError(
+                f"--identity {item}: expected FIELD=VALUE, such as engine=onnxruntime"
+            )
         fields[field] = value
     path = table_path or Path("profiles") / f"{file.stem}.db"
     report = import_file(file, path, fields)
@@ -318,7 +362,7 @@ def import_(file: Path, table_path: Path | None, overrides: tuple[str, ...], as_
         print_json({k: str(v) if isinstance(v, Path) else v for k, v in vars(report).items()})
         return
     click.echo(
-        f"{report.rows} rows of {report.path} are {report.op_specs} op specs"
+        f"{report.rows} rows of {report.path} are {report.op_specs} operator configurations"
         f"{f' and {report.repeats} repeats' if report.repeats else ''} in {report.table}"
     )
     for text in report.remarks:

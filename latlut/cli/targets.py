@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import click
 
+from latlut.cli.commands import Command
+from latlut.cli.names import TARGET
 from latlut.cli.output import json_option, print_json, print_table
 
 
-@click.command()
-@click.argument("name", required=False)
+@click.command(cls=Command)
+@click.argument("name", required=False, type=TARGET)
 @json_option
 def targets(name: str | None, as_json: bool) -> None:
-    """The hardware that latlut knows, with peak figures; NAME shows one with its sources."""
+    """List the hardware that latlut knows, with peak figures; NAME shows one with its sources."""
     from dataclasses import asdict
 
     from latlut.machine.gpus import detect_gpus, gpu_absence_reason, slug

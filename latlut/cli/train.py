@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from latlut.cli.commands import Command, printed_run_settings
+from latlut.cli.names import ARCHITECTURE, BASELINE, TRAIN_PRESET
 from latlut.cli.options import overrides_of, run_options, set_threads
 from latlut.cli.output import json_option, print_table, quiet_option
 from latlut.cli.run_output import print_result_file, run_listener
@@ -17,34 +19,36 @@ if TYPE_CHECKING:
     from latlut.search.train.training import TrainingResult
 
 
-@click.command()
+@click.command(cls=Command, prints_run_settings=True)
 @click.option(
-    "--arch", "arch_name", metavar="NAME|FILE|RUN",
-    help="A shipped network, an architecture's JSON file, or a search's folder.",
+    "--arch", "arch_name", type=ARCHITECTURE, metavar="NAME|FILE|RUN",
+    help="Architecture: a shipped name, a JSON file, or a search's folder.",
 )  # fmt: skip
 @click.option(
-    "--network", "baseline", metavar="NAME", help="A hand-designed network instead, such as enet."
+    "--network", "baseline", type=BASELINE, help="A hand-designed network instead, e.g. enet."
 )
 @click.option(
-    "--teacher", metavar="RUN|NAME|FILE|none",
-    help="A training's folder, or an architecture to train first. [with a search's folder its own "
-    "teacher, else none]",
+    "--teacher", metavar="RUN|NAME|FILE|none", show_default="a search's own; else none",
+    help="Teacher: a training's folder, or an architecture, which is trained first.",
 )  # fmt: skip
-@run_options("runs/train", "schedule.epochs=5")
-@click.option("--corrupt", type=click.Choice(["fatal", "skip"]), help="Files that cannot be used.")
+@run_options("runs/train", "schedule.epochs=5", TRAIN_PRESET)
+@click.option(
+    "--corrupt", type=click.Choice(["fatal", "skip"]), show_default="the preset's",
+    help="What to do with files that cannot be read.",
+)  # fmt: skip
 @quiet_option
 @json_option
 def train(
     arch_name: str | None, baseline: str | None, teacher: str | None, data: str | None,
     preset: str, folder: Path, seed: int | None, corrupt: str | None, precision: str | None,
-    accelerator: str, devices: int, timeout_s: float, threads: int | None,
+    accelerator: str, processes: int, timeout_s: float, threads: int | None,
     extra: tuple[tuple[str, Any], ...], quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Train a network from scratch; with a teacher, it learns from that one too.
+    """Train a network from scratch, with or without distillation from a teacher.
 
-    A teacher that is an architecture is trained first, into the folder teacher of the run. The
-    best and the last network are stored with all that is needed to use them. Ctrl-C stops it; the
-    same command goes on from the last epoch.
+    A teacher that is an architecture is trained first, in the folder `teacher` of the run. The best
+    and the last network are stored. Ctrl-C stops it; the same command continues from the last
+    epoch.
 
     \b
     latlut train --arch runs/search                       teacher, then student, of a search
@@ -67,13 +71,16 @@ def train(
     from latlut.search.train.settings import load_train_settings
 
     settings = load_train_settings(preset, overrides_of(chosen, extra))
+    if printed_run_settings(settings):
+        return
     network, taught_by = (
         (baseline, find_teacher(teacher)) if baseline else find_student(arch_name or "", teacher)
     )
     set_threads(threads)
     result = run_training(
         network, settings, folder, taught_by, listener=run_listener(quiet),
-        environment=run_environment, accelerator=accelerator, devices=devices, timeout_s=timeout_s,
+        environment=run_environment, accelerator=accelerator, devices=processes,
+        timeout_s=timeout_s,
     )  # fmt: skip
     if result is None:  # another process tells
         return

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 
 import click
 
+from latlut.cli.commands import Command
+from latlut.cli.names import NEW_TABLE
 from latlut.cli.output import json_option, print_json
 from latlut.errors import LatlutError
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
-    "--to", "target", required=True, metavar="NAME|FILE",
-    help="The new device's table; need not exist yet.",
+    "--to", "target", required=True, type=NEW_TABLE,
+    help="Table of the new device; it need not exist yet.",
 )  # fmt: skip
 @click.option(
     "--from", "sources", required=True, metavar="T1,T2,...",
-    help="Tables of other devices, of the same plan and input size.",
+    help="Tables of other devices, with the same plan and input size.",
 )  # fmt: skip
 @click.option(
-    "--next", "count", type=click.IntRange(1, 1000), help="Op specs to name that are to be "
-    "measured next [what is missing to 10, then 5].",
+    "--next", "count", type=click.IntRange(1, 1000), show_default="up to 10, then 5 more",
+    help="Number of operators to measure next.",
 )  # fmt: skip
 @json_option
-def transfer(target: str, sources: str, count: int | None, as_json: bool) -> None:
+def transfer(target: Path, sources: str, count: int | None, as_json: bool) -> None:
     """Predict a new device's entries from a few measured ones and the tables of other devices.
 
-    First it names ten op specs to measure; when the new table has some of them, it predicts all
-    others with 95% intervals, stores them as predicted, and names five more.
+    First it names ten operators to measure. Once the new table holds some of them, it predicts all
+    others with 95% intervals, stores them as predicted, and names five more to measure.
 
     \b
     latlut transfer --to profiles/new.db --from onnxruntime,openvino,pytorch
@@ -40,7 +43,7 @@ def transfer(target: str, sources: str, count: int | None, as_json: bool) -> Non
     from latlut.table.table import LatencyTable
 
     names = [name for name in sources.split(",") if name]
-    path = find_table(target)
+    path = target
     if path.resolve() in {find_table(name).resolve() for name in names}:
         raise LatlutError(f"{target} is the new device: leave it out of --from")
     known = KnownDevices.of(names)
@@ -65,7 +68,8 @@ def transfer(target: str, sources: str, count: int | None, as_json: bool) -> Non
         )  # fmt: skip
         return
     click.echo(
-        f"{len(names)} devices know {len(known.specs)} op specs; {path} has measured "
+        f"{len(names)} devices know {len(known.specs)} operator configurations; {path} "
+        "has measured "
         f"{result.measured} of them"
     )
     if stored:
@@ -78,7 +82,8 @@ def transfer(target: str, sources: str, count: int | None, as_json: bool) -> Non
         click.echo("too few to tell the device's speed: measure three or more first")
     if result.too_wide:
         click.echo(
-            f"{result.too_wide} op specs have no prediction: their intervals would be wider than "
+            f"{result.too_wide} operator configurations have no prediction: their "
+            "intervals would be wider than "
             "by a factor of two"
         )
     if result.next_specs:

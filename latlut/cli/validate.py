@@ -9,76 +9,71 @@ from typing import TYPE_CHECKING
 import click
 
 from latlut.cli.choices import (
-    SizeType,
     as_in_table,
     device_options,
     is_left_open,
     operators_option,
     space_option,
 )
+from latlut.cli.commands import Command
+from latlut.cli.names import TABLE
 from latlut.cli.onnx import Shapes, check_files, cut_as_in, networks_of, onnx_options
-from latlut.cli.options import unchecked_option, wait_option
+from latlut.cli.options import (
+    input_option,
+    plan_option,
+    plot_option,
+    seed_option,
+    unchecked_option,
+    wait_option,
+)
 from latlut.cli.output import (
+    details_option,
     json_option,
     print_json,
-    progress_bar,
     quiet_option,
     remark,
     remark_predictions,
     waiting,
 )
+from latlut.cli.progress import progress_bar
 from latlut.errors import LatlutError, UnknownNameError
 
 if TYPE_CHECKING:
     from latlut.validation.validate import Validation
 
 
-@click.command()
+@click.command(cls=Command)
 @device_options
 @click.option(
-    "--table",
-    "table_name",
-    metavar="NAME|FILE",
-    help="Table to validate [the one that `latlut profile` makes here].",
-)
+    "--table", "table_name", type=TABLE, help="Table to validate.",
+    show_default="the only one in ./profiles",
+)  # fmt: skip
 @click.option(
-    "--networks",
-    type=click.IntRange(3, 10000),
-    default=60,
-    show_default=True,
-    help="How many random networks to measure.",
-)
+    "--networks", type=click.IntRange(3, 10000), default=60, show_default=True,
+    help="Number of random networks to measure.",
+)  # fmt: skip
 @click.option(
-    "--rounds",
-    type=click.IntRange(1, 100),
-    default=3,
-    show_default=True,
+    "--rounds", type=click.IntRange(1, 100), default=3, show_default=True,
     help="Rounds over all networks in each of the two passes.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the network sampler.")
-@click.option("--plan", metavar="NAME|FILE", help="Space to sample from [the table's latest].")
+)  # fmt: skip
+@seed_option("Random seed of the networks.", default=0, show_default=True)
+@plan_option("Plan whose search space to sample networks from.")
 @onnx_options
 @click.option(
-    "--family", metavar="NAME", help="Of the ONNX files [the first word of each file's name]."
-)
+    "--family", metavar="NAME", help="Family of the ONNX files.",
+    show_default="first word of each file's name",
+)  # fmt: skip
 @space_option
-@click.option("--input", "input_size", type=SizeType(), help="Image size [the table's latest].")
+@input_option(show_default="the table's latest")
+@plot_option("Draw estimates against measurements into FILE", "beside the table")
 @click.option(
-    "--plot",
-    "plot_path",
-    type=click.Path(path_type=Path),
-    help="Picture of the result: .png, .svg or .pdf [beside the table].",
-)
+    "--explain", "explained", type=click.IntRange(0, 100), default=3, show_default=True,
+    metavar="N", help="Run the N worst estimates layer by layer and explain their errors.",
+)  # fmt: skip
 @click.option(
-    "--explain",
-    "explained",
-    type=click.IntRange(0, 100),
-    default=3,
-    show_default=True,
-    metavar="N",
-    help="Run the N worst estimated networks layer by layer and say what parts sum and whole.",
+    "--min-r", type=click.FloatRange(-1, 2), help="Exit with code 1 if Pearson's r is below this."
 )
-@click.option("--min-r", type=float, help="Exit with code 1 if the correlation is below this.")
+@details_option
 @unchecked_option
 @wait_option
 @operators_option
@@ -90,16 +85,15 @@ def validate(
     table_name: str | None, networks: int, rounds: int, seed: int, plan: str | None,
     space_file: str | None, is_onnx: bool, files: tuple[Path, ...], shapes: Shapes,
     family: str | None, input_size: tuple[int, int] | None, plot_path: Path | None,
-    explained: int, min_r: float | None, unchecked: bool, wait: bool,
+    explained: int, min_r: float | None, details: bool, unchecked: bool, wait: bool,
     operator_modules: tuple[str, ...], quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure whole networks and compare them with the table's estimates.
 
-    They are random networks of the table's space, or the files that --onnx names.
-
-    Each network is measured twice, far apart in time, so that the estimate is judged against what
-    a perfect one could reach. Where the table has a calibration, the plain sum stands beside it.
-    Engine, precision and threads are the table's unless you name them.
+    The networks are random ones of the table's search space, or the files that --onnx names. Each
+    is measured twice, far apart in time, which gives the noise limit: what no estimate can beat. If
+    the table has a calibration, both the plain sum and the calibrated estimate are shown. Engine,
+    precision and threads are the table's by default.
 
     \b
     latlut validate --table profiles/cpu-onnxruntime-fp32.db
@@ -167,8 +161,8 @@ def validate(
             content = _as_json(found, str(table.path), str(path))
             print_json(content | {"composition": composition_as_json(worst)})
         else:
-            print_validation(found, str(table.path), str(path))
-            print_composition(worst)
+            print_validation(found, str(table.path), str(path), has_details=details)
+            print_composition(worst, has_details=details)
     if min_r is not None and not found.agreement.r >= min_r:
         remark(f"r = {found.agreement.r:.4f} is below --min-r {min_r}")
         click.get_current_context().exit(1)

@@ -262,7 +262,9 @@ class ClusterSweep:
         worker.speed = self._pace.ratio(number, fewest)
         if worker.speed <= SLOW_DEVICE:
             return
-        reason = f"its sentinels take {worker.speed:.2f} times what the others' do"
+        reason = (
+            f"its reference operators take {worker.speed:.2f} times as long as on the other workers"
+        )
         for index, specs in self._table.quarantine(number, reason).items():
             self._book.again(index, specs)
             worker.measured -= len(specs)
@@ -281,7 +283,10 @@ class ClusterSweep:
         if lost.is_final or self._starts[number] >= MAX_STARTS:
             self._send_away(number, lost.reason)
         else:
-            self._say(f"{worker.place}: {lost.reason}; its op specs go back, it is started again")
+            self._say(
+                f"{worker.place}: {lost.reason}; its operator configurations go "
+                "back, it is started again"
+            )
             self._start(number)
 
     def _give_back(self, number: int, lease: Lease, lost: Lost) -> None:

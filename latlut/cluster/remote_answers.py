@@ -186,7 +186,7 @@ def _result(found: _Result, lease: Lease, sentinels: tuple[OpSpec, ...]) -> Leas
     beside = {spec.key: spec for spec in sentinels}
     keys = [item.spec for item in found.found] + list(found.failures)
     if len(keys) != len(set(keys)) or not set(keys) <= set(mine):
-        raise LatlutError("op specs twice, or others than were asked for")
+        raise LatlutError("operator configurations twice, or others than were asked for")
     readings = []
     for item in found.readings:
         try:
@@ -194,7 +194,7 @@ def _result(found: _Result, lease: Lease, sentinels: tuple[OpSpec, ...]) -> Leas
         except ValidationError as error:
             raise LatlutError(f"readings: {error.errors()[0]['msg']}") from error
         if key not in beside:
-            raise LatlutError(f"a reading of {key!r:.80}, which is no sentinel")
+            raise LatlutError(f"a reading of {key!r:.80}, which is no reference operator")
         readings.append((beside[key], group, ms))
     return LeaseResult(
         lease,

@@ -40,6 +40,9 @@ _ENGINES = {
     ),
 }
 
+#: Number formats that engines compute in; each engine says which of them it has.
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+
 #: Engine and kind of device that we have run on hardware, with the contract suite and a sweep.
 #: What is not in here is written with care and checked as far as it goes without the hardware.
 PROVEN_ON = frozenset({("onnxruntime", "cpu"), ("openvino", "cpu"), ("pytorch", "cpu")})

@@ -46,21 +46,25 @@ def kind_of_file(path: Path) -> str:
     if begins.startswith(b"PK\x03\x04"):
         return _ARCHIVES.get(suffix, "a zip archive")
     if suffix == ".onnx" or _MODEL_PROTO.match(begins):
-        return f"an ONNX model ({command('bench', path, '--cpu')} times one)"
+        return f"an ONNX model; measure it with: {command('bench', path, '--cpu')}"
     text = begins.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith((b"<?xml", b"<net")) and (b"<net" in begins or suffix == ".xml"):
         return "a model of OpenVINO (IR)"
     if text.startswith((b"{", b"[{")):
         return "a JSON text"
     if text.startswith(b"op_spec") or b"op_spec," in text.split(b"\n")[0]:
-        return f"a file of entries ({command('table', 'import', path, '--table', 'NEW.db')})"
+        return f"a file of entries; {_importing(path)}"
     return ""
 
 
 def _use_of(path: Path, kind: str) -> str:
     if "NumPy" in kind or "Parquet" in kind:
-        return f" ({command('table', 'import', path, '--table', 'NEW.db')} reads one of entries)"
+        return f"; if it holds entries, {_importing(path)}"
     return ""
+
+
+def _importing(path: Path) -> str:
+    return f"import them with: {command('table', 'import', path, '--table', 'NEW.db')}"
 
 
 def but_it_is(path: Path) -> str:

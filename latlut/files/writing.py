@@ -8,11 +8,12 @@ behind is removed by the next that makes a file, or opens a table, in the same p
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -235,3 +236,15 @@ class BoundedFolder:
         for path in self.folder.glob(f"*/*{self.suffix}"):
             with suppress(OSError):  # another process has just deleted it
                 yield path.stat().st_mtime, path.stat().st_size, path
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Rows as a CSV file, whole or not at all; None is an empty cell.
+
+    Raises:
+        LatlutError: as ``written_whole``.
+    """
+    with written_whole(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(rows)

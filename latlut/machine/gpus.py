@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ def resolve_gpu(name: str, gpus: Sequence[DetectedGpu]) -> DetectedGpu:
         hint = did_you_mean(slug(name), list(dict.fromkeys(known)))
         raise UnknownNameError(f"no GPU is called {name!r}; {hint}\nGPUs found: {found}") from error
     if target.kind == "cpu":
-        raise TargetError("'cpu' is no GPU; run latlut profile --cpu")
+        raise TargetError("'cpu' is no GPU: use --cpu")
     is_file = name.lower().endswith(".toml")
     for gpu in gpus:
         if target.matches(gpu.name) if is_file else target.name == gpu.target_name:
@@ -128,9 +129,8 @@ def resolve_gpu(name: str, gpus: Sequence[DetectedGpu]) -> DetectedGpu:
     nothing = "" if gpus else f"none ({gpu_absence_reason() or 'none was given'})"
     lines.append(f"GPUs found: {found or nothing}")
     lines.append(f"CPU: {cpu_model()}, {len(allowed_cpus())} CPUs allowed")
-    instead = [f"latlut profile --gpu {_name_to_type(gpu)}" for gpu in gpus]
-    choices = " or ".join([*dict.fromkeys(instead), "latlut profile --cpu"])
-    lines.append(f"run instead: {choices}")
+    instead = [f"--gpu {shlex.quote(_name_to_type(gpu))}" for gpu in gpus]
+    lines.append(f"what can be used here: {' or '.join([*dict.fromkeys(instead), '--cpu'])}")
     raise TargetError("\n".join(lines))
 
 

@@ -1,8 +1,8 @@
 """An active sweep: a part of a plan is measured, the part that tells most, and the rest predicted.
 
 The op specs are chosen in batches (``predict.design``), each measured by an ordinary sweep into the
-table, so that it can be stopped at any time and the same command goes on. It ends when the part is
-measured, the time is spent, or a network's interval is as narrow as asked.
+table, so that it can be stopped at any time and the same command continues. It ends when the part
+is measured, the time is spent, or a network's interval is as narrow as asked.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ def sweep_actively(
     least = max(LEAST_KNOWN, len(design.always) + 1)
     if total < least:
         raise PredictionError(
-            f"{total} of {len(plan.specs)} op specs are too few to predict the others from: this "
+            f"{total} of {len(plan.specs)} operator configurations are too few to predict "
+            "the others from: this "
             f"plan takes {least}, --fraction {math.ceil(100 * least / len(plan.specs)) / 100:g}"
         )
     ends = None if budget_s is None else time.monotonic() + budget_s
@@ -134,7 +135,8 @@ def sweep_actively(
             half_width = _half_width(design, known, predictor)
             if half_width is not None:
                 say(
-                    f"{len(known)} of {len(plan.specs)} op specs measured: predictions leave a "
+                    f"{len(known)} of {len(plan.specs)} operator configurations measured: "
+                    "predictions leave a "
                     f"network's 95% interval at ±{100 * half_width:.1f}%"
                 )
         if settings.until is not None and half_width is not None and half_width <= settings.until:

@@ -354,6 +354,7 @@ class _Run:
             launch="; ".join(dict.fromkeys(self._launches)) or None,
             warnings=self._warnings(half_width),
             paper=self._paper,
+            samples_ms=tuple(tuple((item.samples_ns / 1e6).tolist()) for item in self._samplings),
         )
 
     def _half_width(self, spread: float) -> float:

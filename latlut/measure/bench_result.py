@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from latlut.files.writing import write_csv
 from latlut.operators.onnx_files import OnnxWorkload
 from latlut.operators.workloads import Workload
 from latlut.stats.machine_speed import is_disturbed
@@ -138,6 +140,8 @@ class BenchResult:
     """How runs were launched on the GPU, None on a CPU."""
     warnings: tuple[str, ...] = ()
     paper: PaperReading | None = None
+    samples_ms: tuple[tuple[float, ...], ...] = ()
+    """Of each pass the durations of its runs, in order; (passes, runs)."""
 
     @property
     def fps(self) -> float | None:
@@ -153,6 +157,15 @@ class BenchResult:
         if self.batch is None or not math.isfinite(run_ms):
             return None
         return 1e3 * self.batch / run_ms
+
+    def write_samples(self, path: Path) -> None:
+        """The duration of every run as CSV: pass and run, from 1, and milliseconds."""
+        rows = (
+            (index, run, f"{ms:.6f}")
+            for index, samples in enumerate(self.samples_ms, 1)
+            for run, ms in enumerate(samples, 1)
+        )
+        write_csv(path, ("pass", "run", "ms"), rows)
 
     def to_dict(self) -> dict[str, object]:
         """JSON-able; None where nothing is known, and nothing of launches on a CPU."""

@@ -81,7 +81,7 @@ class Shard(Part):
         if not specs:
             raise SpecError(
                 f"shard {self.index + 1}/{self.count} is empty: the plan {plan.name!r} has "
-                f"{len(plan.specs)} op specs, use at most as many shards"
+                f"{len(plan.specs)} operator configurations, use at most as many shards"
             )
         return replace(plan, specs=specs)
 

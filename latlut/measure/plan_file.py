@@ -174,7 +174,8 @@ def expand_plan(
     needs_input = [grid.size is None for grid in content.grid]
     if input_size is not None and not any(needs_input):
         raise SpecError(
-            f"{where}: the plan's op specs have their own sizes, an input size does not apply"
+            f"{where}: the plan's operator configurations have their own sizes, an input "
+            "size does not apply"
         )
     _check_count(content, where, len(batches), batch is not None, max_specs)
     specs: list[OpSpec] = []
@@ -225,7 +226,7 @@ def specs_of_space(
     listed = asked(space.name, "op_specs", lambda: list(space.op_specs(input_size)), is_plain=True)
     total = len(listed) * len(batches)
     if total > max_specs:
-        raise SpecError(f"the plan has {total} op specs, the limit is {max_specs}")
+        raise SpecError(f"the plan has {total} operator configurations, the limit is {max_specs}")
     specs = [spec for count in batches for spec in check_space(space, input_size, count)]
     described = {
         **space.to_dict(),
@@ -247,7 +248,9 @@ def _check_count(
         count = batches if is_batch_given or grid.batch is None else own
         total += count * prod(len(axis) if isinstance(axis, list) else 1 for axis in axes)
     if total > max_specs:
-        raise SpecError(f"{where}: the plan has {total} op specs, the limit is {max_specs}")
+        raise SpecError(
+            f"{where}: the plan has {total} operator configurations, the limit is {max_specs}"
+        )
 
 
 def _grid_specs(

@@ -48,10 +48,11 @@ class Plan:
     def __post_init__(self) -> None:
         object.__setattr__(self, "specs", unique(self.specs))
         if not self.specs:
-            raise SpecError(f"the plan {self.name!r} is empty: it names no op specs")
+            raise SpecError(f"the plan {self.name!r} is empty: it names no operator configurations")
         if len(self.specs) > MAX_SPECS:
             raise SpecError(
-                f"the plan {self.name!r} has {len(self.specs)} op specs, the limit is {MAX_SPECS}"
+                f"the plan {self.name!r} has {len(self.specs)} operator configurations, "
+                f"the limit is {MAX_SPECS}"
             )
 
     @cached_property
@@ -104,7 +105,7 @@ def plan_from_ops(texts: Iterable[str], batch: int | None = None) -> Plan:
     specs = [OpSpec.parse(text) for text in texts]
     if batch is not None:
         specs = [spec.replace(batch=batch) for spec in specs]
-    return Plan("ops", tuple(specs), "op specs given one by one")
+    return Plan("ops", tuple(specs), "operator configurations given one by one")
 
 
 def plan_of_space(space: Space, input_size: tuple[int, int], batch: int | None = None) -> Plan:

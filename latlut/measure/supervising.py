@@ -105,7 +105,7 @@ def supervise(timeout_s: float | None, say: Callable[[str], None]) -> Supervisio
             raise EngineError(
                 f"the process that measured was {how_it_ended(code)}"
                 + ("" if attempt is None else f", again with {attempt.key}")
-                + "; what it measured before is in the table, the same command goes on from there"
+                + "; what it measured before is in the table, the same command continues from there"
             )
         if watch.is_overdue:
             reason = f"timed out after {timeout_s:.4g} s (--timeout)"

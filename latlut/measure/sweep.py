@@ -147,7 +147,7 @@ class Sweep:
                 raise
             raise DeviceLostError(
                 f"{lost}\nthe sweep ended with it; {self.summary.measured} new measurements are in "
-                f"{self.table.path}, and the same command goes on from there"
+                f"{self.table.path}, and the same command continues from there"
             ) from error
         finally:
             with suppress(DeviceLostError):

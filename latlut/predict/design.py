@@ -58,7 +58,8 @@ class Design:
     def __post_init__(self) -> None:
         if len(self.specs) <= LEAST_KNOWN:
             raise PredictionError(
-                f"a plan of {len(self.specs)} op specs is too small to predict a part of it: "
+                f"a plan of {len(self.specs)} operator configurations is too small to "
+                "predict a part of it: "
                 "measure all of it"
             )
 

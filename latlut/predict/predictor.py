@@ -244,7 +244,7 @@ class Predictor:
             if known.get(name, 0) < LEAST_OF_CATEGORY:
                 raise PredictionError(
                     f"{spec} cannot be predicted: {known.get(name, 0)} of the {len(self.keys)} "
-                    f"known op specs are {name!r}, it takes {LEAST_OF_CATEGORY}"
+                    f"known operator configurations are {name!r}, it takes {LEAST_OF_CATEGORY}"
                 )
         mean, sd = self._moments(rows)
         others = self.quantiles[""]

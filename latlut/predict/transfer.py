@@ -144,7 +144,8 @@ class DevicePrior:
             )
         if items < 2 * LEAST_MEASURED or len(self.features) != items:
             raise PredictionError(
-                f"the known devices have {items} op specs in common, too few to transfer from"
+                f"the known devices have {items} operator configurations in common, too "
+                "few to transfer from"
             )
 
     @cached_property
@@ -245,7 +246,8 @@ class DevicePrior:
         known = np.asarray(values, np.float64)
         if len(known) < LEAST_MEASURED:
             raise PredictionError(
-                f"{len(known)} measured op specs are too few to tell a device's level and speed: "
+                f"{len(known)} measured operator configurations are too few to tell a "
+                "device's level and speed: "
                 f"measure {LEAST_MEASURED} or more"
             )
         noise = self.variances.noise

@@ -56,7 +56,8 @@ class KnownDevices:
         common = [key for key in columns[0] if all(key in column for column in columns)]
         if len(common) < LEAST_COMMON:
             raise PredictionError(
-                f"{', '.join(map(str, names))} have {len(common)} measured op specs in common, too "
+                f"{', '.join(map(str, names))} have {len(common)} measured operator "
+                "configurations in common, too "
                 f"few to transfer from: it takes {LEAST_COMMON} of the same plan and input size"
             )
         values = [[column[key] for column in columns] for key in common]
@@ -106,7 +107,8 @@ def transfer(
     values = {place[e.spec]: float(np.log(e.latency_ms)) for e in own if e.spec in place}
     if own and not values:
         raise PredictionError(
-            "the new device's table has no op spec in common with the others: measure the same "
+            "the new device's table has no operator configuration in common with the "
+            "others: measure the same "
             f"plan at the same input size, such as {known.specs[0]}"
         )
     items = list(values)

@@ -95,7 +95,7 @@ def check_network(
     if in_graph != listed:
         only_graph, only_list = in_graph - listed, listed - in_graph
         raise SpecError(
-            f"{title}: its graph and its op specs disagree"
+            f"{title}: its graph and its operator configurations disagree"
             + _listing("\n  in nodes() alone: ", only_graph.elements())
             + _listing("\n  in op_specs() alone: ", only_list.elements())
         )
@@ -226,7 +226,8 @@ def _check_values(
     again = asked(name, "from_dict", lambda: set(back.op_specs(input_size, batch)))
     if again != known:
         raise SpecError(
-            f"the space {name!r}: what from_dict reads from to_dict has other op specs: every "
+            f"the space {name!r}: what from_dict reads from to_dict has other operator "
+            "configurations: every "
             "value that shapes the space belongs into to_dict"
         )
 
@@ -235,7 +236,8 @@ def _refuse_unknown(name: str, specs: Iterable[OpSpec], known: set[OpSpec], wher
     lacking = list(dict.fromkeys(spec for spec in specs if spec not in known))
     if lacking:
         raise SpecError(
-            f"the space {name!r}: {where} needs {len(lacking)} op specs that op_specs of the "
+            f"the space {name!r}: {where} needs {len(lacking)} operator configurations "
+            "that op_specs of the "
             "space does not name, so that they would not be measured" + _listing(": ", lacking)
         )
 

@@ -132,5 +132,7 @@ def block(found: OpSpec | Sequence[OpSpec] | None) -> tuple[OpSpec, ...]:
         return ()
     specs = (found,) if isinstance(found, OpSpec) else tuple(found)
     if wrong := [item for item in specs if not isinstance(item, OpSpec)]:
-        raise SpecError(f"a candidate is an op spec, several, or None; received {wrong[0]!r:.80}")
+        raise SpecError(
+            f"a candidate is an operator configuration, several, or None; received {wrong[0]!r:.80}"
+        )
     return specs

@@ -308,9 +308,9 @@ def _notes(estimated: Floats, measured: Floats, r12: float) -> tuple[str, ...]:
     if _is_constant(measured[None])[0]:
         notes.append("all measurements are equal: correlations and r2 are undefined")
     if math.isnan(r12):
-        notes.append("one measuring pass gave equal latencies only: no r12, no noise ceiling")
+        notes.append("one measuring pass gave equal latencies only: no r12, no noise limit")
     elif r12 <= 0:
-        notes.append(f"the two passes do not agree at all (r12 = {r12:.3f}): no noise ceiling")
+        notes.append(f"the two passes do not agree at all (r12 = {r12:.3f}): no noise limit")
     if len(estimated) < FEW_NETWORKS:
         notes.append(
             f"{len(estimated)} networks are few: bootstrap intervals are too narrow "

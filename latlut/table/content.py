@@ -253,7 +253,7 @@ def _phrase(connection: sqlite3.Connection, table: str, row: int, rule: Rule) ->
             "SELECT CAST(substr(key, 1, 200) AS BLOB) FROM op_specs"
             f" WHERE id = (SELECT op_spec_id FROM {table} WHERE rowid = ?)"
         )
-        (key,) = connection.execute(sql, [row]).fetchone() or (b"no op spec",)
+        (key,) = connection.execute(sql, [row]).fetchone() or (b"no operator configuration",)
         spec = f" ({_shown(key)})"
     return f"{table} row {row}{spec}: {rule.column} is {_shown(value)}, expected {rule.expected}"
 

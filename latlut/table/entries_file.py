@@ -100,7 +100,7 @@ def read_entries(path: str | Path, mode: str | None = None) -> EntriesFile:
         first_seen[entry.spec] = row
         entries.append(entry)
     if not entries:
-        raise ImportFileError(f"{path}: has no rows, expected one per op spec")
+        raise ImportFileError(f"{path}: has no rows, expected one per operator configuration")
     ignored = tuple(name for name in columns if name not in _KNOWN_COLUMNS)
     return EntriesFile(identity, tuple(entries), ignored)
 

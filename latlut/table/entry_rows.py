@@ -124,11 +124,13 @@ class Cells:
     def spec(self) -> OpSpec:
         text = self.values.get("op_spec")
         if not isinstance(text, str):
-            raise self.error("op_spec", "the text of an op spec")
+            raise self.error("op_spec", "the text of an operator configuration")
         try:
             return OpSpec.parse(text)
         except (ValueError, TypeError) as error:
-            raise self.error("op_spec", f"an op spec ({str(error)[:300]})") from error
+            raise self.error(
+                "op_spec", f"an operator configuration ({str(error)[:300]})"
+            ) from error
 
     def number(self, column: str, expected: str) -> float | None:
         value = self.values.get(column)

@@ -98,7 +98,7 @@ def _keys(table: LatencyTable, pairs: SpecPairs | None) -> Iterator[str]:
         try:
             spec = OpSpec.parse(key)
         except (LatlutError, ValueError, TypeError) as error:
-            yield f"op_specs: {key[:120]!r} is no op spec: {error}"
+            yield f"op_specs: {key[:120]!r} is no operator configuration: {error}"
             return
         if found != tuple(getattr(spec, name) for name in columns):
             yield f"op_specs: its columns are not those of {key[:120]!r}"

@@ -92,7 +92,8 @@ def import_file(
         specs, count = list(repeats), len(source.rows)
         several = sum(len(readings) > 1 for readings in repeats.values())
         remarks = [
-            f"{several} op specs were measured more than once; the spread between these repeats "
+            f"{several} operator configurations were measured more than once; the spread "
+            "between these repeats "
             "gives every entry its interval"
         ]
         remarks.append(assumed)
@@ -142,7 +143,7 @@ def _identity_of_npy(
                 else f"this is not the published table (images of {height}x{width}, classes: "
                 f"{told}), and the file does not say what it was measured on"
             )
-            options = " ".join(f"--set {name}=..." for name in missing)
+            options = " ".join(f"--identity {name}=..." for name in missing)
             raise IdentityError(f"{path}: {why}: add {options}")
         assumed = {
             name: published[name]
@@ -174,7 +175,8 @@ def _refuse_measured(table: LatencyTable, specs: Sequence[OpSpec], path: Path) -
     measured = measured_keys(table)
     if clash := [spec.key for spec in specs if spec.key in measured]:
         raise TableError(
-            f"{table.path} holds measurements of {len(clash)} of the op specs in {path}, such as "
+            f"{table.path} holds measurements of {len(clash)} of the operator "
+            f"configurations in {path}, such as "
             f"{clash[0]}: an import never replaces measurements; import into another table"
         )
 

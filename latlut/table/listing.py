@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from latlut.errors import LatlutError
+from latlut.errors import LatlutError, did_you_mean
 from latlut.table.table import LatencyTable
 
 #: Column titles -> cells.
@@ -52,10 +52,34 @@ def overview(table: LatencyTable) -> dict[str, Rows]:
     }
 
 
+def entry_columns(table: LatencyTable) -> list[str]:
+    """Columns of the view ``latencies``."""
+    return [
+        str(row["name"]) for row in table.rows("SELECT name FROM pragma_table_info('latencies')")
+    ]
+
+
+def check_column(table: LatencyTable, name: str, option: str) -> str:
+    """The column of that name.
+
+    Raises:
+        LatlutError: there is none; names the nearest, and the option that asked for it.
+    """
+    known = entry_columns(table)
+    if name not in known:
+        raise LatlutError(f"{option}: no column {name!r}; {did_you_mean(name, known)}")
+    return name
+
+
 def entries_where(
-    table: LatencyTable, kind: str | None, keys: Sequence[str], where: str | None, limit: int
+    table: LatencyTable,
+    kind: str | None,
+    keys: Sequence[str],
+    where: str | None,
+    limit: int,
+    sort: str = "op_spec",
 ) -> Iterator[dict[str, Any]]:
-    """At most ``limit`` rows of the view ``latencies``, by kind and op spec, as they are read.
+    """At most ``limit`` rows of the view ``latencies``, as they are read.
 
     Args:
         table: to look in.
@@ -63,18 +87,17 @@ def entries_where(
         keys: only these op specs; of all if empty.
         where: an SQL condition.
         limit: most rows.
+        sort: column to sort by, with ``-`` in front for the largest first.
 
     Raises:
-        LatlutError: the table has no such operator; names those that it has.
+        LatlutError: the table has no such operator or column; names those that it has.
         TableError: the condition is not SQL.
     """
     conditions, values = [], []
     if kind:
-        known = {row["kind"] for row in table.rows("SELECT DISTINCT kind FROM latencies")}
+        known = [str(r["kind"]) for r in table.rows("SELECT DISTINCT kind FROM latencies")]
         if kind not in known:
-            raise LatlutError(
-                f"{table.path} has no operator {kind!r}; it has: {', '.join(sorted(known))}"
-            )
+            raise LatlutError(f"{table.path} has no operator {kind!r}; {did_you_mean(kind, known)}")
         conditions.append("kind = ?")
         values.append(kind)
     if keys:
@@ -83,5 +106,7 @@ def entries_where(
     if where:
         conditions.append(f"({where})")
     clause = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    sql = f"SELECT * FROM latencies {clause} ORDER BY kind, op_spec LIMIT {limit}"
+    column = check_column(table, sort.removeprefix("-"), "--sort")
+    order = f'"{column}" {"DESC" if sort.startswith("-") else "ASC"} NULLS LAST'
+    sql = f"SELECT * FROM latencies {clause} ORDER BY {order}, op_spec LIMIT {limit}"
     return table.each_row(sql, values)

@@ -18,7 +18,7 @@ from latlut.table import recording
 from latlut.table.examination import refuse_faults
 from latlut.table.pairs import SpecPairs
 from latlut.table.recording import SpecFacts
-from latlut.table.storage import find_table
+from latlut.table.storage import table_to_make
 from latlut.table.subgraphs import copy_graphs
 from latlut.table.summary import SUMMARISED, summarise
 from latlut.table.table import LatencyTable
@@ -53,8 +53,8 @@ def merge_files(into: str | Path, sources: Sequence[str | Path]) -> list[tuple[P
     """Merge tables into a file, which is made if it does not exist: all of them or none.
 
     Args:
-        into: the file, or a bare name (``find_table``).
-        sources: likewise; at least one.
+        into: the file, or a bare name (``table_to_make``).
+        sources: files or bare names (``find_table``); at least one.
 
     Returns:
         Each source's file, and what it added.
@@ -62,7 +62,7 @@ def merge_files(into: str | Path, sources: Sequence[str | Path]) -> list[tuple[P
     Raises:
         IdentityError, TableError: see ``merge``; also a file that is no table.
     """
-    place = find_table(into)
+    place = table_to_make(into)
     with LatencyTable.open(place if place.exists() else sources[0]) as first:
         identity = first.identity
     reports: list[tuple[Path, MergeReport]] = []
@@ -124,7 +124,7 @@ def merge(into: LatencyTable, source: LatencyTable) -> MergeReport:
 def _conflict(into: LatencyTable, source: LatencyTable, keys: Sequence[str]) -> TableError:
     return TableError(
         f"{source.path} and {into.path} hold different latencies without measurements for "
-        f"{len(keys)} op specs, such as {min(keys)}: compare them with "
+        f"{len(keys)} operator configurations, such as {min(keys)}: compare them with "
         + command("table", "diff", into.path, source.path)
     )
 

@@ -64,8 +64,8 @@ def space_of(table: LatencyTable) -> TableSpace:
     if not rows:
         raise TableError(
             f"{table.path}: no run of this table swept a search space, so it does not say which "
-            "networks and which input size it is for\nsweep one with: latlut profile --plan "
-            "fasterseg, or name it with --plan"
+            "networks and which input size it is for: name its plan with --plan, or add one with\n"
+            f"  {table.command('profile', '--plan', 'fasterseg')}"
         )
     values = json.loads(rows[0]["space"])
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shlex
 import shutil
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from latlut.errors import TableError, UnknownNameError
+from latlut.errors import TableError, UnknownNameError, did_you_mean
 from latlut.files.kinds import but_it_is
 from latlut.resources import profiles_dir
 from latlut.shell import command
@@ -36,33 +37,69 @@ def shipped_tables() -> list[Path]:
     return sorted((profiles_dir() / "tables").glob("*.db"))
 
 
-def find_table(name: str | Path) -> Path:
-    """The file that a table name means.
+def table_names() -> list[str]:
+    """Bare names of the tables in ``./profiles`` and of those that ship with latlut."""
+    own = sorted(path.stem for path in Path("profiles").glob("*.db"))
+    return list(dict.fromkeys([*own, *(path.stem for path in shipped_tables())]))
 
-    A path is taken as it is; a bare name is looked up in ``./profiles``, then among the shipped
-    tables, as ``NAME.db`` or as the only ``NAME-*.db``.
+
+def find_table(name: str | Path) -> Path:
+    """The file that a table name means, where it is read or continued.
+
+    A path (with a folder or an ending) is taken as it is. A bare name is looked up in
+    ``./profiles``, then among the shipped tables: ``NAME.db``, else the table whose name begins
+    with ``NAME-``. Tables whose names go on from another's (``-batch2``, ``-2threads``,
+    ``-shard1of4``) are found by their own names; the name that they share means that other one.
 
     Raises:
         UnknownNameError: no such table, or several; names those that are there.
     """
-    path = Path(name)
-    if path.suffix or path.exists() or len(path.parts) > 1:
-        return path
+    if is_path(name):
+        return Path(name)
     folders = (Path("profiles"), profiles_dir() / "tables")
     for folder in folders:
-        exact = folder / f"{name}.db"
-        matches = [exact] if exact.exists() else sorted(folder.glob(f"{name}-*.db"))
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            raise UnknownNameError(
-                f"table {str(name)!r} is ambiguous: {', '.join(str(match) for match in matches)}"
-            )
-    here = sorted(str(found) for folder in folders for found in folder.glob("*.db"))
+        if found := _named(folder, str(name)):
+            return found
     raise UnknownNameError(
         f"no table {str(name)!r} in ./profiles or among the shipped ones\n"
-        f"there: {', '.join(here) or 'none'}\nmake one with: latlut profile"
+        f"{did_you_mean(str(name), table_names(), 'tables here')}\n"
+        f"make one with: {command('profile', '--table', name)}"
     )
+
+
+def table_to_make(name: str | Path) -> Path:
+    """The file that a table name means where it may be new: as ``find_table``, but a bare name
+    without a table in ``./profiles`` means ``profiles/NAME.db``. Shipped tables are not written.
+
+    Raises:
+        UnknownNameError: several tables have that name.
+    """
+    if is_path(name):
+        return Path(name)
+    return _named(Path("profiles"), str(name)) or Path("profiles") / f"{name}.db"
+
+
+def is_path(name: str | Path) -> bool:
+    """Whether a table is named by its file, not by a bare name."""
+    path = Path(name)
+    return isinstance(name, Path) or bool(path.suffix) or os.sep in name or path.is_file()
+
+
+def _named(folder: Path, name: str) -> Path | None:
+    """The table of that bare name in a folder; None where there is none."""
+    exact = folder / f"{name}.db"
+    if exact.exists():
+        return exact
+    matches = sorted(folder.glob(f"{glob.escape(name)}-*.db"))
+    stems = sorted((path.stem for path in matches), key=len)
+    if stems and all(stem.startswith(f"{stems[0]}-") for stem in stems[1:]):
+        return folder / f"{stems[0]}.db"
+    if matches:
+        raise UnknownNameError(
+            f"several tables are named {name!r}: {', '.join(path.stem for path in matches)}; "
+            "write the whole name"
+        )
+    return None
 
 
 @contextmanager

@@ -93,7 +93,7 @@ def measured_networks(
             lacks = next(spec for spec in specs if spec not in table)
             raise CalibrationError(
                 f"validation {row.validation_id} of {source.path} measured networks of other "
-                f"op specs than {table.path} holds, such as {lacks}\n"
+                f"operator configurations than {table.path} holds, such as {lacks}\n"
                 "name another validation with --validation, or measure networks of this table: "
                 + table.command("validate")
             )

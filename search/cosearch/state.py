@@ -21,6 +21,7 @@ from latlut.search.cosearch.settings import SearchSettings
 from latlut.search.data.dataset import SegmentationData
 from latlut.search.data.loading import Batch, TrainBatches
 from latlut.search.runs.checkpoints import (
+    CHECKPOINTS,
     CheckpointError,
     last_checkpoint,
     load_checkpoint,
@@ -142,7 +143,7 @@ class SearchState:
     @property
     def checkpoints(self) -> Path:
         """Folder of the run's checkpoints."""
-        return self.folder / "checkpoints"
+        return self.folder / CHECKPOINTS
 
     def batches_of(self, drawn: Iterator[Batch], group: PhaseSettings) -> Iterator[Batch]:
         """The batches of the next step, on the device."""

@@ -103,7 +103,7 @@ def read_published(
         if not scores:
             raise ImportFileError(
                 f"{path}: has no scores to choose the branches by (a file of pretraining?): "
-                "name them, such as --branches 16,32"
+                "name them, such as --scales 16,32"
             )
         networks = [
             Candidate(_derived(relaxed, scales, decoding, role), accuracy, latency_ms)

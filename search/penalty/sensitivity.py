@@ -99,7 +99,7 @@ def balanced_weights(found: Sensitivity) -> tuple[float, float, float]:
     """
     for gap in found.gaps:
         if not gap.is_clear:
-            half = "" if gap.half_ms is None else f" ± {gap.half_ms:.3g}"
+            half = "" if gap.half_ms is None else f" ±{gap.half_ms:.3g}"
             raise LatlutError(
                 f"the {gap.factor} gap is {gap.gap_ms:.3g}{half} ms, which is not beyond its own "
                 "interval: weights cannot be balanced by it\nname the weights yourself, such as "
@@ -181,10 +181,10 @@ def _gap(terms: ExpectedTerms, table: LatencyTable, number: int, ends: Iterable[
 
 
 def _operator_ends(terms: ExpectedTerms) -> Iterator[_End]:
-    """Linear in alpha: the cheapest and dearest operator of each cell give its extremes."""
+    """Linear in alpha: the fastest and slowest operator of each cell give its extremes."""
     operators = terms.prices.layout.space.operators
     gamma = _same_width(terms, terms.prices.layout.widest_column)
-    choices = {"cheapest": terms.operator_ms.argmin(1), "dearest": terms.operator_ms.argmax(1)}
+    choices = {"fastest": terms.operator_ms.argmin(1), "slowest": terms.operator_ms.argmax(1)}
     for kind, choice in choices.items():
         counts = {name: int((choice == k).sum()) for k, name in enumerate(operators)}
         listed = ", ".join(f"{name} in {count}" for name, count in counts.items() if count)

@@ -31,6 +31,8 @@ MAX_PICKLE_BYTES = 4 << 20
 #: Of epochs, steps and classes.
 _MOST = 10**9
 LAST, PREVIOUS = "last.pt", "previous.pt"
+#: Their folder in that of a run.
+CHECKPOINTS = "checkpoints"
 
 
 class CheckpointError(LatlutError):
@@ -117,6 +119,25 @@ def _interrupts_held() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         if heard:
             before(*heard[0])
+
+
+def remove_checkpoints(run: Path) -> int:
+    """Delete the checkpoints of a run's folder, which it cannot be continued without.
+
+    Args:
+        run: folder of a search or a training that has ended.
+
+    Returns:
+        Bytes that are free now.
+    """
+    freed = 0
+    for name in (LAST, PREVIOUS):
+        path = run / CHECKPOINTS / name
+        with suppress(FileNotFoundError):
+            size = path.stat().st_size
+            path.unlink()
+            freed += size
+    return freed
 
 
 def last_checkpoint(folder: Path) -> Path | None:

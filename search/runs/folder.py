@@ -5,7 +5,7 @@
     checkpoints/     last.pt and previous.pt, to go on with
     tensorboard/     how it goes
 
-The same command goes on with a run that was stopped; a folder of a run with other settings or of
+The same command continues with a run that was stopped; a folder of a run with other settings or of
 something else is refused, so that no run is half of one and half of another.
 """
 

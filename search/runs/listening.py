@@ -89,7 +89,7 @@ def watched(listener: RunListener, folder: Path, log: RunLog | None) -> Iterator
     try:
         yield
     except KeyboardInterrupt:
-        listener.remark(f"stopped; the same command goes on from the last epoch in {folder}")
+        listener.remark(f"stopped; the same command continues from the last epoch in {folder}")
         raise
     finally:
         listener.ended()

@@ -31,7 +31,7 @@ from latlut.errors import LatlutError
 #: Seconds that a process waits for the others.
 TIMEOUT_S = 600.0
 
-GOES_ON = "the same command goes on from the last epoch"
+GOES_ON = "the same command continues from the last epoch"
 
 Result = TypeVar("Result")
 
@@ -70,7 +70,7 @@ def launched(
             plugins=TorchElasticEnvironment() if started and is_several else None,
         )
     except Exception as error:  # Fabric's own message says what is not there
-        asked = f"--accelerator {accelerator} --devices {devices} --precision {precision}"
+        asked = f"--accelerator {accelerator} --processes {devices} --torch-precision {precision}"
         raise LatlutError(f"{asked}: {error}") from error
     with _together(fabric):
         fabric.launch()

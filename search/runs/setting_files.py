@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from latlut.errors import SpecError, UnknownNameError, did_you_mean
 from latlut.files.toml_files import read_toml
 from latlut.resources import profiles_dir
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 #: Of one file that are told.
 _MOST_PROBLEMS = 20
@@ -61,11 +64,16 @@ def load_preset(
             if not isinstance(place, dict):
                 raise SpecError(f"{name}: {group} is a value, not a group of settings")
         place[key] = value
-    return validated(model, values, str(path))
+    return validated(model, values, "" if str(name_or_path) in names else str(path))
 
 
 def validated(model: type[Settings], values: Mapping[str, object], source: str) -> Settings:
     """Settings from plain values.
+
+    Args:
+        model: what they must be.
+        values: by name, groups in each other.
+        source: a file that they are from, for messages; empty for what was typed.
 
     Raises:
         SpecError: a key or value that is none; names it and ``source``.
@@ -73,10 +81,28 @@ def validated(model: type[Settings], values: Mapping[str, object], source: str) 
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}"
-            + (f", received {item['input']!r:.200}" if item["type"] != "missing" else "")
-            for item in error.errors()[:_MOST_PROBLEMS]
-        ]
-        what = (model.__name__.removesuffix("Settings") or "such").lower()
-        raise SpecError(f"{source} holds no {what} settings:\n" + "\n".join(lines)) from error
+        lines = [f"  {_problem(model, item)}" for item in error.errors()[:_MOST_PROBLEMS]]
+        where = f"{source}: " if source else ""
+        raise SpecError(f"{where}settings that cannot be used:\n" + "\n".join(lines)) from error
+
+
+def _problem(model: type[BaseModel], item: ErrorDetails) -> str:
+    """One thing that is wrong with settings: its name, why, and what there is instead."""
+    *groups, name = map(str, item["loc"] or ("settings",))
+    place = ".".join((*groups, name))
+    if item["type"] == "extra_forbidden":
+        return f"{place}: no such setting; {did_you_mean(name, _names_in(model, groups))}"
+    received = "" if item["type"] == "missing" else f", received {item['input']!r:.200}"
+    return f"{place}: {item['msg']}{received}"
+
+
+def _names_in(model: type[BaseModel], groups: Sequence[str]) -> list[str]:
+    """Names of the settings of a group in groups."""
+    for group in groups:
+        field = model.model_fields.get(group)
+        kinds = () if field is None else (field.annotation, *get_args(field.annotation))
+        inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not inner:
+            return []
+        model = inner[0]
+    return list(model.model_fields)

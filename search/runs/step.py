@@ -116,5 +116,5 @@ def finite_loss(
     before = f"the checkpoint before it is {last}" if last else "there was no checkpoint yet"
     raise DivergedError(
         f"the loss became {loss} in {place}, on the images {', '.join(names)}; {before}; "
-        "try a lower learning rate, or --precision 32-true"
+        "try a lower learning rate, or --torch-precision 32-true"
     )

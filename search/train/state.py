@@ -18,6 +18,7 @@ from latlut.search.data.dataset import SegmentationData
 from latlut.search.networks.model_files import ModelFacts
 from latlut.search.networks.network import SegmentationNetwork
 from latlut.search.runs.checkpoints import (
+    CHECKPOINTS,
     CheckpointError,
     last_checkpoint,
     load_checkpoint,
@@ -94,7 +95,7 @@ class TrainingState:
     @property
     def checkpoints(self) -> Path:
         """Folder of the run's checkpoints."""
-        return self.folder / "checkpoints"
+        return self.folder / CHECKPOINTS
 
     def save(self, optimizer: Any) -> None:
         """Write where the training stands after the last of its records.

@@ -72,7 +72,7 @@ def test_show_counts_what_the_built_network_has(tmp_path: Path) -> None:
 
 def test_show_draws(tmp_path: Path) -> None:
     path = tmp_path / "student.svg"
-    result = run("arch", "show", "fasterseg-student", "--out", str(path))
+    result = run("arch", "show", "fasterseg-student", "--plot", str(path))
     assert result.exit_code == 0, result.output
     assert f"drawn into {path}" in result.stdout
     assert path.read_text().startswith("<?xml")
@@ -92,7 +92,7 @@ def test_imported_file_is_priced_by_a_table(tmp_path: Path, student_file: Path) 
     entries.write_text("\n".join(["op_spec,latency_ms", *rows]) + "\n")
     table = tmp_path / "table.db"
     fields = {"target": "cpu", "device_model": "a box", "engine": "mine", "engine_version": "1"}
-    options = [part for key, value in fields.items() for part in ("--set", f"{key}={value}")]
+    options = [part for key, value in fields.items() for part in ("--identity", f"{key}={value}")]
     made = run("table", "import", str(entries), "--table", str(table), *options)
     assert made.exit_code == 0, made.output
     priced = run(
@@ -109,7 +109,7 @@ def test_imported_file_is_priced_by_a_table(tmp_path: Path, student_file: Path) 
 def test_import_options(tmp_path: Path, student_file: Path) -> None:
     out = tmp_path / "x.json"
     args = ("arch", "import", str(student_file), "-o", str(out), "--json")
-    result = run(*args, "--branches", "32,8", "--decoding", "corrected")
+    result = run(*args, "--scales", "32,8", "--decoding", "corrected")
     assert result.exit_code == 0, result.output
     assert [branch.scale for branch in Architecture.load(out).branches] == [8, 32]
     assert json.loads(result.stdout) == {
@@ -131,11 +131,11 @@ def test_import_options(tmp_path: Path, student_file: Path) -> None:
     [
         (("show", "fasterseg-studnt"), "did you mean 'fasterseg-student'"),
         (("show", "arch_1.pt"), "arch_1.pt"),
-        (("show", "fasterseg-student", "--out", "x.jpg"), "a picture ends in"),
+        (("show", "fasterseg-student", "--plot", "x.jpg"), "a picture ends in"),
         (("import", "missing.pt", "-o", "x.json"), "missing.pt: no such file"),
         (("import", "arch_1.pt", "-o", "x.pt"), "is written as .json"),
-        (("import", "arch_1.pt", "-o", "x.json", "--branches", "16"), "received (16,)"),
-        (("import", "arch_1.pt", "-o", "x.json", "--branches", "4,16"), "names no branches"),
+        (("import", "arch_1.pt", "-o", "x.json", "--scales", "16"), "received (16,)"),
+        (("import", "arch_1.pt", "-o", "x.json", "--scales", "4,16"), "names no branches"),
         (("import", "arch_1.pt", "-o", "x.json", "--decoding", "right"), "'right' is not one of"),
         (("import", "other.pt", "-o", "x.json"), "expected a dict"),
     ],

@@ -131,7 +131,7 @@ def test_operators_of_ones_own(folder: Path) -> None:
     [
         (["profile", "--op", "conf 4->4 at 8x8"], "did you mean 'conv'"),
         (["profile", "--op", "conv 0->4 at 8x8"], "input channels must be between"),
-        (["profile", "--op", "conv 4->4 at 8x-8"], "cannot read the op spec"),
+        (["profile", "--op", "conv 4->4 at 8x-8"], "cannot read the operator"),
         (["profile", "--op", "conv 60000->60000 at 60000x60000"], "beyond the limit"),
         (["profile", "--op", OP, "--plan", "tiny"], "exclude each other"),
         (["profile", "--plan", "tinny"], "did you mean 'tiny'"),
@@ -140,7 +140,7 @@ def test_operators_of_ones_own(folder: Path) -> None:
         (["profile", "--engine", "tensorrt"], "TensorRT cannot run here"),
         (["profile", "--engine", "tensorrt-rtx"], "TensorRT-RTX cannot run here"),
         (["profile", "--engine", "tensorrt-rtx", "--cpu"], "TensorRT-RTX runs on GPUs only"),
-        (["profile", "--gpu", "1080ti"], "latlut profile --cpu"),
+        (["profile", "--gpu", "1080ti"], "what can be used here: --cpu"),
         (["profile", "--gpu", "1080tie"], "1080ti"),
         (["profile", "--cpu", "--gpu", "1080ti"], "exclude each other"),
         (["profile", "--cpu", "--precision", "fp16", "--op", OP], "fp32"),
@@ -162,7 +162,7 @@ def test_operators_of_ones_own(folder: Path) -> None:
         (["table", "import", "none.csv"], "no such file"),
         (["table", "import", "notes.txt"], "suffix|.csv"),
         (["table", "import", "bad.csv"], "latency_ms"),
-        (["table", "import", "ok.csv", "--set", "engine"], "FIELD=VALUE"),
+        (["table", "import", "ok.csv", "--identity", "engine"], "FIELD=VALUE"),
         (["targets", "voodoo"], "known"),
     ],
 )
@@ -243,7 +243,7 @@ def test_ctrl_c_a_second_measurer_and_going_on(folder: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "the same command goes on from here" in errors
+    assert "the same command continues from here" in errors
     assert "Traceback" not in errors
     info = json.loads(run("table", "info", str(path), "--json").stdout)
     assert info["runs"][-1]["status"] == "stopped"

@@ -160,7 +160,7 @@ def test_ctrl_c_and_the_same_command_again(folder: Path) -> None:
     started.send_signal(signal.SIGINT)
     _, text = started.communicate(timeout=60)
     assert started.returncode == 130
-    assert "the same command goes on" in text
+    assert "the same command continues" in text
     before = load_checkpoint(folder / "run" / "checkpoints" / "last.pt", "search")
     assert before["phase"] == "search"
     again = subprocess.Popen(command(*endless), stderr=subprocess.PIPE, text=True)
@@ -181,7 +181,7 @@ def test_two_processes_stay_in_step(folder: Path) -> None:
     """Data parallel over two CPU processes: one result, and both saw other images."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command("--devices", "2", "--run", "two", "--json", "--set", "data.train_images=16"),
+        command("--processes", "2", "--run", "two", "--json", "--set", "data.train_images=16"),
         capture_output=True,
         text=True,
         timeout=240,

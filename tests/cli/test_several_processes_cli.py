@@ -105,7 +105,7 @@ def test_a_killed_process_ends_the_other_and_leaves_a_run_to_go_on_with(
             process.communicate()
     assert other.returncode == 2 and output == ""
     assert f"process {2 - victim} of 2 waited in vain for the others" in told
-    assert "the same command goes on from the last epoch" in told
+    assert "the same command continues from the last epoch" in told
     assert "Traceback" not in told
     run = folder / "run"
     assert json.loads((run / "run.json").read_text())["processes"] == 2

@@ -247,7 +247,7 @@ def test_ctrl_c_ends_the_remote_process_and_removes_its_folder(
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "the same command goes on from here" in errors
+    assert "the same command continues from here" in errors
     assert "Traceback" not in errors
     assert 0 < _measured(table) < 300
     wait_until_removed(server)

@@ -1,6 +1,6 @@
 """Searches and trainings that are killed, or whose disk fails, at any change of their run folder.
 
-The same command goes on afterwards, is never refused, and comes to the same as a run that nothing
+The same command continues afterwards, is never refused, and comes to the same as a run that nothing
 happened to; what the killed one left half written is gone.
 """
 

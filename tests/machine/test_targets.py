@@ -335,7 +335,7 @@ def test_a_gpu_that_is_not_here_is_refused_with_what_is() -> None:
     message = str(caught.value)
     assert "NVIDIA GeForce GTX 1080 Ti" in message
     assert "NVIDIA H200 (--gpu h200)" in message
-    assert "latlut profile --gpu h200 or latlut profile --cpu" in message
+    assert "what can be used here: --gpu h200 or --cpu" in message
     assert load_target("cpu").title in message
 
 
@@ -343,7 +343,7 @@ def test_without_a_gpu_the_refusal_says_why_and_names_the_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(gpus, "gpu_absence_reason", lambda: "no driver")
-    with pytest.raises(TargetError, match=r"none \(no driver\)\nCPU: .*\nrun instead: .*--cpu$"):
+    with pytest.raises(TargetError, match=r"none \(no driver\)\nCPU: .*\nwhat can be used here: --cpu$"):
         resolve_gpu("1080ti", [])
 
 

@@ -90,7 +90,7 @@ def test_each_is_failed_by_name_and_the_others_are_measured(place: Path) -> None
     }  # fmt: skip
     done = run(command(*reasons, timeout="5m"), place)
     assert done.returncode == 1, done.stderr
-    assert "2 of 7 op specs have an entry" in done.stdout
+    assert "2 of 7 operator configurations have an entry" in done.stdout
     with LatencyTable.open(place / "t.db") as table:
         failed = history.failures(table)
         assert len(history.visits(table)) == 4
@@ -102,14 +102,16 @@ def test_each_is_failed_by_name_and_the_others_are_measured(place: Path) -> None
     (place / "ops.py").write_text(OPERATORS.replace("            self.act()", "            pass"))
     mended = run(command("aborts", "segfaults", timeout="5m"), place)
     assert mended.returncode == 0, mended.stderr + mended.stdout
-    assert "4 of 4 op specs have an entry" in mended.stdout  # repeated, it is tried again
+    assert (
+        "4 of 4 operator configurations have an entry" in mended.stdout
+    )  # repeated, it is tried again
 
 
 def test_one_that_hangs_is_timed_out(place: Path) -> None:
     done = run(command("hangs", timeout="40s"), place)
     assert done.returncode == 1, done.stderr
     assert "failed: hangs 4->4 stride 1 at 8x8: timed out after 40 s (--timeout)" in done.stdout
-    assert "2 of 3 op specs have an entry" in done.stdout
+    assert "2 of 3 operator configurations have an entry" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ def test_a_sweep_that_is_stopped_keeps_what_it_measured(
     finally:
         process.kill()
     assert process.returncode == code, text
-    assert "the same command goes on from here" in text
+    assert "the same command continues from here" in text
     with LatencyTable.open(place / "t.db") as table:
         assert list(history.latest_runs(table).values()) == ["stopped"]
         assert history.measurement_count(table) >= 20

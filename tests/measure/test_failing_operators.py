@@ -99,4 +99,4 @@ def test_the_command_says_it_without_a_traceback(tmp_path: Path) -> None:
     found = CliRunner().invoke(main, [*arguments, "--operators", str(tmp_path / "ops.py")])
     assert found.exit_code == 1, found.output
     assert "failed: mine_raises 4->4" in found.output and "by zero" in found.output
-    assert "1 of 2 op specs have an entry" in found.output
+    assert "1 of 2 operator configurations have an entry" in found.output

@@ -258,7 +258,10 @@ def test_files_that_are_no_toml(tmp_path: Path) -> None:
         ("[space]\nname = 'fasterseg'", "needs an input size"),
         ("input = '8x8'\n" + GRID + "[space]\nname = 'fasterseg'", "either"),
         (f"batch = {[*range(1, 999)]}\ninput = '8x8'\n[space]\nname = 'fasterseg'", "the limit"),
-        (GRID + f"a = {list(range(400))}\nb = {list(range(400))}", "160000 op specs, the limit"),
+        (
+            GRID + f"a = {list(range(400))}\nb = {list(range(400))}",
+            "160000 operator configurations, the limit",
+        ),
         (GRID + "\n".join(f"k{i} = {list(range(99))}" for i in range(40)), "the limit is 100000"),
     ],
 )  # fmt: skip

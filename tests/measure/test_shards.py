@@ -43,7 +43,7 @@ def test_a_shard_owns_the_same_op_specs_in_every_pass() -> None:
 
 
 def test_a_shard_beyond_the_plan_is_refused(plan: Plan) -> None:
-    with pytest.raises(SpecError, match=r"shard 6/8 is empty.*5 op specs"):
+    with pytest.raises(SpecError, match=r"shard 6/8 is empty.*5 operator configurations"):
         Shard(5, 8).of(plan)
 
 

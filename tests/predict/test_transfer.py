@@ -165,9 +165,9 @@ def test_devices_with_nothing_in_common_are_refused(tmp_path: Path) -> None:
     make_table(tmp_path / "c.db", SPECS).close()
     run = CliRunner().invoke
     for target, sources, text in (
-        ("new", ("a", "b"), "0 measured op specs in common"),
+        ("new", ("a", "b"), "0 measured operator configurations in common"),
         ("new", ("a",), "name 2 or more"),
-        ("b", ("a", "c"), "no op spec in common"),
+        ("b", ("a", "c"), "no operator configuration in common"),
         ("a", ("a", "c"), "leave it out"),
     ):
         names = ",".join(str(tmp_path / f"{name}.db") for name in sources)

@@ -157,9 +157,7 @@ def test_report_of_two_tables_compares_them(tmp_path: Path) -> None:
 
 def test_report_of_a_comparison_never_mixes_data_sets(tmp_path: Path) -> None:
     file = tmp_path / "compare.csv"
-    code, output = _invoke(
-        "compare", "--networks", "enet,fast-scnn,fasterseg-student", "--csv", file
-    )
+    code, output = _invoke("compare", "enet,fast-scnn,fasterseg-student", "--csv", file)
     assert code == 0, output
     (section,) = sections_of([str(file)])
     planes = [block for block in section.blocks if isinstance(block, Chart)]

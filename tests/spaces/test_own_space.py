@@ -73,7 +73,7 @@ def test_the_documented_space_and_fasterseg_s_are_sound() -> None:
         ('"inverted_residual",', '"inverted",', "unknown operator 'inverted'"),
         ("for name, spec, before in zip(names, specs, [IMAGE, *names], strict=False)",
          "for name, spec, before in zip(names, specs, [IMAGE, *names][:-2], strict=False)",
-         "graph and its op specs disagree\n  in op_specs.. alone: linear"),
+         "graph and its operator configurations disagree\n  in op_specs.. alone: linear"),
         ("zip(names, specs, [IMAGE, *names], strict=False)",
          "zip(names, specs, [IMAGE] * 99, strict=False)", "take the image, 'image', as"),
         ("zip(names, specs, [IMAGE, *names], strict=False)",
@@ -102,7 +102,7 @@ def test_nothing_is_measured_of_a_space_that_is_wrong(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["profile", "--cpu", "--space", str(path), "--input", "64x64",
                                        "--table", str(table), "--timeout", "0"])  # fmt: skip
     assert result.exit_code == 2
-    assert "graph and its op specs disagree" in result.output
+    assert "graph and its operator configurations disagree" in result.output
     assert not table.exists()
 
 

@@ -124,7 +124,7 @@ def test_equal_measurements_give_nan_with_a_reason(value):
     found = agreement(np.arange(1, 8), same, same, resamples=30)
     assert math.isnan(found.r) and math.isnan(found.r2) and math.isnan(found.ceiling_r)
     assert any("all measurements are equal" in note for note in found.notes)
-    assert any("no noise ceiling" in note for note in found.notes)
+    assert any("no noise limit" in note for note in found.notes)
     assert agreement(same, same, same, resamples=5).mape_percent == pytest.approx(0, abs=1e-9)
 
 

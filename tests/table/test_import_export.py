@@ -170,9 +170,9 @@ def test_a_fasterseg_file_of_somebody_else_needs_an_identity(
         found = import_file(file, tmp_path / "a.db")
         assert any("assumed" in text and "GTX 1080 Ti" in text for text in found.remarks)
     else:
-        with pytest.raises(IdentityError, match="not the published table.*--set device_model="):
+        with pytest.raises(IdentityError, match=r"not the published.*--identity device_model="):
             import_file(file, tmp_path / "a.db")
-        with pytest.raises(IdentityError, match="--set engine_version="):
+        with pytest.raises(IdentityError, match="--identity engine_version="):
             import_file(file, tmp_path / "a.db", {"target": "mine", "device_model": "A"})
         assert not (tmp_path / "a.db").exists()
     found = import_file(file, tmp_path / "b.db", dict(OWN))
@@ -184,5 +184,5 @@ def test_a_fasterseg_file_of_somebody_else_needs_an_identity(
 
 def test_another_device_s_name_takes_nothing_from_the_published_table(tmp_path: Path) -> None:
     file = fasterseg_npy(tmp_path / "own.npy", (1024, 2048), 19)
-    with pytest.raises(IdentityError, match="another device.*--set target="):
+    with pytest.raises(IdentityError, match="another device.*--identity target="):
         import_file(file, tmp_path / "a.db", {"device_model": "NVIDIA H100"})

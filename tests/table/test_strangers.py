@@ -55,7 +55,7 @@ def _spoilt(path: Path, *statements: str, values: tuple[object, ...] = ()) -> Pa
         ("entries SET own_error = 'x'", "own_error is 'x'"),
         ("entries SET warnings = x'ff'", "warnings is X'FF'"),
         ("op_specs SET key = x'ff' WHERE id = 1", "key is X'FF'"),
-        ("op_specs SET key = 'rm -rf /' WHERE id = 1", "is no op spec"),
+        ("op_specs SET key = 'rm -rf /' WHERE id = 1", "is no operator configuration"),
         ("op_specs SET kind = 'skip'", "columns are not those of"),
         ("op_specs SET key = CAST(x'ff41' AS TEXT) WHERE id = 1", "UTF-8"),
         ("measurements SET reading_ms = 9e999", "measurements row 1 .*reading_ms"),

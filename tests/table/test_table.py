@@ -28,7 +28,7 @@ from latlut.table import recording
 from latlut.table.identity import Identity
 from latlut.table.samples import pack_samples, unpack_samples
 from latlut.table.schema import migrations
-from latlut.table.storage import find_table
+from latlut.table.storage import find_table, table_to_make
 from latlut.table.summary import summarise
 from latlut.table.table import LatencyTable
 from latlut.table.writing import insert
@@ -231,10 +231,40 @@ def test_bare_names_are_looked_up_in_profiles(
     assert find_table("cpu") == Path("profiles/cpu-onnxruntime-fp32.db")
     assert find_table("cpu-onnxruntime-fp32") == Path("profiles/cpu-onnxruntime-fp32.db")
     shutil.copy(measured, folder / "cpu-openvino-fp32.db")
-    with pytest.raises(UnknownNameError, match="ambiguous"):
+    with pytest.raises(UnknownNameError, match="cpu-onnxruntime-fp32, cpu-openvino-fp32"):
         find_table("cpu")
-    with pytest.raises(UnknownNameError, match="cpu-openvino-fp32.db"):
+    with pytest.raises(UnknownNameError, match="cpu-openvino-fp32"):
         find_table("gpu")
+    with pytest.raises(UnknownNameError, match="did you mean 'cpu-openvino-fp32'"):
+        find_table("cpu-openvin")
+
+
+def test_a_table_is_not_taken_for_those_whose_names_go_on_from_its_own(
+    measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "profiles"
+    folder.mkdir()
+    for stem in ("cpu-ort-fp32", "cpu-ort-fp32-batch2", "cpu-ort-fp32-2threads"):
+        shutil.copy(measured, folder / f"{stem}.db")
+    monkeypatch.chdir(tmp_path)
+    for find in (find_table, table_to_make):
+        assert find("cpu") == folder.relative_to(tmp_path) / "cpu-ort-fp32.db"
+        assert find("cpu-ort-fp32-batch2").name == "cpu-ort-fp32-batch2.db"
+    (folder / "cpu-ort-fp32.db").unlink()
+    for find in (find_table, table_to_make):
+        with pytest.raises(UnknownNameError, match="write the whole name"):
+            find("cpu")
+
+
+def test_a_new_table_of_a_bare_name_is_made_in_profiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert table_to_make("mine") == Path("profiles/mine.db")
+    assert table_to_make("1080ti") == Path("profiles/1080ti.db")  # shipped ones are not written
+    assert find_table("1080ti").name == "1080ti-fasterseg.db"
+    for path in ("mine.db", "./mine", Path("mine")):
+        assert table_to_make(path) == find_table(path) == Path(path)
 
 
 # ---- other processes, full and read-only disks ---------------------------------------------

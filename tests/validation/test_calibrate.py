@@ -332,7 +332,7 @@ def test_networks_of_another_identity(table: LatencyTable, tmp_path: Path) -> No
 def test_networks_that_the_table_cannot_price(table: LatencyTable) -> None:
     with table.writing() as db:
         db.execute("UPDATE validations SET input_size = '128x128'")
-    with pytest.raises(CalibrationError, match=r"other op specs .*such as .* at "):
+    with pytest.raises(CalibrationError, match=r"other operator configurations .*such as .* at "):
         measured_networks(table)
 
 

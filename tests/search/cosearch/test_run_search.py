@@ -85,7 +85,7 @@ def test_the_listener_is_told_and_a_stopped_search_goes_on(
         run_search(table, settings(), folder, listener=listener(stop), environment=here)
     assert steps == [("pretrain 1", 1, 1), ("search 1", 1, 1)]
     assert remarks[0].startswith(f"searching into {folder}: 4 layers")
-    assert remarks[-1] == f"stopped; the same command goes on from the last epoch in {folder}"
+    assert remarks[-1] == f"stopped; the same command continues from the last epoch in {folder}"
     assert ended == [True] and results == [] and [r.phase for r in records] == ["pretrain"]
     assert json.loads((folder / "run.json").read_text())["environment"] == {"place": "here"}
     found = run_search(table, settings(), folder, listener=listener(lambda *_: None))

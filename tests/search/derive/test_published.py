@@ -152,7 +152,7 @@ def without(*keys: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
         (lambda s: s | {"mIoU12": "much"}, "mIoU12 is 'much'"),
         (lambda s: s | {"latency02": 0.0}, "latency02 is 0.0 ms"),
         (lambda s: s | {"latency02": torch.zeros(2)}, "latency02 is Tensor"),
-        (without("latency12"), "no scores.*--branches 16,32"),
+        (without("latency12"), "no scores.*--scales 16,32"),
         (lambda s: list(s.values()), "received a list"),
         (lambda s: {1: s["alpha_1_0"]}, "expected a dict"),
     ],

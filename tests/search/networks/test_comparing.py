@@ -205,7 +205,7 @@ def test_the_picture_takes_what_has_both_numbers(tmp_path: Path) -> None:
 
 def test_counting_needs_no_engine(tmp_path: Path) -> None:
     table = tmp_path / "rows.csv"
-    arguments = ["compare", "--networks", "enet,cas", "--input", "64x128", "--csv", str(table)]
+    arguments = ["compare", "enet,cas", "--input", "64x128", "--csv", str(table)]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     assert "nothing was measured" in result.output
@@ -222,9 +222,9 @@ def test_measuring_names_engine_clock_and_what_was_not_compared(tmp_path: Path) 
     content = export_onnx(module, [np.zeros((1, 3, 32, 64), dtype=np.float32)])
     (tmp_path / "mine.onnx").write_bytes(content)
     names = ["enet", str(tmp_path / "found.json"), str(tmp_path / "mine.onnx")]
-    arguments = ["compare", "--networks", ",".join(names), "--input", "64x128", "--passes", "1"]
+    arguments = ["compare", ",".join(names), "--input", "64x128", "--passes", "1"]
     arguments += ["--engine", "onnxruntime", "--quiet", "--json"]
-    arguments += ["--out", str(tmp_path / "compare.svg")]
+    arguments += ["--plot", str(tmp_path / "compare.svg")]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
@@ -249,7 +249,7 @@ def test_files_that_fail_are_rows_that_say_why_and_batches_are_named(tmp_path: P
     (tmp_path / "torn.json").write_text("{")
     files = ("torn.onnx", "odd.onnx", "four.onnx", "torn.json", "none.onnx")
     names = ",".join(str(tmp_path / name) for name in files)
-    arguments = ["compare", "--networks", names, "--engine", "onnxruntime", "--passes", "1"]
+    arguments = ["compare", names, "--engine", "onnxruntime", "--passes", "1"]
     result = CliRunner().invoke(main, [*arguments, "--quiet", "--json"])
     assert result.exit_code == 0, result.output
     torn, unknown, four, broken, absent = json.loads(result.stdout)["rows"]

@@ -18,6 +18,7 @@ from latlut.search.runs.checkpoints import (
     CheckpointError,
     last_checkpoint,
     load_checkpoint,
+    remove_checkpoints,
     restoring,
     save_checkpoint,
 )
@@ -140,3 +141,14 @@ def test_a_file_with_code_in_it_is_not_run(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(CheckpointError):
         load_checkpoint(path, "search")
     assert not (tmp_path / "pwned").exists()
+
+
+def test_checkpoints_of_a_run_that_has_ended_can_be_removed(tmp_path: Path) -> None:
+    for epoch in (1, 2):
+        save_checkpoint(tmp_path / "checkpoints", "search", {"epoch": epoch})
+    (tmp_path / "result.json").write_text("{}")
+    held = sum(path.stat().st_size for path in (tmp_path / "checkpoints").iterdir())
+    assert remove_checkpoints(tmp_path) == held > 0
+    assert last_checkpoint(tmp_path / "checkpoints") is None
+    assert (tmp_path / "result.json").exists()
+    assert remove_checkpoints(tmp_path) == 0

@@ -133,7 +133,7 @@ if rank == 0:
         raise AssertionError("did not wait in vain")
     except LostProcessError as error:
         assert "process 1 of 2 waited in vain" in str(error), error
-        assert "the same command goes on from the last epoch" in str(error)
+        assert "the same command continues from the last epoch" in str(error)
 Path(sys.argv[1], f"done-{rank}").touch()
 """
 
