@@ -1,4 +1,4 @@
-"""From measurements to entries: what a table believes, computed from what it has measured.
+"""From measurements to entries: what a table says, computed from what it has measured.
 
 Entries are the summary of the measurements and can be computed again from them at any time.
 """

@@ -403,8 +403,9 @@ def test_check_says_that_entries_have_changed_since(table: LatencyTable) -> None
     from latlut.validation.verdict import check
 
     fit_and_store(table)
-    assert not any("calibration" in text for text in check(table).remarks)
+    assert not any("calibration" in reason.text for reason in check(table).reasons)
     with table.writing() as db:
         db.execute("UPDATE entries SET latency_ms = 1.1 * latency_ms")
     with LatencyTable.open(table.path) as again:
-        assert any("latlut calibrate --table" in text for text in check(again).remarks)
+        reasons = [reason.text for reason in check(again).reasons]
+        assert any("latlut calibrate --table" in text for text in reasons)
