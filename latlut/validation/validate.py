@@ -112,7 +112,7 @@ def estimate_all(
         else:
             specs = check_network(where.space.name, network, where.input_size, where.batch, place)
         missing.update({spec.key: None for spec in specs if spec not in table})
-        estimates.append(estimate(specs, table, is_calibrated=False))
+        estimates.append(estimate(specs, table, is_calibrated=False, allow_missing=True))
     if missing:
         listed = "\n  ".join(list(missing)[:5])
         more = f"\n  and {len(missing) - 5} more" if len(missing) > 5 else ""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latlut.errors import UnknownNameError
+from latlut.errors import MissingEntryError, UnknownNameError
 from latlut.opspec import OpSpec
 from latlut.pricing.estimator import estimate
 from latlut.resources import profiles_dir
@@ -69,7 +69,9 @@ def test_an_entry_without_interval_leaves_the_sum_without_one(table: LatencyTabl
 
 def test_what_is_missing_is_named_and_never_zero(table: LatencyTable) -> None:
     fill(table, {SPEC: (2.0, 0.01)})
-    found = estimate([SPEC, OTHER], table)
+    with pytest.raises(MissingEntryError, match=rf"(?s)lacks 1 entry.*{OTHER.key}.*profile"):
+        estimate([SPEC, OTHER], table)
+    found = estimate([SPEC, OTHER], table, allow_missing=True)
     assert not found.is_complete
     assert found.unpriced == (OTHER,)
     assert found.ms == 2.0
@@ -86,7 +88,7 @@ def test_variants_price_what_is_missing_and_are_named(table: LatencyTable) -> No
             OpSpec("conv", (16, 16, 16), 8): (2.0, 0.01),
         },
     )
-    found = estimate([refine, zoomed], table)
+    found = estimate([refine, zoomed], table, allow_missing=True)
     assert found.ms == pytest.approx(3.5)
     assert len(found.substituted) == 2
     assert "nearest" in found.terms[1].reason
