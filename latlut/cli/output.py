@@ -132,6 +132,33 @@ def range_text(low: float | None, high: float | None) -> str:
 def progress_bar(title: str, is_quiet: bool) -> Iterator[Callable[[Progress], None]]:
     """A bar on stderr with what is left; gives the listener that moves it.
 
+    The first time that other processes had a part of the CPU a remark says so.
+    """
+    with _bar(title, is_quiet) as moved:
+        yield moved if is_quiet else _RemarkOnDisturbance(moved)
+
+
+class _RemarkOnDisturbance:
+    """Listener that says once that the machine is busy, and passes everything on."""
+
+    def __init__(self, listener: Callable[[Progress], None]) -> None:
+        self._listener, self._has_said = listener, False
+
+    def __call__(self, progress: Progress) -> None:
+        from latlut.measure.cpu_share import disturbed_text
+        from latlut.stats.machine_speed import is_disturbed
+
+        share = progress.cpu_share
+        if share is not None and is_disturbed(share) and not self._has_said:
+            self._has_said = True
+            remark(disturbed_text(share))
+        self._listener(progress)
+
+
+@contextmanager
+def _bar(title: str, is_quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """The bar itself.
+
     Where stderr is no terminal it prints a line at every tenth instead.
     """
     import sys

@@ -78,16 +78,23 @@ def print_validation(found: Validation, table_path: str, plot_path: str) -> None
     """The agreement as a table, the worst estimates term by term, and where things were stored."""
     from latlut.measure.cpu_share import disturbed_text
     from latlut.stats.machine_speed import is_disturbed
+    from latlut.validation.fitting import LEAST_R12
 
     a, share = found.agreement, found.readings.cpu_share
     if share is not None and is_disturbed(share):
         click.echo(disturbed_text(share))
+    elif a.r12 < LEAST_R12:
+        click.echo(
+            f"disturbed: the two passes correlate by {a.r12:.3f} only, errors are mostly noise; "
+            "measure again when the machine is quiet (--wait waits for that), with more --rounds"
+        )
     print_agreements("estimate against measurement", found.plain, found.scores)
     click.echo(
         f"\n{a.n} networks, measured {a.measured_p10_ms:.3g} to {a.measured_p90_ms:.3g} ms "
         f"(p10 to p90); the two measuring passes correlate by {a.r12:.4f}"
     )
-    if found.readings.speed_factor == found.readings.speed_factor:
+    if found.readings.speed_factor == found.readings.speed_factor and not is_disturbed(share):
+        # Sentinels that are disturbed all the time look usual: no reassurance beside that.
         click.echo(
             f"the machine's speed against the time of profiling: sentinels took "
             f"{found.readings.speed_factor:.3f}x as long"

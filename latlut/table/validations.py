@@ -69,8 +69,7 @@ class Quietness:
 def quietness(table: LatencyTable) -> dict[int, Quietness]:
     """Validation id -> how quiet the machine was."""
     rows = table.rows(
-        "SELECT id, json_extract(agreement, '$.cpu_share') AS cpu_share,"
-        " json_extract(agreement, '$.r12') AS r12 FROM validations"
+        "SELECT id, cpu_share, json_extract(agreement, '$.r12') AS r12 FROM validations"
     )
     return {row["id"]: Quietness(row["cpu_share"], row["r12"]) for row in rows}
 

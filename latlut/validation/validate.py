@@ -214,7 +214,6 @@ def store(
     """Keep the validation in the table's file; its id."""
     agreements = validation.agreement.to_dict() | {
         "speed_factor": finite_or_none(validation.readings.speed_factor),
-        "cpu_share": validation.readings.cpu_share,
     }
     if validation.scores is not None:
         agreements |= {"plain": validation.plain.to_dict(), "covered": validation.scores.covered}
@@ -248,4 +247,5 @@ def store(
         agreement=json.dumps(agreements),
         input_size=where.size_text,
         batch=where.batch,
+        cpu_share=validation.readings.cpu_share,
     )

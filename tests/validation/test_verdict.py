@@ -66,6 +66,11 @@ def validated(table: LatencyTable, factor: float, count: int = 4) -> None:
 def set_agreement(table: LatencyTable, **values: float) -> None:
     """What the latest validation says of the machine."""
     with table.writing() as db:
+        if "cpu_share" in values:
+            db.execute(
+                "UPDATE validations SET cpu_share = ? WHERE id = (SELECT max(id) FROM validations)",
+                [values.pop("cpu_share")],
+            )
         for name, value in values.items():
             db.execute(
                 "UPDATE validations SET agreement = json_set(agreement, ?, ?)"
