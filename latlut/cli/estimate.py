@@ -192,6 +192,8 @@ def _print(found: Estimate, path: str, cut: CutFile | None) -> None:
         click.echo("without what the table cannot price:")
         for text in left_out:
             click.echo(f"  {text}")
+    if found.sum_error is not None and found.ci_high_ms is not None:
+        click.echo(f"the interval holds {found.sum_error.describe()}")
     if found.predicted:
         click.echo(
             f"{found.predicted_ms:.4g} ms of it ({100 * found.predicted_ms / found.ms:.0f}%) are "
@@ -215,6 +217,7 @@ def _as_json(found: Estimate, path: str, cut: CutFile | None) -> dict[str, objec
         "constant_ms": found.constant_ms,
         "predicted_ms": found.predicted_ms,
         "notes": list(found.notes),
+        "sum_error": None if found.sum_error is None else vars(found.sum_error),
         "unpriced": [spec.key for spec in found.unpriced],
         "left_out": list(cut.unpriced) if cut else [],
         "terms": [

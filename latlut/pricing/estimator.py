@@ -22,6 +22,7 @@ from latlut.opspec import HasOpSpecs, OpSpec
 from latlut.pricing import calibration as calibrations
 from latlut.pricing.calibration import Calibration, features_ms
 from latlut.pricing.missing import missing_message
+from latlut.pricing.sum_errors import SumError, sum_error
 from latlut.table.entry import Entry
 from latlut.table.table import LatencyTable
 
@@ -59,12 +60,12 @@ class Term:
 class Estimate:
     """A network's latency from a table, in milliseconds.
 
-    Without a calibration ``ci_low_ms`` and ``ci_high_ms`` bound the sum of the entries (95%), None
-    where an entry has no interval; they say nothing of what happens between operators. With one
-    they bound what ``latlut validate`` would measure. ``unpriced`` are op specs that the table
-    cannot price, by permission; the sum is without them. ``plain_ms`` is the sum of the entries as
-    they are, ``entries_sd_ms`` the standard deviation that their own errors give it, None if
-    unknown; ``constant_ms`` what the calibration adds to every network; ``notes`` where the
+    ``ci_low_ms`` and ``ci_high_ms`` bound what ``latlut validate`` would measure (95%), None where
+    an entry has no interval. Without a calibration they hold ``sum_error``, by which measured
+    networks lay off their sums; it is None of a single op spec. ``unpriced`` are op specs that the
+    table cannot price, by permission; the sum is without them. ``plain_ms`` is the sum of the
+    entries as they are, ``entries_sd_ms`` the standard deviation that their own errors give it,
+    None if unknown; ``constant_ms`` what the calibration adds to every network; ``notes`` where the
     calibration is used beyond what it was fitted on.
     """
 
@@ -78,6 +79,7 @@ class Estimate:
     constant_ms: float = 0.0
     calibration: Calibration | None = None
     notes: tuple[str, ...] = ()
+    sum_error: SumError | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -136,8 +138,9 @@ def estimate(
             adds them.
         CalibrationError: the table's calibration is of a version that cannot be applied.
 
-    Interval of a plain sum: the entries' own errors are independent, the one they share adds up:
-        half-width^2 = sum_i (n_i t_i own_i)^2 + (shared * T)^2;
+    Interval of a plain sum: the entries' own errors are independent, the one they share adds up,
+    and so does what sums are known to miss (``pricing.sum_errors``):
+        half-width^2 = sum_i (n_i t_i own_i)^2 + (shared * T)^2 + (missed * T)^2;
     of a calibrated one see ``Calibration.half_width_ms``.
     """
     plain = _plain(network, table)
@@ -169,6 +172,7 @@ def calibrated(plain: Estimate, calibration: Calibration) -> Estimate:
         constant_ms=calibration.constant_ms,
         calibration=calibration,
         notes=tuple(notes),
+        sum_error=None,
     )
 
 
@@ -193,9 +197,11 @@ def _plain(network: HasOpSpecs | Iterable[OpSpec], table: LatencyTable) -> Estim
         terms.append(Term(spec, count, latency_ms, keys, price.reason, predicted_ms=predicted_ms))
     total = sum(term.total_ms for term in terms)
     half = own_half = None
+    missed = sum_error(table) if len(specs) > 1 else None
     if errors and all(error is not None for error in errors.values()):
         own_half = float(np.linalg.norm([used[key] * (errors[key] or 0.0) for key in used]))
-        half = float(np.hypot(own_half, table.shared_error * total))
+        relative = np.hypot(table.shared_error, missed.half_width if missed else 0.0)
+        half = float(np.hypot(own_half, relative * total))
     # A difference may be negative, and so may the sum of a few.
     least_ms = -np.inf if table.identity.is_in_context else 0.0
     return Estimate(
@@ -206,6 +212,7 @@ def _plain(network: HasOpSpecs | Iterable[OpSpec], table: LatencyTable) -> Estim
         unpriced=tuple(dict.fromkeys(unpriced)),
         plain_ms=total,
         entries_sd_ms=None if own_half is None else own_half / _NORMAL_95,
+        sum_error=missed,
     )
 
 

@@ -74,6 +74,19 @@ def quietness(table: LatencyTable) -> dict[int, Quietness]:
     return {row["id"]: Quietness(row["cpu_share"], row["r12"]) for row in rows}
 
 
+def errors_of_sums(table: LatencyTable) -> list[float]:
+    """By how much networks took longer than the sum of their entries, relative to that sum.
+
+    Of all networks of validations that the machine did not disturb; ``validation_log`` says which.
+    """
+    rows = table.rows(
+        "SELECT (measured_first_ms + measured_second_ms) / 2 / plain_ms - 1 AS error"
+        " FROM validation_networks JOIN validation_log ON validation_log.id = validation_id"
+        " WHERE NOT is_disturbed AND plain_ms > 0"
+    )
+    return [row["error"] for row in rows]
+
+
 def stored_networks(table: LatencyTable, validation_id: int | None = None) -> list[StoredNetwork]:
     """The networks that validations measured, the latest validation's first; or of one alone."""
     rows = table.rows(

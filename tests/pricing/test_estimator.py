@@ -10,6 +10,7 @@ import pytest
 from latlut.errors import MissingEntryError, UnknownNameError
 from latlut.opspec import OpSpec
 from latlut.pricing.estimator import estimate
+from latlut.pricing.sum_errors import USUAL_ERROR
 from latlut.resources import profiles_dir
 from latlut.spaces import Architecture
 from latlut.table import recording
@@ -54,9 +55,18 @@ def test_a_network_is_the_sum_of_what_it_executes(table: LatencyTable) -> None:
         (SPEC, 2, 4.0),
         (OTHER, 1, 3.0),
     ]
-    half = np.sqrt((4.0 * 0.01) ** 2 + (3.0 * 0.02) ** 2 + (0.03 * 7.0) ** 2)
+    assert found.sum_error is not None and found.sum_error.networks == 0
+    missed = 1.96 * USUAL_ERROR
+    half = np.sqrt((4.0 * 0.01) ** 2 + (3.0 * 0.02) ** 2 + (0.03 * 7.0) ** 2 + (missed * 7.0) ** 2)
     assert found.ci_high_ms - found.ms == pytest.approx(half)
     assert found.ms - found.ci_low_ms == pytest.approx(half)
+
+
+def test_a_single_op_spec_has_its_entrys_interval(table: LatencyTable) -> None:
+    fill(table, {SPEC: (2.0, 0.01)}, shared=0.03)
+    found = estimate([SPEC], table)
+    assert found.sum_error is None
+    assert found.ci_high_ms - found.ms == pytest.approx(2.0 * np.hypot(0.01, 0.03))
 
 
 def test_an_entry_without_interval_leaves_the_sum_without_one(table: LatencyTable) -> None:
