@@ -314,6 +314,16 @@ class Fitted:
     held_out: Scores | None
     cross_validated: Scores | None
 
+    def scores(self) -> dict[str, object]:
+        """JSON-able, as a table keeps them beside the calibration."""
+        return {
+            name: None if found is None else found.to_dict()
+            for name, found in (
+                ("held_out", self.held_out),
+                ("cross_validated", self.cross_validated),
+            )
+        }
+
     def used(self, source: str) -> list[UsedNetwork]:
         """The networks as a table keeps them beside the calibration.
 

@@ -180,25 +180,53 @@ def validate(
     learn_graphs(table, sentinels)
     timer = NetworkTimer(engine, timing, sentinels, cache, settings.group)
     readings = timer.passes(workloads, settings.rounds, settings.seed, listener)
-    estimates = [None if calibration is None else calibrated(p, calibration) for p in plain]
-    results = tuple(
+    measured = tuple(
         MeasuredNetwork(*item)
-        for item in zip(
-            networks, plain, *(p.tolist() for p in readings.passes_ms()), estimates, is_fitted,
-            strict=True,
+        for item in zip(networks, plain, *(p.tolist() for p in readings.passes_ms()), strict=True)
+    )
+    return judge(measured, table, readings, where.space.describe_sampler(), settings.seed)
+
+
+def judge(
+    measured: Sequence[MeasuredNetwork],
+    table: LatencyTable,
+    readings: NetworkReadings,
+    sampler: str,
+    seed: int = 0,
+) -> Validation:
+    """What measured networks say of a table: of its plain sums, and of its calibration.
+
+    Args:
+        measured: with the plain sums of the table.
+        table: whose calibration is judged, if it has one, on networks that it was not fitted on.
+        readings: of these networks.
+        sampler: how they were chosen.
+        seed: of the bootstrap.
+
+    Raises:
+        SpecError: fewer than three networks that no calibration was fitted on.
+    """
+    calibration = stored_calibration(table)
+    fitted = fitted_networks(table)
+    results = tuple(
+        replace(
+            item,
+            calibrated=None if calibration is None else calibrated(item.plain, calibration),
+            is_fitted=item.architecture.to_json() in fitted,
         )
-    )  # fmt: skip
+        for item in measured
+    )
     judged = [item for item in results if not item.is_fitted]
     found = agreement(
         [item.plain.ms for item in judged],
         [item.measured_first_ms for item in judged],
         [item.measured_second_ms for item in judged],
-        seed=settings.seed,
+        seed=seed,
     )
     scores = None
     if calibration is not None:
-        scores = score(judged, [item.estimate for item in judged], settings.seed)
-    return Validation(results, found, scores, where.space.describe_sampler(), readings)
+        scores = score(judged, [item.estimate for item in judged], seed)
+    return Validation(results, found, scores, sampler, readings)
 
 
 def _workload(network: SpaceNetwork, where: TableSpace, name: str) -> Workload:
