@@ -18,3 +18,5 @@ class Progress:
     """What was just measured."""
     reading_ms: float | None
     """Its latency in milliseconds, None where there is none."""
+    cpu_share: float | None = None
+    """What of the CPU was got meanwhile, 0 to 1; None where it is not known."""

@@ -37,7 +37,7 @@ def plot_trajectory(
 
     path = picture_path(path)
     rows = [record for record in records if record.phase == "search"]
-    epochs = [record.epoch for record in rows]
+    epochs = [record.epoch + 1 for record in rows]
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(9, 6), layout="constrained")
         latency, accuracy, penalty, shares = figure.subplots(2, 2).flatten()

@@ -15,7 +15,8 @@ from latlut.cli.choices import (
     statistic_option,
 )
 from latlut.cli.commands import Command
-from latlut.cli.names import NETWORK
+from latlut.cli.meeting import is_met, meeting_text, table_estimate_ms
+from latlut.cli.names import NETWORK, TABLE
 from latlut.cli.options import (
     batch_option,
     classes_option,
@@ -72,6 +73,14 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @statistic_option
 @ci_option
+@click.option(
+    "--target-ms", type=click.FloatRange(min=0, min_open=True),
+    help="Latency to meet: the last line says whether it is, and the exit code is 1 if not.",
+)  # fmt: skip
+@click.option(
+    "--table", "table_name", type=TABLE,
+    help="Table to compare with: what it says of the network stands in the last line.",
+)  # fmt: skip
 @unchecked_option
 @timeout_option
 @wait_option
@@ -87,8 +96,8 @@ def bench(
     batch: int | None, shapes: tuple[tuple[str, tuple[int, ...]], ...], data_path: Path | None,
     no_upsample: bool, has_argmax: bool, num_classes: int | None,
     protocol: str, passes: int, duration_s: float | None, iterations: int | None, statistic: str,
-    ci: float, unchecked: bool, timeout_s: float, wait: bool, samples_path: Path | None,
-    quiet: bool, as_json: bool,
+    ci: float, target_ms: float | None, table_name: str | None, unchecked: bool, timeout_s: float,
+    wait: bool, samples_path: Path | None, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure a whole network: latency, percentiles, frames per second.
 
@@ -103,6 +112,7 @@ def bench(
     latlut bench fasterseg-student --cpu --input 512x1024 --protocol paper
     latlut bench runs/student --gpu 1080ti --precision fp16
     latlut bench student.onnx --cpu -t 10s --samples runs.csv
+    latlut bench runs/search/student.json --cpu --input 256x512 --table cpu --target-ms 8.5
     """
     from latlut.measure.supervising import supervise_command
 
@@ -157,6 +167,14 @@ def bench(
     )
     if settings.has_paper_protocol:
         check_paper_batch(workload)
+    table_ms = None
+    if table_name is not None:
+        if no_upsample or has_argmax:
+            raise LatlutError(
+                "a table prices networks with their logits enlarged and no best class: leave "
+                "--no-upsample and --argmax out, or --table"
+            )
+        table_ms = table_estimate_ms(table_name, target, workload, num_classes)
     choice = DeviceChoice(gpu, cpu, engine, precision, threads, engine_options)
     _, chosen = choose_engine(choice)
     remark(
@@ -173,10 +191,15 @@ def bench(
     if samples_path is not None:
         found.write_samples(samples_path)
         remark(f"{samples_path}: {found.samples} runs", quiet)
+    met = None if target_ms is None else is_met(target_ms, found.latency_ms, found.cpu_share)
     if as_json:
-        print_json(found.to_dict())
+        print_json(found.to_dict() | {"target_ms": target_ms, "table_ms": table_ms, "is_met": met})
     else:
         print_result(found)
+        if target_ms is not None or table_ms is not None:
+            click.echo(meeting_text(target_ms, table_ms, found.latency_ms, found.cpu_share))
+    if target_ms is not None and not met:
+        click.get_current_context().exit(1)
 
 
 def _lengths(duration_s: float | None, iterations: int | None) -> dict[str, Any]:

@@ -262,13 +262,7 @@ def _enough(curve: list[CurvePoint]) -> str:
 
 
 def _scores(found: Fitted, curve: list[CurvePoint]) -> dict[str, object]:
-    return {
-        "held_out": None if found.held_out is None else found.held_out.to_dict(),
-        "cross_validated": None
-        if found.cross_validated is None
-        else found.cross_validated.to_dict(),
-        "learning_curve": [vars(point) for point in curve],
-    }
+    return found.scores() | {"learning_curve": [vars(point) for point in curve]}
 
 
 def _model(own: Calibration) -> dict[str, object]:

@@ -17,7 +17,7 @@ from latlut.cli.options import (
     table_option,
     unchecked_option,
 )
-from latlut.cli.output import interval_text, json_option, print_json, print_table
+from latlut.cli.output import interval_text, json_option, print_json, print_table, remark
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
@@ -44,19 +44,24 @@ if TYPE_CHECKING:
     "--layers", "has_layers", is_flag=True,
     help="Also run the network on the table's engine, and show it layer by layer.",
 )  # fmt: skip
+@click.option(
+    "--partial", "is_partial", is_flag=True,
+    help="Accept an estimate of a part: exit with 0 although the table lacks entries.",
+)  # fmt: skip
 @unchecked_option
 @json_option
 def estimate(
     table_name: str, arch_name: str | None, is_onnx: bool, files: tuple[Path, ...],
     shapes: Shapes, ops: tuple[str, ...],
     input_size: tuple[int, int] | None, batch: int | None, is_plain: bool, has_layers: bool,
-    unchecked: bool, as_json: bool,
+    is_partial: bool, unchecked: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Latency of a network from a table's entries, term by term.
 
-    An operator that the table holds only in another variant is priced by that variant, and named;
-    one that it cannot price is named. If the table has a calibration, it corrects the entries of a
-    network; single operators (--op) are priced as measured.
+    An operator that the table holds only in another variant is priced by that variant, and named.
+    One that it cannot price is named with the command that adds it; the exit code is then 1, unless
+    --partial is given. If the table has a calibration, it corrects the entries of a network; single
+    operators (--op) are priced as measured.
 
     \b
     latlut estimate --table cpu --arch fasterseg-student
@@ -66,6 +71,7 @@ def estimate(
     """
     from latlut.opspec import OpSpec
     from latlut.pricing.estimator import estimate as price
+    from latlut.pricing.missing import adding_line
     from latlut.spaces.shipped import find_architecture
     from latlut.table.table import LatencyTable
 
@@ -94,8 +100,9 @@ def estimate(
             specs = [node.spec for node in nodes]
         else:
             specs = [OpSpec.parse(text) for text in ops]
-        found = price(specs, table, is_calibrated=not (is_plain or ops))
+        found = price(specs, table, is_calibrated=not (is_plain or ops), allow_missing=True)
         adding = _adding(table, files, input_size, batch, shapes)
+        adding_text = adding_line(table, found.unpriced, adding if cut else "")
         if not found.terms and cut is not None:
             reasons = "".join(f"\n  {text}" for text in cut.unpriced[:5])
             raise LatlutError(
@@ -114,9 +121,14 @@ def estimate(
             layers = {} if view is None else {"layers": layers_as_json(view)}
             print_json(_as_json(found, str(table.path), cut) | layers)
         else:
-            _print(found, str(table.path), cut, adding)
+            _print(found, str(table.path), cut)
             if view is not None:
                 print_layers(view)
+    if found.unpriced:
+        remark(adding_text)
+    if not is_partial and (found.unpriced or (cut and cut.unpriced)):
+        remark("this is the latency of a part of it; accept that with --partial")
+        click.get_current_context().exit(1)
 
 
 def _size_and_batch(
@@ -146,7 +158,7 @@ def _adding(
     return table.command("profile", *words)
 
 
-def _print(found: Estimate, path: str, cut: CutFile | None, adding: str) -> None:
+def _print(found: Estimate, path: str, cut: CutFile | None) -> None:
     from latlut.operators.subgraph_store import shown
 
     calibration = found.calibration
@@ -195,8 +207,8 @@ def _print(found: Estimate, path: str, cut: CutFile | None, adding: str) -> None
         click.echo("without what the table cannot price:")
         for text in left_out:
             click.echo(f"  {text}")
-        if cut and found.unpriced:
-            click.echo(f"add the pieces with: {adding}")
+    if found.sum_error is not None and found.ci_high_ms is not None:
+        click.echo(f"the interval holds {found.sum_error.describe()}")
     if found.predicted:
         click.echo(
             f"{found.predicted_ms:.4g} ms of it ({100 * found.predicted_ms / found.ms:.0f}%) are "
@@ -220,6 +232,7 @@ def _as_json(found: Estimate, path: str, cut: CutFile | None) -> dict[str, objec
         "constant_ms": found.constant_ms,
         "predicted_ms": found.predicted_ms,
         "notes": list(found.notes),
+        "sum_error": None if found.sum_error is None else vars(found.sum_error),
         "unpriced": [spec.key for spec in found.unpriced],
         "left_out": list(cut.unpriced) if cut else [],
         "terms": [

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
-from latlut.cli.output import print_table, remark
+from latlut.cli.meeting import meeting_text
+from latlut.cli.output import remark
 from latlut.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -33,9 +32,8 @@ def engine_of(table: LatencyTable) -> Engine:
     return engine
 
 
-def measure_front(found: Found, table: LatencyTable, engine: Engine, is_quiet: bool) -> None:
-    """Measure every student, print them beside the table's estimates, and keep both in
-    ``result.json``."""
+def measure_front(found: Found, table: LatencyTable, engine: Engine, is_quiet: bool) -> list[str]:
+    """Measure every student, and keep that in ``result.json``; a line for each, met or missed."""
     from dataclasses import replace
 
     from latlut.measure.held_device import measuring_on
@@ -61,13 +59,11 @@ def measure_front(found: Found, table: LatencyTable, engine: Engine, is_quiet: b
         readings = timer.passes(workloads, ROUNDS, 0, listener)
     first, second = (passes.tolist() for passes in readings.passes_ms())
     measured = [(one + other) / 2 for one, other in zip(first, second, strict=True)]
-    rows = [
-        [member.target_ms, member.student.ms, ms, f"{100 * (ms / member.student.ms - 1):+.1f}%"]
-        for member, ms in zip(found.members, measured, strict=True)
-    ]
-    click.echo("")
-    print_table(["target, ms", "table, ms", "measured, ms", "measured - table"], rows)
     result = read_json(found.folder / RESULT)
     for entry, ms in zip(result["front"], measured, strict=True):
         entry["measured_ms"] = ms
     write_json(found.folder / RESULT, result)
+    return [
+        meeting_text(member.target_ms, member.student.ms, ms, readings.cpu_share)
+        for member, ms in zip(found.members, measured, strict=True)
+    ]

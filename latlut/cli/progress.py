@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latlut.cli.output import duration_text
+from latlut.cli.output import duration_text, remark
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
@@ -26,11 +26,35 @@ EVERY_S = 30.0
 def progress_bar(title: str, is_quiet: bool) -> Iterator[Callable[[Progress], None]]:
     """Shows how far work is, the time so far and the time left; gives the listener that is told.
 
-    A bar on stderr. Where that is no terminal: a line at every tenth, and at least every 30 s.
+    A bar on stderr. Where that is no terminal: a line at every tenth, and at least every 30 s. The
+    first time that other processes had a part of the CPU a remark says so.
     """
     if is_quiet:
         yield lambda progress: None
         return
+    with _shown(title) as moved:
+        yield _RemarkOnDisturbance(moved)
+
+
+class _RemarkOnDisturbance:
+    """Listener that says once that the machine is busy, and passes everything on."""
+
+    def __init__(self, listener: Callable[[Progress], None]) -> None:
+        self._listener, self._has_said = listener, False
+
+    def __call__(self, progress: Progress) -> None:
+        from latlut.measure.cpu_share import disturbed_text
+        from latlut.stats.machine_speed import is_disturbed
+
+        share = progress.cpu_share
+        if share is not None and is_disturbed(share) and not self._has_said:
+            self._has_said = True
+            remark(disturbed_text(share))
+        self._listener(progress)
+
+
+@contextmanager
+def _shown(title: str) -> Iterator[Callable[[Progress], None]]:
     if not sys.stderr.isatty():
         with ProgressLines(title) as lines:
             yield lambda progress: lines.move(progress.done, progress.total)

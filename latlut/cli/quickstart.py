@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,11 @@ from latlut.cli.commands import Command
 from latlut.cli.output import quiet_option, remark
 from latlut.cli.progress import progress_bar
 from latlut.shell import command
+
+if TYPE_CHECKING:
+    from latlut.engines.base import Engine
+    from latlut.table.table import LatencyTable
+    from latlut.validation.validate import Validation
 
 
 @click.command(cls=Command)
@@ -34,7 +40,7 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
     properly. If it is stopped, the same command continues it.
     """
     from latlut.cli import main
-    from latlut.cli.residuals import plot, print_validation
+    from latlut.cli.front import measure_front
     from latlut.cli.run_output import print_search, run_listener
     from latlut.engines import engine_class, run_environment
     from latlut.machine.targets import cpu_target
@@ -48,9 +54,7 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
     from latlut.search.runs.checkpoints import remove_checkpoints
     from latlut.search.runs.processes import refuse_several
     from latlut.table.roofline import Roofline
-    from latlut.table.space import space_of
     from latlut.table.table import LatencyTable
-    from latlut.validation.validate import ValidationSettings, store, validate
     from latlut.validation.verdict import check
 
     refuse_several("latlut quickstart")
@@ -78,20 +82,11 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
     with measuring_on(engine), LatencyTable.create(path, identity) as table:
         with progress_bar("profile", quiet) as listener:
             Sweep(table, plan, engine, settings, roofline=roofline, listener=listener).run()
-        remark("2. measure whole networks and compare them with the sum of their entries", quiet)
-        checks = ValidationSettings(
-            networks=16,
-            rounds=2,
-            timing=TimingSettings(min_samples=6, min_time_s=0.1, time_cap_s=0.2),
-        )
-        where = space_of(table)
-        with progress_bar("validate", quiet) as listener:
-            found = validate(table, engine, where, checks, listener=listener)
-        store(table, found, checks, where)
-        picture = path.with_name(f"{path.stem}-validation.png")
-        plot(table, found, where, picture)
-        print_validation(found, str(path), str(picture))
-        click.echo(f"\n{check(table).sentence}")
+        if _has_calibration(table):
+            remark("2. networks were measured and a calibration fitted by an earlier call", quiet)
+        else:
+            _validate(table, engine, quiet)
+        click.echo(f"\n{path}: {check(table).sentence}")
         remark("3. search a network for the mean latency of random ones", quiet)
         run = folder / f"quickstart-{identity.file_stem}-search"
         searched = run_search(
@@ -100,6 +95,8 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
         )  # fmt: skip
         assert searched is not None  # one process
         print_search(searched, str(path))
+    with LatencyTable.open(path) as table:
+        met = measure_front(searched, table, engine, quiet)
     trained, exported = run / "trained", run / "student.onnx"
     for number, words in enumerate(
         (
@@ -126,5 +123,60 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
         f"\nyour table: {path}\n"
         f"  look inside:          {command('table', 'info', path)}\n"
         f"  the whole space:      latlut profile --cpu --input 256x512\n"
-        f"a longer search:        {command('search', '--table', path)}"
+        f"a longer search:        {command('search', '--table', path)}\n\n" + "\n".join(met)
     )
+
+
+def _has_calibration(table: LatencyTable) -> bool:
+    """Whether an earlier call has fitted one on the entries as they are."""
+    from latlut.pricing.calibration import entries_digest, stored
+
+    found = stored(table)
+    return found is not None and found.entries_digest == entries_digest(table)
+
+
+def _validate(table: LatencyTable, engine: Engine, quiet: bool) -> None:
+    """Measure networks, calibrate on half of them, show what the other half says."""
+    from latlut.cli.residuals import plot, print_validation
+    from latlut.measure.timing import TimingSettings
+    from latlut.table.calibrations import forget
+    from latlut.table.space import space_of
+    from latlut.validation.validate import ValidationSettings, store, validate
+
+    remark("2. measure whole networks and compare them with the sum of their entries", quiet)
+    settings = ValidationSettings(
+        networks=24,
+        rounds=2,
+        timing=TimingSettings(min_samples=6, min_time_s=0.1, time_cap_s=0.2),
+    )
+    where = space_of(table)
+    forget(table)  # of an earlier call, with other entries
+    with progress_bar("validate", quiet) as listener:
+        found = validate(table, engine, where, settings, listener=listener)
+    number = store(table, found, settings, where)
+    found = calibrated_on_half(table, found, number)
+    picture = table.path.with_name(f"{table.path.stem}-validation.png")
+    plot(table, found, where, picture)
+    print_validation(found, str(table.path), str(picture))
+
+
+def calibrated_on_half(table: LatencyTable, found: Validation, number: int) -> Validation:
+    """Fit a calibration on half of a validation's networks; what the other half says of it.
+
+    Networks of a machine that was disturbed are not learnt from: they are judged as they are.
+    """
+    from latlut.pricing.calibration import store
+    from latlut.validation.fitting import calibrate, doubts, measured_networks
+    from latlut.validation.validate import judge
+
+    measured = measured_networks(table, validation_id=number)
+    if doubtful := doubts(measured, table):
+        click.echo(f"not calibrated: {'; '.join(doubtful)}\n")
+        return found
+    fitted = calibrate(table, measured, len(measured) // 2)
+    store(table, fitted.calibration, fitted.scores(), 0, fitted.used(str(table.path)))
+    click.echo(
+        f"calibrated on {len(fitted.fitted)} of the networks; the other {len(fitted.others)} judge "
+        "the plain sums and the calibrated estimates:\n"
+    )
+    return judge(found.networks, table, found.readings, found.sampler)

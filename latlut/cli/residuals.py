@@ -84,10 +84,16 @@ def print_validation(
     """
     from latlut.measure.cpu_share import disturbed_text
     from latlut.stats.machine_speed import is_disturbed
+    from latlut.validation.fitting import LEAST_R12
 
     a, share = found.agreement, found.readings.cpu_share
     if share is not None and is_disturbed(share):
         click.echo(disturbed_text(share))
+    elif a.r12 < LEAST_R12:
+        click.echo(
+            f"disturbed: the two passes correlate by {a.r12:.3f} only, errors are mostly noise; "
+            "measure again when the machine is quiet (--wait waits for that), with more --rounds"
+        )
     click.echo(
         f"{a.n} networks, measured {a.measured_p10_ms:.3g} to {a.measured_p90_ms:.3g} ms "
         "(10th to 90th percentile)"
@@ -118,9 +124,12 @@ def print_validation(
 
 def _print_conditions(found: Validation) -> None:
     """How the two passes agree, and how fast the machine was."""
+    from latlut.stats.machine_speed import is_disturbed
+
     click.echo(f"correlation between the two measuring passes: {found.agreement.r12:.4f}")
-    speed = found.readings.speed_factor
-    if speed == speed:
+    speed, share = found.readings.speed_factor, found.readings.cpu_share
+    # Reference operators that are disturbed all the time look usual: no reassurance beside that.
+    if speed == speed and (share is None or not is_disturbed(share)):
         click.echo(
             f"machine speed: the reference operators took {speed:.3f} times as long as during "
             "profiling; measurements are normalised to the profiling speed"

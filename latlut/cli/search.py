@@ -150,13 +150,16 @@ def search(
         )  # fmt: skip
     if found is None:  # another process tells
         return
+    met: list[str] = []
     if engine is not None:
         with LatencyTable.open(table_name) as table:
-            measure_front(found, table, engine, quiet)
+            met = measure_front(found, table, engine, quiet)
     if as_json:
         print_result_file(folder)
-    else:
-        print_search(found, table_name)
+        return
+    print_search(found, table_name)
+    if met:
+        click.echo("\n" + "\n".join(met))
 
 
 def _targets(text: str) -> tuple[float, ...]:

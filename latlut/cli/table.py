@@ -8,16 +8,11 @@ from typing import Any
 
 import click
 
+from latlut.cli.choices import FractionType
 from latlut.cli.commands import Group
 from latlut.cli.names import NEW_TABLE, TABLE
 from latlut.cli.options import csv_option, op_option
-from latlut.cli.output import (
-    json_option,
-    print_json,
-    print_json_rows,
-    print_table,
-    remark,
-)
+from latlut.cli.output import json_option, print_json, print_json_rows, print_table, remark
 from latlut.errors import LatlutError
 from latlut.files.writing import write_csv
 
@@ -85,29 +80,47 @@ def info(name: str, as_json: bool) -> None:
 
 @table.command()
 @click.argument("name", type=TABLE, metavar="TABLE")
+@click.option(
+    "--ok", type=FractionType(), default="5%", show_default=True,
+    help="Largest error of entries and networks (95%) of a table that is OK.",
+)  # fmt: skip
+@click.option(
+    "--caution", type=FractionType(), default="10%", show_default=True,
+    help="Largest error of a table to be used with CAUTION; above it is NOT RELIABLE.",
+)  # fmt: skip
 @click.option("--migrate", is_flag=True, help="First update the file of an older latlut.")
 @json_option
-def check(name: str, migrate: bool, as_json: bool) -> None:
-    """One verdict: believe the table within how much, which entries are suspect, what changed.
+def check(name: str, ok: float, caution: float, migrate: bool, as_json: bool) -> None:
+    """Verdict on a table: OK, CAUTION or NOT RELIABLE, and why.
 
-    Exit code 1 if the table should not be believed.
+    Also lists suspect entries and what has changed on this machine since. Exit code 1 if the table
+    is NOT RELIABLE.
+
+    \b
+    latlut table check cpu --ok 2% --caution 5%
     """
     from latlut.engines import run_environment
     from latlut.table.table import LatencyTable
+    from latlut.validation.verdict import Limits
     from latlut.validation.verdict import check as judge
 
+    limits = Limits(100 * ok, 100 * caution)
     with LatencyTable.open(name, is_writable=migrate) as opened:
-        verdict = judge(opened, run_environment())
+        verdict = judge(opened, run_environment(), limits)
         path = opened.path
     if as_json:
         print_json(
             {
                 "table": str(path),
-                "is_believed": verdict.is_believed,
-                "verdict": verdict.sentence,
+                "verdict": verdict.level.title,
+                "is_reliable": verdict.is_reliable,
+                "reasons": [
+                    {"verdict": reason.level.title, "text": reason.text}
+                    for reason in verdict.reasons
+                ],
+                "limits": vars(verdict.limits),
                 "entry_percent": verdict.entry_percent,
                 "network_percent": verdict.network_percent,
-                "problems": verdict.problems,
                 "suspects": [
                     {"op_spec": e.key, "latency_ms": e.latency_ms, "warnings": e.warnings}
                     for e in verdict.suspects
@@ -117,7 +130,10 @@ def check(name: str, migrate: bool, as_json: bool) -> None:
             }
         )
     else:
-        click.echo(f"{path}: {verdict.sentence}")
+        click.echo(f"{path}: {verdict.level.title}")
+        for reason in verdict.reasons:
+            click.echo(f"  {reason.level.title}: {reason.text}")
+        click.echo(f"limits: {limits.describe()}")
         for text in verdict.remarks:
             click.echo(f"remark: {text}")
         for text in verdict.changes:
@@ -128,7 +144,7 @@ def check(name: str, migrate: bool, as_json: bool) -> None:
                 click.echo(f"  {entry.key}: {entry.latency_ms:.4g} ms, {entry.warnings}")
             if len(verdict.suspects) > 10:
                 click.echo("  ... all of them: the view `suspects` of the file")
-    if not verdict.is_believed:
+    if not verdict.is_reliable:
         click.get_current_context().exit(1)
 
 

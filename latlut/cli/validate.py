@@ -106,10 +106,12 @@ def validate(
         print_validation,
     )
     from latlut.engines.choosing import DeviceChoice, choose_engine
+    from latlut.files.writing import check_writable
     from latlut.measure.held_device import measuring_on
     from latlut.measure.space_to_use import space_to_use
     from latlut.measure.sweep_settings import identity_of
     from latlut.operators.own_modules import import_own_modules
+    from latlut.reports.style import SUFFIXES
     from latlut.spaces.own import own_space
     from latlut.table.table import LatencyTable
     from latlut.validation.explain import explain
@@ -121,6 +123,8 @@ def validate(
         raise LatlutError("--onnx names the networks: leave --plan and --space out")
     if is_onnx and not is_left_open("networks"):
         raise LatlutError("--onnx measures each of its files: leave --networks out")
+    if plot_path is not None:
+        check_writable(plot_path, *SUFFIXES)
     import_own_modules(operator_modules)
     own_one = own_space(space_file) if space_file else None
     name = table_name or _only_table()
@@ -147,6 +151,8 @@ def validate(
         else:
             where = space_to_use(table, plan, input_size, own_one)
             called = f"{networks} random networks at {where.size_text}"
+        path = plot_path or table.path.with_name(f"{table.path.stem}-validation.png")
+        check_writable(path)
         remark(f"{called} on {chosen.title} {chosen.version}, 2 passes of {rounds} rounds", quiet)
         held = measuring_on(chosen, waiting=waiting(wait, quiet))
         with held, progress_bar("validate", quiet) as listener:
@@ -155,7 +161,6 @@ def validate(
             worst = explain(
                 table, chosen, found, where, explained, lambda text: remark(text, quiet)
             )
-        path = plot_path or table.path.with_name(f"{table.path.stem}-validation.png")
         plot(table, found, where, path)
         if as_json:
             content = _as_json(found, str(table.path), str(path))

@@ -230,7 +230,11 @@ class ClusterSweep:
         for done, item in enumerate(kept, before + 1):
             label = f"{worker.place} ({worker.measured}): {item.spec.key}"
             reading_ms = item.sampling.interval_ms.value
-            self._listener(Progress(done, self._book.total, lease.pass_index, label, reading_ms))
+            self._listener(
+                Progress(
+                    done, self._book.total, lease.pass_index, label, reading_ms, result.cpu_share
+                )
+            )
         self._pace.add(number, result.readings)
         self._judge(number)
 

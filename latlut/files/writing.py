@@ -45,6 +45,30 @@ def why_not_written(error: OSError) -> str:
     return str(error) if advice is None else f"{error.strerror}: {advice}"
 
 
+def check_writable(path: Path, *endings: str, makes_folder: bool = False) -> None:
+    """Refuse a file that could not be written, before the work that it is the result of.
+
+    Args:
+        path: to write later.
+        endings: that are known, such as ``.png``; any if there are none.
+        makes_folder: a folder that is missing is made later.
+
+    Raises:
+        WriteError: another ending, no such folder, or one that may not be written.
+    """
+    if endings and path.suffix.lower() not in endings:
+        raise WriteError(f"{path}: its name has to end in {', '.join(endings)}")
+    if path.is_dir():
+        raise WriteError(f"{path} is a folder: name a file in it")
+    folder = path.parent
+    if makes_folder:
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise WriteError(f"cannot write {path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise WriteError(f"cannot write {path}: the folder {folder} may not be written")
+
+
 @contextmanager
 def written_whole(
     path: Path,

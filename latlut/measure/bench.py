@@ -24,7 +24,7 @@ from torch import nn
 from latlut.engines.base import Engine, Session
 from latlut.errors import DeviceLostError, EngineError, LatlutError, SpecError
 from latlut.measure.bench_result import BenchResult, ClockContents, PaperReading
-from latlut.measure.cpu_share import watching_cpu
+from latlut.measure.cpu_share import CpuShare, watching_cpu
 from latlut.measure.device_warmup import ClockMhz, clock_of, warm_device
 from latlut.measure.opening import Opening
 from latlut.measure.supervising import Supervision
@@ -222,7 +222,8 @@ def _visit_all(
                 failed(runs[number].workload, error)
                 continue
             if listener is not None:
-                listener(Progress(done, visits * len(runs), index, name, ms))
+                share = runs[number].last_share
+                listener(Progress(done, visits * len(runs), index, name, ms, share))
     return left_out
 
 
@@ -298,7 +299,9 @@ class _Run:
                 shapes = tuple(tuple(array.shape) for array in session.outputs())
                 self._contents = ClockContents.of(self.workload, shapes)
             if is_paper:
-                self._paper = paper_reading(session)
+                with watching_cpu(self.engine) as share:
+                    self._paper = paper_reading(session)
+                self._note_share(share)
                 return self._paper.mean_ms
             warm = warm_device([session.sample_ns], self._clock_mhz) if self._clock_mhz else None
             with watching_cpu(self.engine) as share:
@@ -306,10 +309,18 @@ class _Run:
             self._note_launches(session)
         if warm is not None and not warm.is_steady:
             sampling = replace(sampling, is_steady=False)
-        if share.value is not None:
-            self._shares.append(share.value)
+        self._note_share(share)
         self._samplings.append(sampling)
         return sampling.interval_ms.value
+
+    @property
+    def last_share(self) -> float | None:
+        """Of the CPU, in the latest visit; None where it is not known."""
+        return self._shares[-1] if self._shares else None
+
+    def _note_share(self, share: CpuShare) -> None:
+        if share.value is not None:
+            self._shares.append(share.value)
 
     def _note_launches(self, session: Session) -> None:
         if session.host_share is not None:

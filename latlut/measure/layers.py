@@ -204,7 +204,8 @@ def _view(
     place: Callable[[str], int | None],
 ) -> LayerView:
     """The layers beside the entries of the nodes; ``place`` gives the node of a layer's source."""
-    priced = estimate([node.spec for node in nodes], table, is_calibrated=False)
+    specs = [node.spec for node in nodes]
+    priced = estimate(specs, table, is_calibrated=False, allow_missing=True)
     prices = {term.spec: term.latency_ms for term in priced.terms}
     groups, added = group_layers(len(nodes), measured.layers, place)
     return LayerView(

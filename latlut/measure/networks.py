@@ -39,7 +39,8 @@ class NetworkReadings:
 
     ``readings_ms`` (N, R); ``speeds`` (N, R) how slow the machine was beside each, 1 as while the
     table was made, NaN where the table has no sentinels. The first half of the rounds is the first
-    pass. ``cpu_share`` is the mean share of the CPU meanwhile, None where it is not known.
+    pass. ``cpu_share`` is the mean share of the CPU in the pass that got less of it, None where it
+    is not known.
     """
 
     readings_ms: np.ndarray
@@ -99,7 +100,6 @@ class NetworkTimer:
         self.engine, self.timing, self.group = engine, timing, group
         self.sentinels, self.cache = dict(sentinels), cache or GraphCache()
         self._checked: set[str] = set()
-        self._shares: list[float] = []
         self._clock_mhz: ClockMhz | None = None
 
     def passes(
@@ -122,7 +122,7 @@ class NetworkTimer:
             EngineError: the engine rejects a workload.
         """
         count = len(workloads)
-        self._shares = []
+        shares: tuple[list[float], list[float]] = [], []
         readings_ms, speeds = (np.full((count, 2 * rounds), np.nan) for _ in range(2))
         done = 0
         for pass_index in range(2):
@@ -134,21 +134,22 @@ class NetworkTimer:
                     random.Random(f"{seed}/{column}").shuffle(order)
                     for start in range(0, count, self.group):
                         chosen = order[start : start + self.group]
-                        found, speed = self._time([workloads[i] for i in chosen], companions)
+                        found, speed, share = self._time([workloads[i] for i in chosen], companions)
+                        shares[pass_index].extend([] if share is None else [share])
                         readings_ms[chosen, column], speeds[chosen, column] = found, speed
                         for index, ms in zip(chosen, found, strict=True):
                             done += 1
                             if listener is not None:
                                 total = 2 * rounds * count
                                 name = workloads[index].name
-                                listener(Progress(done, total, pass_index, name, ms))
-        share = float(np.mean(self._shares)) if self._shares else None
-        return NetworkReadings(readings_ms, speeds, share)
+                                listener(Progress(done, total, pass_index, name, ms, share))
+        least = min((float(np.mean(own)) for own in shares if own), default=None)
+        return NetworkReadings(readings_ms, speeds, least)
 
     def _time(
         self, workloads: Sequence[Workload], companions: Sequence[SampleNs]
-    ) -> tuple[list[float], float]:
-        """Each workload's reading in milliseconds, and how slow the machine was beside them."""
+    ) -> tuple[list[float], float, float | None]:
+        """Each workload's reading in milliseconds; the machine's speed and CPU share meanwhile."""
         with ExitStack() as stack:
             samplers = [stack.enter_context(self._open(item)).sample_ns for item in workloads]
             if self._clock_mhz is not None:
@@ -157,11 +158,9 @@ class NetworkTimer:
                 samplings, beside = measure_side_by_side(
                     samplers, self.timing, companions, resolution=self.engine.resolution
                 )
-            if share.value is not None:
-                self._shares.append(share.value)
         taken_ms = (statistic_interval(item / 1e6, self.timing.statistic).value for item in beside)
         speed = relative_speed(zip(taken_ms, self.sentinels.values(), strict=True))
-        return [sampling.interval_ms.value for sampling in samplings], speed
+        return [sampling.interval_ms.value for sampling in samplings], speed, share.value
 
     def _open_sentinels(self, stack: ExitStack) -> list[SampleNs]:
         opened: list[SampleNs] = []

@@ -323,7 +323,8 @@ class Sweep:
         for item in kept:
             self._done += 1
             reading_ms = item.sampling.interval_ms.value
-            self.listener(Progress(self._done, self._total, index, item.spec.key, reading_ms))
+            key, share = item.spec.key, item.cpu_share
+            self.listener(Progress(self._done, self._total, index, key, reading_ms, share))
 
     def _fail(self, spec: OpSpec, error: Exception) -> None:
         """Record a failure; the op spec is not tried again in this run."""

@@ -135,15 +135,36 @@ class Calibration:
             plain_ms: the plain sum of the network's entries.
             entries_sd_ms: standard deviation that the entries' own errors give to the network.
         """
-        low, high = np.array(self.low_ms), np.array(self.high_ms)
-        out = np.maximum(0.0, features - high) + np.maximum(0.0, low - features)
         variance = (
             (self.residual_sd * plain_ms) ** 2
-            + float(features @ np.array(self.covariance) @ features)
-            + float(((out * np.array(self.prior_sd)) ** 2).sum())
+            + self._effects_variance(features, self._beyond(features))
             + max(0.0, entries_sd_ms**2 - (self.entries_sd * plain_ms) ** 2)
         )
         return float(student_95(self.dof)) * float(np.sqrt(variance))
+
+    def gap_half_width_ms(self, low: np.ndarray, high: np.ndarray) -> float:
+        """Half-width of the 95% interval that the effects give a difference of two expectations.
+
+            variance = x' covariance x + x_out' prior x_out,  x = high - low
+
+        with x_out the difference of what lies outside the fitted range. How far single networks
+        lie from the model, and the entries' own errors, are not in it.
+
+        Args:
+            low: (P,) features of the one, as ``features_ms`` gives.
+            high: (P,) features of the other.
+        """
+        variance = self._effects_variance(high - low, self._beyond(high) - self._beyond(low))
+        return float(student_95(self.dof)) * float(np.sqrt(variance))
+
+    def _beyond(self, features: np.ndarray) -> np.ndarray:
+        """(P,) how far features lie above the fitted range, negative below it, milliseconds."""
+        low, high = np.array(self.low_ms), np.array(self.high_ms)
+        return np.asarray(np.maximum(0.0, features - high) - np.maximum(0.0, low - features))
+
+    def _effects_variance(self, features: np.ndarray, beyond: np.ndarray) -> float:
+        inside = float(features @ np.array(self.covariance) @ features)
+        return inside + float(((beyond * np.array(self.prior_sd)) ** 2).sum())
 
     def widened(self, factor: float) -> Calibration:
         """The same with all standard deviations multiplied by ``factor``."""

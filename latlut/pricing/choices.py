@@ -17,6 +17,7 @@ import numpy.typing as npt
 from latlut.errors import MissingEntryError, SpecError
 from latlut.opspec import OpSpec
 from latlut.pricing.calibration import stored as stored_calibration
+from latlut.pricing.gaps import gap_half_width_ms
 from latlut.pricing.missing import missing_message
 from latlut.spaces.choices import MAX_COMBINATIONS, Choices
 from latlut.table.table import LatencyTable
@@ -225,12 +226,8 @@ class PricedChoices(PricedParts):
                 ms[place] = sum(factor[spec] * plain_ms[spec] for spec in specs)
             self.parts.append((part.choices, ms))
             self._specs.append(cells)
-        entries = {spec: table.lookup(spec) for spec in wanted}
-        self._error_ms = {
-            spec: None if entry.own_error_ms is None else factor[spec] * entry.own_error_ms
-            for spec, entry in entries.items()
-        }
-        self._shared = table.shared_error
+        self._entries = {spec.key: table.lookup(spec) for spec in wanted}
+        self._shared_error, self._calibration = table.shared_error, calibration
 
     def group_ranges(self) -> list[GroupRange]:
         """What each kind of choice can change, others uniform; see ``GroupRange``."""
@@ -251,32 +248,25 @@ class PricedChoices(PricedParts):
                 self.fixed_ms + sum(float(ms[tuple(p[n] for n in axes)]) for axes, ms in parts)
                 for p in (low, high)
             ]
-            half = self._gap_half_ms(low, high, uniform, ends[1] - ends[0])
+            first, last = (self._executed(end, uniform) for end in (low, high))
+            half = gap_half_width_ms(
+                first, last, self._entries, self._shared_error, self._calibration
+            )
             found.append(GroupRange(group, ends[0], ends[1], low, high, half))
         return found
 
-    def _gap_half_ms(
-        self, low: Picks, high: Picks, uniform: Mapping[str, Floats], gap_ms: float
-    ) -> float | None:
-        """95% half-width of a gap: own errors independent, each with its coefficient in it."""
-        share: dict[OpSpec, float] = {}
+    def _executed(self, picks: Picks, uniform: Mapping[str, Floats]) -> dict[OpSpec, float]:
+        """Op spec -> how often it is executed, on average over the choices that are not picked."""
+        counts: dict[OpSpec, float] = {}
         for (names, _), cells in zip(self.parts, self._specs, strict=True):
             for place, specs in cells.items():
-                weights = [
-                    math.prod(
-                        uniform[name][number] if name in uniform else float(end[name] == number)
-                        for name, number in zip(names, place, strict=True)
-                    )
-                    for end in (high, low)
-                ]
-                for spec in specs if weights[0] != weights[1] else ():
-                    share[spec] = share.get(spec, 0.0) + weights[0] - weights[1]
-        errors = [self._error_ms[spec] for spec in share]
-        if any(error is None for error in errors):
-            return None
-        own = np.array([value * (error or 0.0) for value, error in zip(share.values(), errors,
-                                                                       strict=True)])  # fmt: skip
-        return float(np.hypot(np.linalg.norm(own), self._shared * gap_ms))
+                weight = math.prod(
+                    uniform[name][number] if name in uniform else float(picks[name] == number)
+                    for name, number in zip(names, place, strict=True)
+                )
+                for spec in specs if weight else ():
+                    counts[spec] = counts.get(spec, 0.0) + weight
+        return counts
 
 
 @dataclass(frozen=True)

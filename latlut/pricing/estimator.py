@@ -4,8 +4,8 @@
 
 Each cell that branches share is executed, and counted, once. Where the table has a calibration
 (``pricing.calibration``) each entry counts with its factor, and a constant is added. Nothing is
-added for what the table does not hold: it is named in ``unpriced``, and the sum is then a part of
-the network only.
+added for what the table does not hold: that is an error, or by permission named in ``unpriced``,
+and the sum is then a part of the network only.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from latlut.errors import MissingEntryError
 from latlut.operators.registry import alternatives
 from latlut.opspec import HasOpSpecs, OpSpec
 from latlut.pricing import calibration as calibrations
 from latlut.pricing.calibration import Calibration, features_ms
+from latlut.pricing.missing import missing_message
+from latlut.pricing.sum_errors import SumError, sum_error
 from latlut.table.entry import Entry
 from latlut.table.table import LatencyTable
 
@@ -57,13 +60,13 @@ class Term:
 class Estimate:
     """A network's latency from a table, in milliseconds.
 
-    Without a calibration ``ci_low_ms`` and ``ci_high_ms`` bound the sum of the entries (95%), None
-    where an entry has no interval; they say nothing of what happens between operators. With one
-    they bound what ``latlut validate`` would measure. ``unpriced`` are op specs that the table
-    cannot price; the sum is without them. ``plain_ms`` is the sum of the entries as they are,
-    ``entries_sd_ms`` the standard deviation that their own errors give it, None if unknown;
-    ``constant_ms`` what the calibration adds to every network; ``notes`` where the calibration is
-    used beyond what it was fitted on.
+    ``ci_low_ms`` and ``ci_high_ms`` bound what ``latlut validate`` would measure (95%), None where
+    an entry has no interval. Without a calibration they hold ``sum_error``, by which measured
+    networks lay off their sums; it is None of a single op spec. ``unpriced`` are op specs that the
+    table cannot price, by permission; the sum is without them. ``plain_ms`` is the sum of the
+    entries as they are, ``entries_sd_ms`` the standard deviation that their own errors give it,
+    None if unknown; ``constant_ms`` what the calibration adds to every network; ``notes`` where the
+    calibration is used beyond what it was fitted on.
     """
 
     ms: float
@@ -76,6 +79,7 @@ class Estimate:
     constant_ms: float = 0.0
     calibration: Calibration | None = None
     notes: tuple[str, ...] = ()
+    sum_error: SumError | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -110,7 +114,11 @@ _NORMAL_95 = 1.96
 
 
 def estimate(
-    network: HasOpSpecs | Iterable[OpSpec], table: LatencyTable, *, is_calibrated: bool = True
+    network: HasOpSpecs | Iterable[OpSpec],
+    table: LatencyTable,
+    *,
+    is_calibrated: bool = True,
+    allow_missing: bool = False,
 ) -> Estimate:
     """Latency of a network from a table's entries, and by its calibration where it has one.
 
@@ -118,20 +126,26 @@ def estimate(
         network: anything with ``op_specs()``, or the op specs themselves, one per execution.
         table: where the entries come from.
         is_calibrated: use the table's calibration; without it the plain sum of the entries.
+        allow_missing: leave out what the table cannot price, and name it in ``unpriced``.
 
     Returns:
         The sum with its interval, term by term in order of first execution. Op specs without an
         entry are priced by the alternatives that the table holds (``operators.registry``), which
-        the term names; what cannot be priced at all is in ``unpriced``.
+        the term names.
 
     Raises:
+        MissingEntryError: the table cannot price all op specs; lists them, and the command that
+            adds them.
         CalibrationError: the table's calibration is of a version that cannot be applied.
 
-    Interval of a plain sum: the entries' own errors are independent, the one they share adds up:
-        half-width^2 = sum_i (n_i t_i own_i)^2 + (shared * T)^2;
+    Interval of a plain sum: the entries' own errors are independent, the one they share adds up,
+    and so does what sums are known to miss (``pricing.sum_errors``):
+        half-width^2 = sum_i (n_i t_i own_i)^2 + (shared * T)^2 + (missed * T)^2;
     of a calibrated one see ``Calibration.half_width_ms``.
     """
     plain = _plain(network, table)
+    if plain.unpriced and not allow_missing:
+        raise MissingEntryError(missing_message(table, plain.unpriced))
     found = calibrations.stored(table) if is_calibrated else None
     return plain if found is None else calibrated(plain, found)
 
@@ -158,6 +172,7 @@ def calibrated(plain: Estimate, calibration: Calibration) -> Estimate:
         constant_ms=calibration.constant_ms,
         calibration=calibration,
         notes=tuple(notes),
+        sum_error=None,
     )
 
 
@@ -182,9 +197,11 @@ def _plain(network: HasOpSpecs | Iterable[OpSpec], table: LatencyTable) -> Estim
         terms.append(Term(spec, count, latency_ms, keys, price.reason, predicted_ms=predicted_ms))
     total = sum(term.total_ms for term in terms)
     half = own_half = None
+    missed = sum_error(table) if len(specs) > 1 else None
     if errors and all(error is not None for error in errors.values()):
         own_half = float(np.linalg.norm([used[key] * (errors[key] or 0.0) for key in used]))
-        half = float(np.hypot(own_half, table.shared_error * total))
+        relative = np.hypot(table.shared_error, missed.half_width if missed else 0.0)
+        half = float(np.hypot(own_half, relative * total))
     # A difference may be negative, and so may the sum of a few.
     least_ms = -np.inf if table.identity.is_in_context else 0.0
     return Estimate(
@@ -195,6 +212,7 @@ def _plain(network: HasOpSpecs | Iterable[OpSpec], table: LatencyTable) -> Estim
         unpriced=tuple(dict.fromkeys(unpriced)),
         plain_ms=total,
         entries_sd_ms=None if own_half is None else own_half / _NORMAL_95,
+        sum_error=missed,
     )
 
 

@@ -22,11 +22,17 @@ def missing_message(table: LatencyTable, missing: Sequence[OpSpec], command: str
     listed = [f"  {spec}" for spec in missing[:_LISTED]]
     rest = len(missing) - len(listed)
     more = [f"  and {rest} more"] if rest else []
-    ops = [word for spec in missing[:_LISTED] for word in ("--op", spec)]
-    adding = command or table.command("profile", *ops)
     noun = "entry" if len(missing) == 1 else "entries"
-    then = " (and so on for the rest)" if rest and not command else ""
     return "\n".join(
         [f"{table.path} lacks {len(missing)} {noun}:", *listed, *more]
-        + [f"add {'it' if len(missing) == 1 else 'them'} with: {adding}{then}"]
+        + [adding_line(table, missing, command)]
     )
+
+
+def adding_line(table: LatencyTable, missing: Sequence[OpSpec], command: str = "") -> str:
+    """The last line of ``missing_message``: what adds the entries."""
+    ops = [word for spec in missing[:_LISTED] for word in ("--op", spec)]
+    adding = command or table.command("profile", *ops)
+    then = " (and so on for the rest)" if len(missing) > _LISTED and not command else ""
+    where = f" (on its device, {table.identity.device_model})" if table.fact("source") else ""
+    return f"add {'it' if len(missing) == 1 else 'them'} with: {adding}{then}{where}"

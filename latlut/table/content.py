@@ -146,6 +146,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         *_INTERVAL,
         *map(_not_negative, ("own_error", "own_error_ms", "build_error", "build_sd", "pass_sd")),
         *map(_not_negative, ("roofline_ms", "host_share", "device_error", "device_sd")),
+        _not_negative("cpu_share"),
         _count("devices", 1, _MOST_BUILDS),
         _text("launch").or_null(),
         *(_count(name, 0) for name in ("passes", "n")),
@@ -187,6 +188,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "a size such as 512x1024",
         ).or_null(),
         _count("batch", 1).or_null(),
+        _not_negative("cpu_share"),
     ),
     "validation_networks": (
         _text("architecture"),

@@ -22,6 +22,7 @@ _REMADE = {
     "m004_differences": {"run_log"},
     "m008_devices": {"latencies", "suspects", "readings"},
     "m009_predictions": {"latencies", "suspects"},
+    "m011_disturbed": {"latencies", "suspects", "readings"},
 }
 
 

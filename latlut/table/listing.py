@@ -16,8 +16,7 @@ _OVERVIEW = {
     " min(latency_ms) AS least_ms,"
     " max(latency_ms) AS most_ms FROM latencies GROUP BY kind ORDER BY kind",
     "runs": "SELECT * FROM run_log",
-    "validations": "SELECT at, networks, json_extract(agreement, '$.r') AS r,"
-    " json_extract(agreement, '$.mape_percent') AS mape_percent FROM validations",
+    "validations": "SELECT * FROM validation_log",
     "calibrations": "SELECT id, at, version, networks,"
     " json_extract(scores, '$.held_out.plain.mape_percent') AS plain_mape_percent,"
     " json_extract(scores, '$.held_out.calibrated.mape_percent') AS mape_percent,"

@@ -86,6 +86,12 @@ def m010_subgraphs(db: Database) -> None:
     _run(db, _SUBGRAPHS)
 
 
+@migrations()
+def m011_disturbed(db: Database) -> None:
+    """The share of the CPU that entries and validations were measured with, where people look."""
+    _run(db, _DISTURBED)
+
+
 _INITIAL = """
 CREATE TABLE identity (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -314,4 +320,44 @@ CREATE VIEW latencies AS
     FROM entries JOIN op_specs ON op_specs.id = entries.op_spec_id;
 CREATE VIEW suspects AS
     SELECT * FROM latencies WHERE warnings <> '' ORDER BY ci_percent DESC;
+"""
+
+_DISTURBED = """
+DROP VIEW IF EXISTS suspects;
+DROP VIEW IF EXISTS latencies;
+DROP VIEW IF EXISTS readings;
+ALTER TABLE entries ADD COLUMN cpu_share REAL;
+UPDATE entries SET cpu_share = (SELECT avg(cpu_share) FROM measurements
+    WHERE measurements.op_spec_id = entries.op_spec_id);
+ALTER TABLE validations ADD COLUMN cpu_share REAL;
+UPDATE validations SET cpu_share = json_extract(agreement, '$.cpu_share');
+CREATE VIEW latencies AS
+    SELECT op_specs.key AS op_spec, kind, in_channels, out_channels, stride, height, width, batch,
+        options, round(latency_ms, 5) AS latency_ms, round(ci_low_ms, 5) AS ci_low_ms,
+        round(ci_high_ms, 5) AS ci_high_ms,
+        round(50.0 * (ci_high_ms - ci_low_ms) / nullif(abs(latency_ms), 0), 2) AS ci_percent,
+        passes, n, builds, round(100 * build_error, 2) AS build_percent,
+        round(100 * build_sd, 2) AS build_sd_percent, round(100 * pass_sd, 2) AS pass_sd_percent,
+        devices, round(100 * device_error, 2) AS device_percent,
+        round(100 * device_sd, 2) AS device_sd_percent,
+        round(roofline_ms, 5) AS roofline_ms,
+        CASE WHEN latency_ms > 0 THEN round(macs / latency_ms / 1e6, 2) END AS gmacs_per_s,
+        round(cpu_share, 3) AS cpu_share, warnings, predicted_from
+    FROM entries JOIN op_specs ON op_specs.id = entries.op_spec_id;
+CREATE VIEW suspects AS
+    SELECT * FROM latencies WHERE warnings <> '' ORDER BY ci_percent DESC;
+CREATE VIEW readings AS
+    SELECT op_specs.key AS op_spec, runs.id AS run, pass_index, device, build_index, group_index,
+        measurements.at, reading_ms, with_ms, without_ms, n, min_ms, p10_ms, median_ms, p90_ms,
+        max_ms, ci_low_ms, ci_high_ms, is_steady, requeues, speed_factor,
+        round(cpu_share, 3) AS cpu_share, quarantine
+    FROM measurements JOIN op_specs ON op_specs.id = op_spec_id
+        JOIN passes ON passes.id = pass_id JOIN runs ON runs.id = run_id;
+CREATE VIEW validation_log AS
+    SELECT id, at, networks, round(json_extract(agreement, '$.r'), 4) AS r,
+        round(json_extract(agreement, '$.mape_percent'), 2) AS mape_percent,
+        round(json_extract(agreement, '$.r12'), 4) AS r12, round(cpu_share, 3) AS cpu_share,
+        coalesce(cpu_share < 0.95, 0) OR coalesce(json_extract(agreement, '$.r12') < 0.9, 0)
+            AS is_disturbed
+    FROM validations;
 """

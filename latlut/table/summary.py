@@ -1,4 +1,4 @@
-"""From measurements to entries: what a table believes, computed from what it has measured.
+"""From measurements to entries: what a table says, computed from what it has measured.
 
 Entries are the summary of the measurements and can be computed again from them at any time.
 """
@@ -234,6 +234,7 @@ def _summarise(table: LatencyTable, db: Database) -> None:
             device_sd=float(combined.device_sd[line]),
             roofline_ms=roofline.least_ms(macs, moved),
             host_share=host_share,
+            cpu_share=_median_or_none([row["cpu_share"] for row in mine]),
             launch="; ".join(dict.fromkeys(row["launch"] for row in mine if row["launch"])) or None,
             warnings="; ".join(warnings),
             updated_at=now_text(),

@@ -69,10 +69,22 @@ class Quietness:
 def quietness(table: LatencyTable) -> dict[int, Quietness]:
     """Validation id -> how quiet the machine was."""
     rows = table.rows(
-        "SELECT id, json_extract(agreement, '$.cpu_share') AS cpu_share,"
-        " json_extract(agreement, '$.r12') AS r12 FROM validations"
+        "SELECT id, cpu_share, json_extract(agreement, '$.r12') AS r12 FROM validations"
     )
     return {row["id"]: Quietness(row["cpu_share"], row["r12"]) for row in rows}
+
+
+def errors_of_sums(table: LatencyTable) -> list[float]:
+    """By how much networks took longer than the sum of their entries, relative to that sum.
+
+    Of all networks of validations that the machine did not disturb; ``validation_log`` says which.
+    """
+    rows = table.rows(
+        "SELECT (measured_first_ms + measured_second_ms) / 2 / plain_ms - 1 AS error"
+        " FROM validation_networks JOIN validation_log ON validation_log.id = validation_id"
+        " WHERE NOT is_disturbed AND plain_ms > 0"
+    )
+    return [row["error"] for row in rows]
 
 
 def stored_networks(table: LatencyTable, validation_id: int | None = None) -> list[StoredNetwork]:

@@ -88,7 +88,7 @@ def measured_networks(
             where = where or space_of(source)
             size, batch = where.input_size, where.batch
         specs = network.op_specs(size, batch)
-        plain = estimate(specs, table, is_calibrated=False)
+        plain = estimate(specs, table, is_calibrated=False, allow_missing=True)
         if not plain.is_complete or plain.substituted:
             lacks = next(spec for spec in specs if spec not in table)
             raise CalibrationError(
@@ -313,6 +313,16 @@ class Fitted:
     others: tuple[MeasuredNetwork, ...]
     held_out: Scores | None
     cross_validated: Scores | None
+
+    def scores(self) -> dict[str, object]:
+        """JSON-able, as a table keeps them beside the calibration."""
+        return {
+            name: None if found is None else found.to_dict()
+            for name, found in (
+                ("held_out", self.held_out),
+                ("cross_validated", self.cross_validated),
+            )
+        }
 
     def used(self, source: str) -> list[UsedNetwork]:
         """The networks as a table keeps them beside the calibration.

@@ -112,7 +112,7 @@ def estimate_all(
         else:
             specs = check_network(where.space.name, network, where.input_size, where.batch, place)
         missing.update({spec.key: None for spec in specs if spec not in table})
-        estimates.append(estimate(specs, table, is_calibrated=False))
+        estimates.append(estimate(specs, table, is_calibrated=False, allow_missing=True))
     if missing:
         listed = "\n  ".join(list(missing)[:5])
         more = f"\n  and {len(missing) - 5} more" if len(missing) > 5 else ""
@@ -181,25 +181,53 @@ def validate(
     learn_graphs(table, sentinels)
     timer = NetworkTimer(engine, timing, sentinels, cache, settings.group)
     readings = timer.passes(workloads, settings.rounds, settings.seed, listener)
-    estimates = [None if calibration is None else calibrated(p, calibration) for p in plain]
-    results = tuple(
+    measured = tuple(
         MeasuredNetwork(*item)
-        for item in zip(
-            networks, plain, *(p.tolist() for p in readings.passes_ms()), estimates, is_fitted,
-            strict=True,
+        for item in zip(networks, plain, *(p.tolist() for p in readings.passes_ms()), strict=True)
+    )
+    return judge(measured, table, readings, where.space.describe_sampler(), settings.seed)
+
+
+def judge(
+    measured: Sequence[MeasuredNetwork],
+    table: LatencyTable,
+    readings: NetworkReadings,
+    sampler: str,
+    seed: int = 0,
+) -> Validation:
+    """What measured networks say of a table: of its plain sums, and of its calibration.
+
+    Args:
+        measured: with the plain sums of the table.
+        table: whose calibration is judged, if it has one, on networks that it was not fitted on.
+        readings: of these networks.
+        sampler: how they were chosen.
+        seed: of the bootstrap.
+
+    Raises:
+        SpecError: fewer than three networks that no calibration was fitted on.
+    """
+    calibration = stored_calibration(table)
+    fitted = fitted_networks(table)
+    results = tuple(
+        replace(
+            item,
+            calibrated=None if calibration is None else calibrated(item.plain, calibration),
+            is_fitted=item.architecture.to_json() in fitted,
         )
-    )  # fmt: skip
+        for item in measured
+    )
     judged = [item for item in results if not item.is_fitted]
     found = agreement(
         [item.plain.ms for item in judged],
         [item.measured_first_ms for item in judged],
         [item.measured_second_ms for item in judged],
-        seed=settings.seed,
+        seed=seed,
     )
     scores = None
     if calibration is not None:
-        scores = score(judged, [item.estimate for item in judged], settings.seed)
-    return Validation(results, found, scores, where.space.describe_sampler(), readings)
+        scores = score(judged, [item.estimate for item in judged], seed)
+    return Validation(results, found, scores, sampler, readings)
 
 
 def _workload(network: SpaceNetwork, where: TableSpace, name: str) -> Workload:
@@ -215,7 +243,6 @@ def store(
     """Keep the validation in the table's file; its id."""
     agreements = validation.agreement.to_dict() | {
         "speed_factor": finite_or_none(validation.readings.speed_factor),
-        "cpu_share": validation.readings.cpu_share,
     }
     if validation.scores is not None:
         agreements |= {"plain": validation.plain.to_dict(), "covered": validation.scores.covered}
@@ -249,4 +276,5 @@ def store(
         agreement=json.dumps(agreements),
         input_size=where.size_text,
         batch=where.batch,
+        cpu_share=validation.readings.cpu_share,
     )

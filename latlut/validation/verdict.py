@@ -1,19 +1,18 @@
-"""One verdict on a table: may it be believed, within what, and what is different here now."""
+"""One verdict on a table: OK, CAUTION or NOT RELIABLE, why, and what has changed here since."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 
 from latlut.engines import engine_packages
-from latlut.errors import CalibrationError, LatlutError
+from latlut.errors import CalibrationError, LatlutError, SpecError
 from latlut.machine.provenance import Environment, environment_changes
 from latlut.pricing import calibration as calibrations
 from latlut.pricing.estimator import calibrated
-from latlut.shell import command
 from latlut.table import history
 from latlut.table.calibrations import fitted_networks
 from latlut.table.entry import Entry
@@ -21,99 +20,204 @@ from latlut.table.examination import faults
 from latlut.table.summary import HOST_BOUND, NEAR_LAUNCH_FLOOR, NEAR_ZERO, OTHER_PROCESSES
 from latlut.table.table import LatencyTable
 from latlut.table.validations import validation_ids
-from latlut.validation.fitting import measured_networks
+from latlut.validation.fitting import MIN_NETWORKS, doubts, measured_networks
+from latlut.validation.measured import MeasuredNetwork
+from latlut.validation.remarks import remarks
 
-#: More disturbed entries than this share of all, and the table is not to be believed.
+#: More disturbed entries than this share of all, and the table is not reliable.
 MAX_SUSPECT_SHARE = 0.10
+
+
+class Level(IntEnum):
+    """How far a table can be relied on; the larger, the less."""
+
+    OK = 0
+    CAUTION = 1
+    NOT_RELIABLE = 2
+
+    @property
+    def title(self) -> str:
+        """As a person reads it: ``NOT RELIABLE``."""
+        return self.name.replace("_", " ")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest error of an OK table and of one to be used with CAUTION, in percent.
+
+    They hold for the intervals of entries and for the errors of networks, 95% of each.
+    """
+
+    ok_percent: float = 5.0
+    caution_percent: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ok_percent <= self.caution_percent:
+            raise SpecError(
+                f"the limit of OK, {self.ok_percent:g}%, must be above 0 and at most that of "
+                f"CAUTION, {self.caution_percent:g}%"
+            )
+
+    def level(self, percent: float) -> Level:
+        """What an error of so many percent amounts to."""
+        if percent <= self.ok_percent:
+            return Level.OK
+        return Level.CAUTION if percent <= self.caution_percent else Level.NOT_RELIABLE
+
+    def describe(self) -> str:
+        """One line for people."""
+        return (
+            f"OK up to ±{self.ok_percent:g}%, CAUTION up to ±{self.caution_percent:g}%, "
+            "NOT RELIABLE above"
+        )
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Something that the verdict rests on, and the level that it allows at best."""
+
+    level: Level
+    text: str
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a table may be believed, and within what.
+    """How far a table can be relied on, and why.
 
     ``entry_percent``: 95% of the entries have a 95% interval of at most this half-width;
-    ``network_percent``: 95% of the networks of the latest validation were estimated within this;
-    both None where nothing is known. ``problems`` are why it is not believed; ``suspects`` are
-    entries with a warning; ``changes`` what is different on this machine now.
+    ``network_percent``: 95% of the networks of the latest undisturbed validation were estimated
+    within this; both None where nothing is known. ``reasons`` decide, the most serious first;
+    ``suspects`` are entries with a warning; ``changes`` what is different on this machine now.
     """
 
-    is_believed: bool
-    entry_percent: float | None
-    network_percent: float | None
-    problems: tuple[str, ...]
-    suspects: tuple[Entry, ...]
-    changes: tuple[str, ...]
-    remarks: tuple[str, ...]
+    reasons: tuple[Reason, ...]
+    limits: Limits
+    entry_percent: float | None = None
+    network_percent: float | None = None
+    suspects: tuple[Entry, ...] = ()
+    changes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def level(self) -> Level:
+        """The verdict: that of the most serious reason."""
+        return max((reason.level for reason in self.reasons), default=Level.OK)
+
+    @property
+    def is_reliable(self) -> bool:
+        """Whether the verdict is OK or CAUTION."""
+        return self.level < Level.NOT_RELIABLE
 
     @property
     def sentence(self) -> str:
-        """The verdict in one sentence."""
-        if not self.is_believed:
-            return "do not believe this table: " + "; ".join(self.problems)
-        entry = (
-            "an entry (how far, nothing says: it has no intervals)"
-            if self.entry_percent is None
-            else f"an entry within ±{self.entry_percent:.1f}%"
-        )
-        if self.network_percent is None:
-            return f"believe {entry}; no network was measured against it yet: latlut validate"
-        return f"believe {entry}, a whole network within ±{self.network_percent:.1f}%"
+        """The verdict and what decided it, in one line."""
+        deciding = [reason.text for reason in self.reasons if reason.level == self.level]
+        return f"{self.level.title}: {'; '.join(deciding)}"
 
 
-def check(table: LatencyTable, environment: Environment | None = None) -> Verdict:
+def check(
+    table: LatencyTable, environment: Environment | None = None, limits: Limits | None = None
+) -> Verdict:
     """One verdict on a table.
 
     Args:
         table: the table.
         environment: this machine's, as ``collect_environment`` gives it; compared with that of
             the table's latest run on the same host. None compares nothing.
+        limits: the errors from which on the table is not OK, and not reliable.
     """
-    problems: list[str] = []
-    remarks: list[str] = []
+    limits = limits or Limits()
     if wrong := faults(table):  # nothing that is computed from it would mean anything
-        return Verdict(False, None, None, tuple(wrong), (), (), ())
+        return Verdict(tuple(Reason(Level.NOT_RELIABLE, text) for text in wrong), limits)
     held = list(table)
     entries = [entry for entry in held if not entry.is_predicted]
-    if not entries:
-        problems.append("it has no entries" if not held else "it has no measured entries")
-    if failed := list(history.failures(table)):
-        problems.append(f"{len(failed)} op specs could not be measured: {failed[0]}, ...")
     suspects = [entry for entry in entries if entry.warnings]
-    impossible = [entry for entry in suspects if "peak figures" in entry.warnings]
-    if impossible:
-        problems.append(f"{len(impossible)} entries are faster than the hardware can be")
-    doubtful = [entry for entry in suspects if any(map(_is_doubt, entry.warnings.split("; ")))]
-    if entries and len(doubtful) > MAX_SUSPECT_SHARE * len(entries):
-        problems.append(f"{len(doubtful)} of {len(entries)} entries were taken while disturbed")
     widths = [entry.ci_percent for entry in entries if entry.ci_percent is not None]
     entry_percent = float(np.quantile(widths, 0.95)) if widths else None
-    unknown = sum(entry.ci_low_ms is None for entry in entries)
-    if 0 < unknown < len(entries):
-        remarks.append(f"{unknown} entries have no interval")
-    remarks += _prediction_remarks([entry for entry in held if entry.is_predicted], len(held))
-    remarks += _difference_remarks(table, entries)
-    remarks += _gpu_remarks(table, entries)
-    remarks += _build_remarks(entries)
-    remarks += _device_remarks(table, entries)
-    if uncompared := history.uncompared_runs(table):
-        listed = ", ".join(map(str, uncompared))
-        remarks.append(f"outputs were compared with nothing in run {listed} (--unchecked)")
-    remarks += _calibration_remarks(table)
-    # The runs of one sweep on several devices are as late as each other.
-    remarks += [
-        f"run {number} ended as {status!r}: repeat it to complete the table"
-        for number, status in history.latest_runs(table).items()
-        if status not in ("done", "imported")
+    networks = _networks(table, limits)
+    reasons = [
+        *_entry_faults(table, held, suspects),
+        *networks.reasons,
+        *_interval_reasons(entries, entry_percent, limits, networks.percent is not None),
+        *_run_reasons(table),
     ]
     return Verdict(
-        not problems,
+        tuple(sorted(reasons, key=lambda reason: -reason.level)),
+        limits,
         entry_percent,
-        _network_percent(table),
-        tuple(problems),
+        networks.percent,
         tuple(sorted(suspects, key=lambda entry: -(entry.own_error or 0.0))),
         tuple(_changes(table, environment)),
-        tuple(remarks),
+        tuple(remarks(table, held)),
     )
+
+
+def _entry_faults(
+    table: LatencyTable, held: Sequence[Entry], suspects: Sequence[Entry]
+) -> Iterator[Reason]:
+    """What is wrong with entries beyond their intervals."""
+    measured = sum(not entry.is_predicted for entry in held)
+    if not measured:
+        text = "it has no entries" if not held else "it has no measured entries"
+        yield Reason(Level.NOT_RELIABLE, text)
+    impossible = sum("peak figures" in entry.warnings for entry in suspects)
+    if impossible:
+        text = f"{impossible} entries are faster than the hardware can be"
+        yield Reason(Level.NOT_RELIABLE, text)
+    doubtful = sum(any(map(_is_doubt, entry.warnings.split("; "))) for entry in suspects)
+    if doubtful > MAX_SUSPECT_SHARE * measured:
+        yield Reason(
+            Level.NOT_RELIABLE,
+            f"{doubtful} of {measured} entries were taken while disturbed: profile again on a "
+            "quiet machine (--wait)",
+        )
+    if failed := list(history.failures(table)):
+        yield Reason(
+            Level.CAUTION,
+            f"{len(failed)} op specs could not be measured, such as {failed[0]}: networks that "
+            "have them cannot be estimated",
+        )
+
+
+def _interval_reasons(
+    entries: Sequence[Entry], percent: float | None, limits: Limits, is_validated: bool
+) -> Iterator[Reason]:
+    """How well single entries are known. Where networks were measured, these decide on sums."""
+    if percent is not None:
+        level = limits.level(percent)
+        yield Reason(
+            min(level, Level.CAUTION) if is_validated else level,
+            f"entries accurate to ±{percent:.1f}% (95%)",
+        )
+    unknown = sum(entry.ci_low_ms is None for entry in entries)
+    if unknown:
+        yield Reason(Level.CAUTION, f"{unknown} of {len(entries)} entries have no interval")
+
+
+def _run_reasons(table: LatencyTable) -> Iterator[Reason]:
+    """What the table's runs left undone, and a calibration that no longer belongs to it."""
+    # The runs of one sweep on several devices are as late as each other.
+    for number, status in history.latest_runs(table).items():
+        if status not in ("done", "imported"):
+            yield Reason(
+                Level.CAUTION, f"run {number} ended as {status!r}: repeat it to complete the table"
+            )
+    if uncompared := history.uncompared_runs(table):
+        listed = ", ".join(map(str, uncompared))
+        yield Reason(
+            Level.CAUTION, f"outputs were compared with nothing in run {listed} (--unchecked)"
+        )
+    try:
+        found = calibrations.stored(table)
+    except CalibrationError as error:
+        yield Reason(Level.CAUTION, str(error).replace("\n", "; "))
+        return
+    if found is not None and found.entries_digest != calibrations.entries_digest(table):
+        yield Reason(
+            Level.CAUTION,
+            "entries have changed since the calibration was fitted: fit it again with "
+            + table.command("calibrate"),
+        )
 
 
 def _is_doubt(warning: str) -> bool:
@@ -127,112 +231,64 @@ def _is_doubt(warning: str) -> bool:
     return not (is_remark or warning.startswith("interval"))
 
 
-def _calibration_remarks(table: LatencyTable) -> list[str]:
-    try:
-        found = calibrations.stored(table)
-    except CalibrationError as error:
-        return [str(error)]
-    if found is None or found.entries_digest == calibrations.entries_digest(table):
-        return []
-    return [
-        "entries have changed since the calibration was fitted: fit it again with "
-        + command("calibrate", "--table", table.path)
-    ]
+@dataclass(frozen=True)
+class _Networks:
+    """What validations say; ``percent`` None where no undisturbed one can be priced."""
+
+    percent: float | None
+    reasons: tuple[Reason, ...]
 
 
-def _prediction_remarks(predicted: Sequence[Entry], held: int) -> list[str]:
-    if not predicted:
-        return []
-    widths = [entry.ci_percent for entry in predicted if entry.ci_percent is not None]
-    within = f", 95% of them within ±{np.quantile(widths, 0.95):.1f}%" if widths else ""
-    known = max(entry.predicted_from or 0 for entry in predicted)
-    return [
-        f"{len(predicted)} of {held} entries are predicted from {known} others{within}: they are "
-        "in no other number here"
-    ]
+def _networks(table: LatencyTable, limits: Limits) -> _Networks:
+    """Within what 95% of a validation's networks are estimated, by the table as it is.
 
-
-def _difference_remarks(table: LatencyTable, entries: Sequence[Entry]) -> list[str]:
-    if not table.identity.is_in_context:
-        return []
-    near_zero = sum(not entry.is_distinguishable for entry in entries)
-    negative = [entry for entry in entries if entry.latency_ms < 0]
-    beyond = sum(entry.is_distinguishable for entry in negative)
-    found = []
-    if near_zero:
-        found.append(
-            f"{near_zero} of {len(entries)} entries are not distinguishable from zero: they are "
-            "not in the percentage"
-        )
-    if negative:
-        found.append(
-            f"{len(negative)} entries are negative, {beyond} of them beyond their interval: the "
-            "engine is faster with these operators than with their neighbours alone"
-        )
-    return found
-
-
-def _gpu_remarks(table: LatencyTable, entries: Sequence[Entry]) -> list[str]:
-    remarks = []
-    for warning, text in (
-        (NEAR_LAUNCH_FLOOR, "take less than twice what an empty kernel takes"),
-        (HOST_BOUND, "take the host more than 80% of their time to launch"),
-        (OTHER_PROCESSES, "were measured with other processes on the GPU"),
-    ):
-        count = sum(warning in entry.warnings for entry in entries)
-        remarks += [f"{count} of {len(entries)} entries {text}"] if count else []
-    launches = Counter(entry.launch for entry in entries if entry.launch)
-    remarks += [f"{n} of {len(entries)} entries: {text}" for text, n in launches.most_common()]
-    capped, groups = history.power_capped_groups(table)
-    if capped:
-        remarks.append(
-            f"the GPU was at its power limit beside {capped} of {groups} groups: "
-            "its clocks followed the load; lower, locked clocks repeat better (latlut doctor)"
-        )
-    return remarks
-
-
-def _build_remarks(entries: Sequence[Entry]) -> list[str]:
-    spreads = [entry.build_sd for entry in entries if entry.build_sd is not None]
-    if not spreads:
-        return []
-    within = [entry.pass_sd for entry in entries if entry.pass_sd is not None]
-    beside = f", passes on one build by {100 * np.median(within):.1f}%" if within else ""
-    return [
-        f"builds of one op spec differ by {100 * np.median(spreads):.1f}% (standard deviation, "
-        f"median over entries){beside}; both are in the intervals"
-    ]
-
-
-def _device_remarks(table: LatencyTable, entries: Sequence[Entry]) -> list[str]:
-    spreads = [entry.device_sd for entry in entries if entry.device_sd is not None]
-    remarks = [str(item) for item in history.quarantines(table)]
-    if spreads:
-        remarks.append(
-            f"devices differ by {100 * np.median(spreads):.1f}% in one op spec beyond their usual "
-            "speed (standard deviation, median over entries); that is in the intervals"
-        )
-    return remarks
-
-
-def _network_percent(table: LatencyTable) -> float | None:
-    """What 95% of the latest validation's networks are estimated within, by the table as it is."""
-    known = validation_ids(table)
-    if not known:
-        return None
-    try:
-        calibration = calibrations.stored(table)
-        networks = measured_networks(table, validation_id=known[-1])
-    except LatlutError:  # of another version, or of a space that is not priced
-        return None
+    Of the latest validation that the machine did not disturb, without the networks that a
+    calibration was fitted on.
+    """
+    if not validation_ids(table):
+        text = f"no network was measured against it: {table.command('validate')}"
+        return _Networks(None, (Reason(Level.CAUTION, text),))
     fitted = fitted_networks(table)
-    errors = [
-        abs((item.plain.ms if calibration is None else calibrated(item.plain, calibration).ms)
-            / item.measured_ms - 1)
-        for item in networks
-        if item.architecture.to_json() not in fitted
-    ]  # fmt: skip
-    return 100 * float(np.quantile(errors, 0.95)) if errors else None
+    disturbed: list[str] = []
+    for number in reversed(validation_ids(table)):
+        try:
+            calibration = calibrations.stored(table)
+            networks = measured_networks(table, validation_id=number)
+        except LatlutError:  # of another version, or of a space that is not priced
+            text = f"the networks of validation {number} cannot be priced by it"
+            return _Networks(None, (Reason(Level.CAUTION, text),))
+        if found := doubts(networks, table):
+            disturbed += found
+            continue
+        judged = [item for item in networks if item.architecture.to_json() not in fitted]
+        if not judged:
+            continue
+        percent = _error_percent(judged, calibration)
+        level = limits.level(percent)
+        text = f"networks estimated to ±{percent:.1f}% (95% of {len(judged)}, validation {number})"
+        if level > Level.OK and calibration is None and len(networks) >= 2 * MIN_NETWORKS:
+            half = table.command("calibrate", "--networks", len(networks) // 2)
+            text += f"; a calibration may bring it down: {half}"
+        return _Networks(percent, (Reason(level, text),))
+    if disturbed:
+        text = f"{'; '.join(disturbed)}: measure again with {table.command('validate', '--wait')}"
+    else:
+        text = (
+            "all measured networks were used to fit its calibration: measure others with "
+            + table.command("validate", "--seed", 1)
+        )
+    return _Networks(None, (Reason(Level.CAUTION, text),))
+
+
+def _error_percent(
+    networks: Sequence[MeasuredNetwork], calibration: calibrations.Calibration | None
+) -> float:
+    """95% of the networks are estimated within this, in percent of what was measured."""
+    errors = []
+    for item in networks:
+        found = item.plain if calibration is None else calibrated(item.plain, calibration)
+        errors.append(abs(found.ms / item.measured_ms - 1))
+    return 100 * float(np.quantile(errors, 0.95))
 
 
 def _changes(table: LatencyTable, environment: Environment | None) -> list[str]:

@@ -130,16 +130,15 @@ def _percent_off(ms: object, target_ms: float | None) -> float | None:
 def _series(rows: list[dict[str, str]], prefixes: tuple[str, ...]) -> list[dict[str, Any]]:
     columns = [name for name in (rows[0] if rows else ()) if name and name.startswith(prefixes)]
     return [
-        {"epoch": _epoch(row), "series": name.replace("_ms", "").replace("_", " "), "value": value}
+        {
+            "epoch": number_in(row.get("epoch")),
+            "series": name.replace("_ms", "").replace("_", " "),
+            "value": value,
+        }
         for name in columns
         for row in rows
         if (value := number_in(row.get(name))) is not None
     ]
-
-
-def _epoch(row: Mapping[str, str]) -> float:
-    """From 1, as people count."""
-    return (number_in(row.get("epoch")) or 0.0) + 1
 
 
 def _pareto(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
@@ -149,6 +148,6 @@ def _pareto(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
             kind, _, branches = (name or "").partition("_ms_")
             ms, miou = number_in(text), number_in(row.get(f"miou_{branches}"))
             if kind in ("derived", "fitted") and ms is not None and miou is not None:
-                found.append({"network": f"epoch {_epoch(row):.0f}, branches {branches}",
+                found.append({"network": f"epoch {row.get('epoch')}, branches {branches}",
                               "series": kind, "x": ms, "y": 100 * miou})  # fmt: skip
     return found

@@ -24,7 +24,7 @@ from latlut.table.table import LatencyTable
 from latlut.table.validations import validation_ids
 from latlut.validation.fitting import measured_networks
 from latlut.validation.measured import MeasuredNetwork
-from latlut.validation.verdict import Verdict, check
+from latlut.validation.verdict import Level, Verdict, check
 
 #: Entries that a page draws and lists at most; a larger table says so.
 MOST_ENTRIES = 3000
@@ -52,7 +52,8 @@ def table_section(table: LatencyTable) -> Section:
 
 
 def _verdict_text(verdict: Verdict) -> Text:
-    return Text(verdict.sentence, "ok" if verdict.is_believed else "bad")
+    tones = {Level.OK: "ok", Level.CAUTION: "caution", Level.NOT_RELIABLE: "bad"}
+    return Text(verdict.sentence, tones[verdict.level])
 
 
 def _identity(table: LatencyTable) -> Mapping[str, object]:

@@ -45,7 +45,7 @@ def _blocks(folder: Path) -> Iterator[Block]:
         facts |= {
             "best mean IoU, %": _percent(result.get("best_mean_iou")),
             "pixels right, %": _percent(result.get("best_pixel_accuracy")),
-            "best epoch": _from_one(result.get("best_epoch")),
+            "best epoch": result.get("best_epoch"),
             "epochs": result.get("epochs"),
         }
     yield Facts({name: value for name, value in facts.items() if value is not None})
@@ -80,7 +80,7 @@ def _predictions(folder: Path) -> list[Path]:
 
 def _series(rows: list[dict[str, str]], names: tuple[str, ...]) -> list[dict[str, Any]]:
     return [
-        {"series": name.replace("_", " "), "epoch": epoch + 1, "value": value}
+        {"series": name.replace("_", " "), "epoch": epoch, "value": value}
         for name in names
         for row in rows
         if (value := number_in(row.get(name))) is not None
@@ -90,7 +90,3 @@ def _series(rows: list[dict[str, str]], names: tuple[str, ...]) -> list[dict[str
 
 def _percent(value: object) -> float | None:
     return 100 * value if isinstance(value, float | int) else None
-
-
-def _from_one(value: object) -> int | None:
-    return value + 1 if isinstance(value, int) else None

@@ -215,7 +215,7 @@ class Archive:
 
 
 def _name(item: Archived, number: int) -> str:
-    place = f"rank-{number:03d}" if item.kind in RANKED_KINDS else f"epoch-{item.epoch:02d}"
+    place = f"rank-{number:03d}" if item.kind in RANKED_KINDS else f"epoch-{item.epoch + 1:02d}"
     return f"{place}-{item.kind}-{name_of(item.scales)}"
 
 

@@ -186,7 +186,7 @@ def read_networks(folder: Path) -> tuple[Architecture, ...]:
 def _facts(item: Archived) -> dict[str, Any]:
     return {
         "branches": name_of(item.scales),
-        "epoch": item.epoch,
+        "epoch": item.epoch + 1,
         "kind": item.kind,
         "latency_ms": item.latency_ms,
         "supernet_miou": item.best_accuracy,

@@ -71,9 +71,12 @@ class EpochRecord:
         return asdict(self)
 
     def flat(self) -> dict[str, Any]:
-        """One row of ``trajectory.csv``: dictionaries spread over columns such as miou_16+32."""
+        """One row of ``trajectory.csv``: dictionaries spread over columns such as miou_16+32.
+
+        Epochs count from 1, as everywhere that people read.
+        """
         row: dict[str, Any] = {}
-        for name, value in asdict(self).items():
+        for name, value in (asdict(self) | {"epoch": self.epoch + 1}).items():
             if name in ("terms_ms", "weights_per_ms"):
                 title = "term_{}_ms" if name == "terms_ms" else "{}_per_ms"
                 names = ("w1", "w2", "w3")

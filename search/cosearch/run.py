@@ -8,6 +8,7 @@ print(found.student.latency_ms)
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from lightning_fabric import Fabric
@@ -30,6 +31,7 @@ from latlut.search.cosearch.tensorboard import SearchLog
 from latlut.search.data.dataset import SegmentationData
 from latlut.search.runs.folder import Environment, begin_run, processes_of
 from latlut.search.runs.listening import RunListener, watched
+from latlut.search.runs.lock import run_lock
 from latlut.search.runs.processes import TIMEOUT_S, ended_by_signal, launched, on_first
 from latlut.search.train.data import checked_data
 from latlut.table.table import LatencyTable
@@ -65,7 +67,8 @@ def run_search(
     data = checked_data(settings.data).data
     fabric = launched(accelerator, devices, settings.precision, timeout_s)
     told = listener if listener is not None and fabric.is_global_zero else RunListener()
-    with ended_by_signal(fabric):
+    with ended_by_signal(fabric), ExitStack() as held:
+        on_first(fabric, lambda: held.enter_context(run_lock(folder)))
         return _search(problem, data, settings, folder, fabric, told, environment)
 
 

@@ -159,7 +159,7 @@ class SearchState:
         """The loss, if it is finite; else stop before the step is made, and say where."""
         phase, epoch, step = place
         count = self.phase(phase).accumulate
-        where = f"{phase}, epoch {epoch}, step {step}, half {half.part!r}"
+        where = f"{phase}, epoch {epoch + 1}, step {step + 1}, half {half.part!r}"
         numbers = range(step * count, (step + 1) * count)
         return finite_loss(loss, where, half, number, numbers, self.checkpoints)
 

@@ -24,13 +24,13 @@ class SearchLog(RunLog):
 
     def on_epoch(self, record: EpochRecord, search: SearchState) -> None:
         """One epoch's numbers, and pictures of alpha and gamma."""
-        self.add(f"{record.phase}_epochs", record.flat(), record.epoch)
+        self.add(f"{record.phase}_epochs", record.flat(), record.epoch + 1)
         if record.phase != "search":
             return
         with self.writing() as writer:
             for role in ("student", "teacher"):
                 relaxed: RelaxedArchitecture = getattr(search, role)
-                writer.add_figure(f"choices/{role}", choices_figure(relaxed), record.epoch)
+                writer.add_figure(f"choices/{role}", choices_figure(relaxed), record.epoch + 1)
             writer.flush()
 
 

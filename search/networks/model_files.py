@@ -71,7 +71,7 @@ class ModelFacts:
         return self.classes.count
 
     def at(self, epoch: int, mean_iou: float) -> ModelFacts:
-        """The same network as it was after an epoch."""
+        """The same network as it was after so many epochs."""
         return replace(self, epoch=epoch, mean_iou=mean_iou)
 
     def to_dict(self) -> dict[str, Any]:

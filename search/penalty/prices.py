@@ -241,7 +241,7 @@ def read_prices(
     ]
     fixed = layout.fixed_specs()
     wanted = dict.fromkeys([*(s for _, s in choices if s), *(s for _, s in fines), *fixed])
-    found = estimate(wanted, table)
+    found = estimate(wanted, table, allow_missing=True)
     terms = {term.spec: term for term in found.terms}
     may_lack = set(fixed) if leave_out_fixed else set()
     missing = [spec for spec in wanted if spec not in terms and spec not in may_lack]

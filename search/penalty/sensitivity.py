@@ -11,10 +11,8 @@ difference between two end points of that factor's own term of the penalty:
 
 A factor's weight is inverse to its gap, so that weight times gap is the same for all three.
 
-A gap is a sum of entries with coefficients, positive and negative. Its 95% interval joins each
-entry's own error, independent of the others, with the error that all entries of the table share:
-
-    half^2 = sum over entries of (coefficient * own error * latency)^2 + (shared error * gap)^2
+A gap is a sum of entries with coefficients, positive and negative. Its 95% interval joins the
+errors of the entries with those of the table's calibration, where it has one (``pricing.gaps``).
 
 Symbols: L layers, E edges, K operators, V widths (see ``walk`` and ``terms``).
 
@@ -32,6 +30,8 @@ import numpy as np
 
 from latlut.errors import LatlutError
 from latlut.opspec import OpSpec
+from latlut.pricing import calibration as calibrations
+from latlut.pricing.gaps import gap_half_width_ms
 from latlut.search.penalty.prices import CellChoice
 from latlut.search.penalty.terms import ExpectedTerms
 from latlut.spaces.shapes import SCALES
@@ -110,17 +110,19 @@ def balanced_weights(found: Sensitivity) -> tuple[float, float, float]:
     return inverse[0] / total, inverse[1] / total, inverse[2] / total
 
 
-class _Coefficients:
-    """Entries with the coefficients by which they enter a difference of latencies."""
+class _Executed:
+    """How often an end point executes each op spec, on average."""
 
     def __init__(self, terms: ExpectedTerms) -> None:
         self.terms = terms
         self.layout = terms.prices.layout
-        self._of_spec: defaultdict[OpSpec, float] = defaultdict(float)
+        priced = terms.prices.terms
+        self.counts: defaultdict[OpSpec, float] = defaultdict(float)
+        for spec in self.layout.fixed_specs():
+            if spec in priced:
+                self.counts[spec] += 1.0
 
-    def add_cells(
-        self, weight: np.ndarray, alpha: np.ndarray, columns: np.ndarray, sign: float
-    ) -> None:
+    def add_cells(self, weight: np.ndarray, alpha: np.ndarray, columns: np.ndarray) -> None:
         """Edges executed ``weight`` (E,) times, operators alpha (N, K), a width per map (M,)."""
         graph, layout = self.terms.graph, self.layout
         for start, end, is_down, s in graph.groups:
@@ -133,33 +135,15 @@ class _Coefficients:
                     widths = (layout.columns[end] for end in ends)
                     spec = layout.spec(CellChoice(operator, SCALES[s], bool(is_down), *widths))
                     if spec is not None:
-                        self._of_spec[spec] += sign * float(weight[edge] * share)
+                        self.counts[spec] += float(weight[edge] * share)
 
-    def add_refinements(self, visits: np.ndarray, columns: np.ndarray, sign: float) -> None:
+    def add_refinements(self, visits: np.ndarray, columns: np.ndarray) -> None:
         """Refinements executed as often as their down edges are passed."""
         graph, layout = self.terms.graph, self.layout
         for start, end, is_down, s in graph.groups:
             for edge in range(start, end) if is_down else ():
                 width = layout.columns[columns[graph.source[edge]]]
-                self._of_spec[layout.refine_spec(SCALES[s], width)] += sign * float(visits[edge])
-
-    def half_ms(self, table: LatencyTable) -> float | None:
-        """Half-width of the 95% interval of the sum; None where an entry has no interval."""
-        of_entry: defaultdict[str, float] = defaultdict(float)
-        for spec, coefficient in self._of_spec.items():
-            for key in self.terms.prices.terms[spec].priced_as:
-                of_entry[key] += coefficient
-        own: list[float] = []
-        total = 0.0
-        for key, coefficient in of_entry.items():
-            if abs(coefficient) < 1e-12:
-                continue
-            entry = table.lookup(OpSpec.parse(key))
-            if entry.own_error_ms is None:
-                return None
-            own.append(coefficient * entry.own_error_ms)
-            total += coefficient * entry.latency_ms
-        return math.hypot(*own, table.shared_error * total)
+                self.counts[layout.refine_spec(SCALES[s], width)] += float(visits[edge])
 
 
 #: What an end point of a factor consists of, alpha, beta and gamma, and its description.
@@ -168,16 +152,23 @@ _End = tuple[np.ndarray, np.ndarray, np.ndarray, str]
 
 def _gap(terms: ExpectedTerms, table: LatencyTable, number: int, ends: Iterable[_End]) -> FactorGap:
     """The gap of a factor between its low and its high end, in its own term of the penalty."""
-    coefficients = _Coefficients(terms)
-    ends_ms, texts = [], []
-    for sign, (alpha, beta, gamma, text) in zip((-1.0, 1.0), ends, strict=True):
+    ends_ms, executed, texts = [], [], []
+    for alpha, beta, gamma, text in ends:
         walk, columns = terms.graph.walk(beta), terms.map_widths(gamma).argmax(1)
         ends_ms.append(float(terms.evaluate(alpha, beta, gamma).terms_ms[number]))
-        coefficients.add_cells(walk.weight, alpha, columns, sign)
-        coefficients.add_refinements(walk.visits, columns, sign)
+        own = _Executed(terms)
+        own.add_cells(walk.weight, alpha, columns)
+        own.add_refinements(walk.visits, columns)
+        executed.append(own.counts)
         texts.append(text)
-    low_ms, high_ms = ends_ms
-    return FactorGap(FACTORS[number], low_ms, high_ms, coefficients.half_ms(table), *texts)
+    low, high = executed
+    priced_as = {spec: term.priced_as for spec, term in terms.prices.terms.items()}
+    keys = {key for spec in (*low, *high) for key in priced_as[spec]}
+    entries = {key: table.lookup(OpSpec.parse(key)) for key in keys}
+    half_ms = gap_half_width_ms(
+        low, high, entries, table.shared_error, calibrations.stored(table), priced_as
+    )
+    return FactorGap(FACTORS[number], ends_ms[0], ends_ms[1], half_ms, texts[0], texts[1])
 
 
 def _operator_ends(terms: ExpectedTerms) -> Iterator[_End]:

@@ -74,7 +74,7 @@ def finish_training(folder: Path, result: TrainingResult) -> None:
     best = result.records[result.best_epoch]
     iou = best.class_iou or ()
     values = {
-        "best_epoch": result.best_epoch,
+        "best_epoch": result.best_epoch + 1,
         "best_mean_iou": result.best_mean_iou,
         "best_pixel_accuracy": best.pixel_accuracy,
         "best_class_iou": {

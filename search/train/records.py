@@ -35,8 +35,9 @@ class TrainEpoch:
         return asdict(self)
 
     def flat(self) -> dict[str, Any]:
-        """One row of ``epochs.csv``: classes' scores are left out."""
-        return {name: value for name, value in asdict(self).items() if name != "class_iou"}
+        """One row of ``epochs.csv``, epochs from 1; classes' scores are left out."""
+        values = asdict(self) | {"epoch": self.epoch + 1}
+        return {name: value for name, value in values.items() if name != "class_iou"}
 
     def describe(self, epochs: int) -> str:
         """One line for people.

@@ -6,6 +6,7 @@ print(result.best_mean_iou)
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from lightning_fabric import Fabric
@@ -19,6 +20,7 @@ from latlut.search.networks.model_files import ModelFacts, check_same_classes, l
 from latlut.search.networks.network import trainable
 from latlut.search.runs.folder import Environment, begin_run, processes_of
 from latlut.search.runs.listening import RunListener, watched
+from latlut.search.runs.lock import run_lock
 from latlut.search.runs.processes import TIMEOUT_S, ended_by_signal, launched, on_first
 from latlut.search.train.data import checked_data
 from latlut.search.train.folder import finish_training, training_facts, write_epochs
@@ -69,7 +71,8 @@ def run_training(
     told = listener if listener is not None and is_first else RunListener()
     if found.left_out:
         told.remark(f"{len(found.left_out)} file(s) left out:\n" + "\n".join(found.left_out))
-    with ended_by_signal(fabric):
+    with ended_by_signal(fabric), ExitStack() as held:
+        on_first(fabric, lambda: held.enter_context(run_lock(folder)))
         result = _train(network, teacher, found.data, settings, folder, fabric, told, environment)
     return result if is_first else None
 

@@ -26,15 +26,15 @@ class TrainingLog(RunLog):
 
     def on_epoch(self, record: TrainEpoch, training: TrainingState) -> None:
         """One epoch's numbers; the predictions of some validation images if it was evaluated."""
-        self.add("epochs", record.flat(), record.epoch)
+        self.add("epochs", record.flat(), record.epoch + 1)
         if record.class_iou is not None:
             scores = zip(training.data.classes.names, record.class_iou, strict=True)
-            self.add("class_iou", dict(scores), record.epoch)
+            self.add("class_iou", dict(scores), record.epoch + 1)
             pictures = sample_predictions(training, SAMPLES)
             with self.writing() as writer:
                 for number, picture in enumerate(pictures):
                     name = f"predictions/{number}"
-                    writer.add_image(name, picture, record.epoch, dataformats="HWC")
+                    writer.add_image(name, picture, record.epoch + 1, dataformats="HWC")
         with self.writing() as writer:
             writer.flush()
 

@@ -206,7 +206,7 @@ class Training(TrainingState):
         numbers = range(step * count, (step + 1) * count)
 
         def check(loss: float) -> float:
-            where = f"epoch {epoch}, step {step}"
+            where = f"epoch {epoch + 1}, step {step + 1}"
             return finite_loss(loss, where, batches, epoch, numbers, self.checkpoints)
 
         on_device = step_batches(self.fabric, drawn, count, self.settings.is_channels_last)
@@ -251,7 +251,7 @@ class Training(TrainingState):
 
         def write() -> None:
             if record.mean_iou is not None:
-                facts = self.facts.at(record.epoch, record.mean_iou)
+                facts = self.facts.at(record.epoch + 1, record.mean_iou)
                 if best_epoch(self.records) is record:
                     save_model(self.folder, self.model, facts)
                 save_model(self.folder / "last", self.model, facts)

@@ -101,7 +101,7 @@ def test_an_ablation_trains_the_six_networks(
         if strategy.network == "pruned":
             own = pruned_teacher(own, 4, 8)
         assert own.branches == network.branches
-        priced = estimate(own.op_specs(INPUT_SIZE), table)
+        priced = estimate(own.op_specs(INPUT_SIZE), table, allow_missing=True)
         if priced.is_complete:
             assert float(row["latency_ms"]) == pytest.approx(priced.ms)
             assert float(row["fps"]) == pytest.approx(1000 / priced.ms)

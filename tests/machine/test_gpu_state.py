@@ -371,7 +371,7 @@ def test_what_is_always_throttled_is_kept_with_a_warning(
     summary = sweep.run()
     assert summary.requeued == 25 * MAX_REQUEUES
     assert all("throttled" in entry.warnings for entry in sweep.table)
-    assert not check(sweep.table).is_believed
+    assert not check(sweep.table).is_reliable
 
 
 def test_groups_are_numbered_without_sentinels_too(
@@ -392,7 +392,7 @@ def test_other_processes_are_a_warning_but_no_verdict(
     sweep.run()
     assert all("other processes on the GPU" in entry.warnings for entry in sweep.table)
     verdict = check(sweep.table)
-    assert verdict.is_believed
+    assert verdict.is_reliable
     assert any("5 of 5 entries were measured with other processes" in t for t in verdict.remarks)
 
 
@@ -451,7 +451,7 @@ def test_entries_near_the_launch_floor_are_flagged(
         assert ("near the launch floor" in entry.warnings) == (entry.latency_ms < 0.02025)
     flagged = [entry for entry in sweep.table if entry.warnings]
     assert 0 < len(flagged) < len(sweep.table)
-    assert check(sweep.table).is_believed
+    assert check(sweep.table).is_reliable
     environment = json.loads(sweep.table.rows("SELECT environment FROM runs")[0]["environment"])
     assert environment["engine_facts"] == {"clock": "scripted"}
     assert environment["launch_floor_ms"] == 0.010125
@@ -479,7 +479,7 @@ def test_launches_and_the_hosts_share_are_in_the_entries(
         assert (entry.launch == "CUDA graph") is not is_small
         assert ("limited by the host's launches" in entry.warnings) is is_small
     verdict = check(sweep.table)
-    assert verdict.is_believed
+    assert verdict.is_reliable
     remarks = "; ".join(verdict.remarks)
     assert "1 of 5 entries take the host more than 80% of their time to launch" in remarks
     assert "4 of 5 entries: CUDA graph" in remarks

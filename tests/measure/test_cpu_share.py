@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from fake_engine import FakeEngine
 from onnx_models import segmenter
 
 from latlut.cli import main
+from latlut.cli.output import progress_bar
 from latlut.engines import engine_class
 from latlut.engines.base import Device
 from latlut.errors import DeviceBusyError
@@ -23,12 +24,16 @@ from latlut.measure import cpu_share, waiting
 from latlut.measure.bench import BenchSettings, bench_onnx
 from latlut.measure.cpu_share import _Moment, _share, watching_cpu
 from latlut.measure.held_device import measuring_on
+from latlut.measure.networks import NetworkTimer
 from latlut.measure.plans import Plan
 from latlut.measure.sweep import Sweep
 from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.measure.timing import TimingSettings
+from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
+from latlut.progress import Progress
 from latlut.stats.machine_speed import LEAST_CPU_SHARE
+from latlut.table import validations
 from latlut.table.table import LatencyTable
 
 needs_linux = pytest.mark.skipif(
@@ -106,13 +111,15 @@ def test_a_gpu_has_no_share() -> None:
 SPECS = tuple(OpSpec("conv", (8, 16, 16), 8 * n) for n in range(1, 5))
 
 
-def swept(path: Path, passes: int = 3) -> LatencyTable:
+def swept(
+    path: Path, passes: int = 3, listener: Callable[[Progress], None] = lambda _: None
+) -> LatencyTable:
     engine = FakeEngine()
     engine.device = Device("cpu", engine.device.model)
     table = LatencyTable.create(path, identity_of(engine, "cpu", statistic="p10"))
     timing = TimingSettings(min_samples=5, max_samples=20, min_time_s=0.0, time_cap_s=0.01)
     settings = SweepSettings(timing, passes=passes, group=4)
-    summary = Sweep(table, Plan("p", SPECS), engine, settings).run()
+    summary = Sweep(table, Plan("p", SPECS), engine, settings, listener=listener).run()
     table.summary = summary  # type: ignore[attr-defined]
     return table
 
@@ -123,6 +130,7 @@ def test_entries_of_disturbed_passes_are_marked(
     scripted(monkeypatch, [0.5])
     with swept(tmp_path / "busy.db") as table:
         assert all("machine disturbed" in entry.warnings for entry in table)
+        assert {row["cpu_share"] for row in table.rows("SELECT cpu_share FROM latencies")} == {0.5}
         assert table.summary.disturbed == 3 * len(SPECS)  # type: ignore[attr-defined]
     scripted(monkeypatch, [1.0])
     with swept(tmp_path / "quiet.db") as table:
@@ -134,6 +142,44 @@ def test_one_disturbance_is_measured_again(tmp_path: Path, monkeypatch: pytest.M
     with swept(tmp_path / "a.db") as table:
         assert table.summary.requeued == len(SPECS)  # type: ignore[attr-defined]
         assert not any("disturbed" in entry.warnings for entry in table)
+
+
+def test_a_busy_machine_is_remarked_on_once_while_measuring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scripted(monkeypatch, [1.0, 0.97, 0.6, 0.5])
+    with (
+        progress_bar("profile", is_quiet=False) as listener,
+        swept(tmp_path / "a.db", listener=listener),
+    ):
+        pass
+    said = capsys.readouterr().err
+    assert said.count("disturbed: other processes took") == 1
+    assert "took 40% of the CPU" in said or "took 50% of the CPU" in said
+
+
+def test_validations_keep_the_share_of_their_worse_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, [1.0])
+    with swept(tmp_path / "a.db") as table:
+        engine = FakeEngine()
+        engine.device = Device("cpu", engine.device.model)
+        timing = TimingSettings(min_samples=5, max_samples=20, min_time_s=0.0, time_cap_s=0.01)
+        work = [Workload.from_spec(spec) for spec in SPECS]
+        scripted(monkeypatch, [1.0, 0.98, 0.9, 0.8, 1.0])  # two groups in each of two passes
+        readings = NetworkTimer(engine, timing, {}, group=2).passes(work, 1, 0)
+        assert readings.cpu_share == pytest.approx(0.85)
+        validations.store(
+            table, [], seed=0, sampler="s", settings="{}", environment="{}",
+            agreement=json.dumps({"r": 0.9, "r12": 0.99}), cpu_share=readings.cpu_share,
+        )  # fmt: skip
+        validations.store(
+            table, [], seed=0, sampler="s", settings="{}", environment="{}",
+            agreement=json.dumps({"r": 0.9, "r12": 0.5}), cpu_share=None,
+        )  # fmt: skip
+        rows = table.rows("SELECT cpu_share, r12, is_disturbed FROM validation_log")
+    assert [tuple(row.values()) for row in rows] == [(0.85, 0.99, 1), (None, 0.5, 1)]
 
 
 def test_waiting_for_a_device_says_who_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

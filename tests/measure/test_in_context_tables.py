@@ -43,7 +43,7 @@ def test_check_counts_what_is_zero_and_what_is_negative(swept: Path) -> None:
     with LatencyTable.open(swept) as table:
         verdict = check(table)
         coverage = plan_coverage(table, plan_from_ops(CONTEXT_OPS))
-    assert verdict.is_believed, verdict.problems
+    assert verdict.is_reliable, verdict.sentence
     assert verdict.entry_percent is not None and 0 < verdict.entry_percent < 50
     text = "\n".join(verdict.remarks)
     assert f"1 of {len(CONTEXT_OPS)} entries are not distinguishable from zero" in text
@@ -125,7 +125,7 @@ def test_a_negative_row_needs_the_mode(tmp_path: Path) -> None:
     with LatencyTable.open(tmp_path / "b.db") as table:
         (entry,) = list(table)
         assert (entry.latency_ms, entry.own_error_ms) == (-0.1, pytest.approx(0.2))
-        assert check(table).is_believed
+        assert check(table).is_reliable
     file.write_text("op_spec,latency_ms\nskip 8->8 at 4x4,0.1\n")
     with pytest.raises(IdentityError, match="mode is one of"):
         import_file(file, tmp_path / "c.db", fields | {"mode": "alone"})
@@ -220,7 +220,7 @@ def test_a_file_of_before_differences_keeps_everything(swept_alone: Path, tmp_pa
         entries = list(table)
     with LatencyTable.open(path) as table:  # through a copy
         assert [entry.latency_ms for entry in table] == [entry.latency_ms for entry in entries]
-        assert check(table).is_believed
+        assert check(table).is_reliable
     assert path.read_bytes() == before
     with LatencyTable.open(path, is_writable=True) as table:
         for name, (columns, rows) in kept.items():

@@ -212,7 +212,7 @@ def test_ctrl_c_stops_all_parts_and_what_they_measured_stays(
         assert table.rows("SELECT DISTINCT status FROM runs") == [{"status": "stopped"}]
         before = table.rows("SELECT count(*) AS n FROM measurements")[0]["n"]
         assert before >= 2
-        assert any("'stopped'" in text for text in check(table).remarks)
+        assert any("'stopped'" in reason.text for reason in check(table).reasons)
     engine = FakeEngine()
     with LatencyTable.open(db_path, is_writable=True) as table:
         plan = plan_from_ops(part_workers.OPS)

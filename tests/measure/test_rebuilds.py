@@ -209,7 +209,9 @@ def test_build_error_is_stored_apart_shown_and_in_the_network_s_interval(db_path
     assert any("builds of one op spec differ" in text for text in check(sweep.table).remarks)
     found = estimate(list(plan.specs), sweep.table)
     own = [entry.own_error * entry.latency_ms for entry in entries]
-    half = np.hypot(np.linalg.norm(own), sweep.table.shared_error * found.ms)
+    assert found.sum_error is not None
+    shared = np.hypot(sweep.table.shared_error, found.sum_error.half_width)
+    half = np.hypot(np.linalg.norm(own), shared * found.ms)
     assert found.ci_high_ms - found.ms == pytest.approx(half)
 
 

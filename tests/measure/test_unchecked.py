@@ -30,7 +30,7 @@ def test_a_sweep_times_what_differs_when_it_is_told_to(
     with LatencyTable.create(db_path, identity_of(engine, "cpu", statistic="p10")) as table:
         summary = Sweep(table, plan, engine, SweepSettings(passes=2)).run()
         compared = table.rows("SELECT count(parity) AS n FROM measurements")[0]["n"]
-        remarks = " ".join(check(table, {}).remarks)
+        remarks = " ".join(reason.text for reason in check(table, {}).reasons)
         if is_compared:
             assert "with --unchecked it is timed all the same" in summary.failed[OPS[0]]
             assert compared and "--unchecked" not in remarks

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latlut.errors import UnknownNameError
+from latlut.errors import MissingEntryError, UnknownNameError
 from latlut.opspec import OpSpec
 from latlut.pricing.estimator import estimate
+from latlut.pricing.sum_errors import USUAL_ERROR
 from latlut.resources import profiles_dir
 from latlut.spaces import Architecture
 from latlut.table import recording
@@ -54,9 +55,18 @@ def test_a_network_is_the_sum_of_what_it_executes(table: LatencyTable) -> None:
         (SPEC, 2, 4.0),
         (OTHER, 1, 3.0),
     ]
-    half = np.sqrt((4.0 * 0.01) ** 2 + (3.0 * 0.02) ** 2 + (0.03 * 7.0) ** 2)
+    assert found.sum_error is not None and found.sum_error.networks == 0
+    missed = 1.96 * USUAL_ERROR
+    half = np.sqrt((4.0 * 0.01) ** 2 + (3.0 * 0.02) ** 2 + (0.03 * 7.0) ** 2 + (missed * 7.0) ** 2)
     assert found.ci_high_ms - found.ms == pytest.approx(half)
     assert found.ms - found.ci_low_ms == pytest.approx(half)
+
+
+def test_a_single_op_spec_has_its_entrys_interval(table: LatencyTable) -> None:
+    fill(table, {SPEC: (2.0, 0.01)}, shared=0.03)
+    found = estimate([SPEC], table)
+    assert found.sum_error is None
+    assert found.ci_high_ms - found.ms == pytest.approx(2.0 * np.hypot(0.01, 0.03))
 
 
 def test_an_entry_without_interval_leaves_the_sum_without_one(table: LatencyTable) -> None:
@@ -69,7 +79,9 @@ def test_an_entry_without_interval_leaves_the_sum_without_one(table: LatencyTabl
 
 def test_what_is_missing_is_named_and_never_zero(table: LatencyTable) -> None:
     fill(table, {SPEC: (2.0, 0.01)})
-    found = estimate([SPEC, OTHER], table)
+    with pytest.raises(MissingEntryError, match=rf"(?s)lacks 1 entry.*{OTHER.key}.*profile"):
+        estimate([SPEC, OTHER], table)
+    found = estimate([SPEC, OTHER], table, allow_missing=True)
     assert not found.is_complete
     assert found.unpriced == (OTHER,)
     assert found.ms == 2.0
@@ -86,7 +98,7 @@ def test_variants_price_what_is_missing_and_are_named(table: LatencyTable) -> No
             OpSpec("conv", (16, 16, 16), 8): (2.0, 0.01),
         },
     )
-    found = estimate([refine, zoomed], table)
+    found = estimate([refine, zoomed], table, allow_missing=True)
     assert found.ms == pytest.approx(3.5)
     assert len(found.substituted) == 2
     assert "nearest" in found.terms[1].reason

@@ -20,7 +20,7 @@ from latlut.opspec import OpSpec
 from latlut.table.diff import diff
 from latlut.table.merging import merge, merge_files
 from latlut.table.table import LatencyTable
-from latlut.validation.verdict import check
+from latlut.validation.verdict import Level, check
 
 
 def _table(path: Path, ops=OPS, speed: float = 1.0, seed: int = 0, statistic="p10", **settings):
@@ -31,17 +31,17 @@ def _table(path: Path, ops=OPS, speed: float = 1.0, seed: int = 0, statistic="p1
     return path
 
 
-def test_a_good_table_is_believed_within_its_intervals(measured: Path) -> None:
+def test_a_good_table_says_how_accurate_its_entries_are(measured: Path) -> None:
     with LatencyTable.open(measured) as table:
         verdict = check(table, collect_environment())
-    assert verdict.is_believed
+    assert verdict.level is Level.CAUTION
     assert 0 < verdict.entry_percent < 5
     assert verdict.network_percent is None
     assert "no network was measured" in verdict.sentence
     assert verdict.changes == ()
 
 
-def test_failures_and_impossible_entries_are_not_believed(measured: Path) -> None:
+def test_impossible_entries_are_not_reliable_and_failures_are_named(measured: Path) -> None:
     connection = sqlite3.connect(measured)
     connection.execute(
         "UPDATE entries SET warnings = 'faster than the target''s peak figures allow'"
@@ -52,15 +52,17 @@ def test_failures_and_impossible_entries_are_not_believed(measured: Path) -> Non
     connection.close()
     with LatencyTable.open(measured) as table:
         verdict = check(table)
-    assert not verdict.is_believed
-    assert "1 op specs could not be measured" in verdict.sentence
+    assert not verdict.is_reliable
     assert "faster than the hardware" in verdict.sentence
+    failed = next(reason for reason in verdict.reasons if "could not be measured" in reason.text)
+    assert failed.level is Level.CAUTION
+    assert failed.text.startswith("1 op specs could not be measured, such as conv")
     assert len(verdict.suspects) == 1
 
 
-def test_an_empty_table_is_not_believed(db_path: Path, identity) -> None:
+def test_an_empty_table_is_not_reliable(db_path: Path, identity) -> None:
     with LatencyTable.create(db_path, identity) as table:
-        assert "no entries" in check(table).sentence
+        assert check(table).sentence.startswith("NOT RELIABLE: it has no entries")
 
 
 def test_what_changed_on_the_machine_is_said(measured: Path) -> None:

@@ -146,7 +146,7 @@ def test_a_missing_trigger_is_read_and_named_by_the_check(measured: Path) -> Non
     connection.close()
     with LatencyTable.open(measured) as table:
         assert len(table) == 5
-        assert check(table).problems == ("the trigger entries_positive is missing",)
+        assert check(table).sentence == "NOT RELIABLE: the trigger entries_positive is missing"
 
 
 def test_every_table_has_rules_and_every_column_of_a_rule_is_there() -> None:

@@ -21,6 +21,7 @@ from latlut.opspec import OpSpec
 from latlut.pricing import calibration as calibrations
 from latlut.pricing.calibration import NETWORK, kind_effect, spec_effects
 from latlut.pricing.estimator import Estimate, Term, calibrated, estimate
+from latlut.pricing.sum_errors import sum_error
 from latlut.search.penalty.prices import layout_for, read_prices
 from latlut.spaces import Architecture, FasterSegSpace
 from latlut.table.calibrations import fitted_networks, forget
@@ -136,6 +137,24 @@ def test_estimate_uses_the_calibration_and_can_do_without(table: LatencyTable) -
     assert abs(after.ms / truth_ms - 1) < 0.5 * abs(plain.ms / truth_ms - 1)
     assert after.ci_low_ms is not None and after.ci_high_ms is not None
     assert after.ci_low_ms < after.ms < after.ci_high_ms
+
+
+def test_the_interval_of_a_plain_sum_holds_what_sums_miss(table: LatencyTable) -> None:
+    """Networks that were not validated lie in it, which the entries' own intervals do not hold."""
+    where = space_of(table)
+    inside = alone = 0
+    networks = where.space.sample_many(40, seed=123)
+    for network in networks:
+        found = estimate(network.op_specs(where.input_size), table)
+        assert found.sum_error is not None and found.sum_error.networks == NETWORKS
+        truth_ms = composed_ns(Workload.from_nodes(network.nodes(where.input_size), "n")) / 1e6
+        assert found.ci_low_ms is not None and found.ci_high_ms is not None
+        inside += found.ci_low_ms <= truth_ms <= found.ci_high_ms
+        alone += abs(found.ms - truth_ms) <= 1.96 * (found.entries_sd_ms or 0.0)
+    assert inside >= 36 > alone
+    with table.writing() as db:  # a disturbed validation says nothing of sums
+        db.execute("UPDATE validations SET cpu_share = 0.5")
+    assert sum_error(table).networks == 0
 
 
 def test_the_search_prices_networks_as_estimate_does(table: LatencyTable) -> None:
@@ -403,8 +422,9 @@ def test_check_says_that_entries_have_changed_since(table: LatencyTable) -> None
     from latlut.validation.verdict import check
 
     fit_and_store(table)
-    assert not any("calibration" in text for text in check(table).remarks)
+    assert not any("calibration" in reason.text for reason in check(table).reasons)
     with table.writing() as db:
         db.execute("UPDATE entries SET latency_ms = 1.1 * latency_ms")
     with LatencyTable.open(table.path) as again:
-        assert any("latlut calibrate --table" in text for text in check(again).remarks)
+        reasons = [reason.text for reason in check(again).reasons]
+        assert any("latlut calibrate --table" in text for text in reasons)

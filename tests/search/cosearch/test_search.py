@@ -201,7 +201,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_batch(
     with pytest.raises(DivergedError) as caught:
         search.run()
     text = str(caught.value)
-    assert "search, epoch 0, step 1" in text
+    assert "search, epoch 1, step 2" in text
     assert "train" in text and "last.pt" in text
     kept = load_checkpoint(tmp_path / "checkpoints" / "last.pt", "search")
     assert (kept["phase"], kept["epoch"]) == ("pretrain", 1)

@@ -196,9 +196,9 @@ def test_training_learns_and_stores_the_best_and_the_last(
     last, facts = load_model(tmp_path / "last")
     assert isinstance(last, SegmentationNetwork)
     assert equal_states(last, training.network)
-    assert facts.classes == data.classes and facts.epoch == 5 and facts.input_size == (64, 128)
+    assert facts.classes == data.classes and facts.epoch == 6 and facts.input_size == (64, 128)
     best, facts = load_model(tmp_path)
-    assert facts.epoch == result.best_epoch and facts.mean_iou == result.best_mean_iou
+    assert facts.epoch == result.best_epoch + 1 and facts.mean_iou == result.best_mean_iou
     assert not best.training
 
 
@@ -392,7 +392,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_batch(
     with pytest.raises(DivergedError) as caught:
         training.run()
     text = str(caught.value)
-    assert "epoch 1, step 1" in text and "last.pt" in text
+    assert "epoch 2, step 2" in text and "last.pt" in text
     assert all(name in text for name in names)
     kept = load_checkpoint(tmp_path / "checkpoints" / "last.pt", "training")
     assert kept["epoch"] == 1

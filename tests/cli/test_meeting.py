@@ -1,0 +1,63 @@
+"""The last line of what measures a network, and files that are refused before measuring."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from small_tables import make_table
+
+from latlut.cli import main
+from latlut.cli.meeting import is_met, meeting_text
+from latlut.files.writing import WriteError, check_writable
+from latlut.spaces.shipped import find_architecture
+
+
+def test_the_line_says_what_was_wanted_estimated_and_measured() -> None:
+    line = meeting_text(8.55, 8.43, 8.60, 0.99)
+    assert line == "target 8.550 ms, table 8.430 ms, measured 8.600 ms: met"
+    assert meeting_text(8.0, None, 9.0, None).endswith("measured 9.000 ms: missed by 12.5%")
+    assert meeting_text(None, 8.0, 8.4, None).endswith("+5.0% against the table")
+    assert "disturbed" in meeting_text(8.0, 7.9, 7.0, 0.6)
+
+
+def test_what_a_disturbed_machine_measured_is_neither_met_nor_missed() -> None:
+    assert is_met(8.0, 7.0, 0.5) is None
+    assert is_met(8.0, 7.0, None) and is_met(8.0, 8.1, 1.0)
+    assert is_met(8.0, 8.3, 1.0) is False
+
+
+def run(*words: str):
+    return CliRunner().invoke(main, list(words))
+
+
+def test_bench_against_a_table_and_a_target(tmp_path: Path) -> None:
+    specs = dict.fromkeys(find_architecture("fasterseg-student").op_specs((64, 128)))
+    make_table(tmp_path / "t.db", list(specs)).close()
+    words = ["bench", "fasterseg-student", "--cpu", "--engine", "onnxruntime", "--input", "64x128",
+             "--passes", "1", "-q", "--table", str(tmp_path / "t.db")]  # fmt: skip
+    found = run(*words, "--target-ms", "0.001")
+    assert found.exit_code == 1, found.output
+    last = found.stdout.splitlines()[-1]
+    assert last.startswith("target 0.001 ms, table ") and "measured" in last
+    shown = json.loads(run(*words, "--json").stdout)
+    assert shown["table_ms"] > 0 and shown["target_ms"] is None and shown["is_met"] is None
+    other = words[:6] + ["128x256"] + words[7:]
+    missing = run(*other)
+    assert missing.exit_code == 2 and "lacks" in missing.stderr
+
+
+def test_files_that_cannot_be_written_are_refused_first(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match=r"end in \.png, \.svg"):
+        check_writable(tmp_path / "a.gif", ".png", ".svg")
+    with pytest.raises(WriteError, match="no folder"):
+        check_writable(tmp_path / "none" / "a.png", ".png")
+    check_writable(tmp_path / "none" / "a.png", ".png", makes_folder=True)
+    with pytest.raises(WriteError, match="is a folder"):
+        check_writable(tmp_path)
+    refused = run("validate", "--table", "none.db", "--plot", str(tmp_path / "a.gif"))
+    assert refused.exit_code == 2 and "end in" in refused.stderr
+    refused = run("compare", "--measure", "--out", str(tmp_path / "none" / "a.png"))
+    assert refused.exit_code == 2 and "no folder" in refused.stderr
