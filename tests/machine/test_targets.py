@@ -343,7 +343,9 @@ def test_without_a_gpu_the_refusal_says_why_and_names_the_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(gpus, "gpu_absence_reason", lambda: "no driver")
-    with pytest.raises(TargetError, match=r"none \(no driver\)\nCPU: .*\nwhat can be used here: --cpu$"):
+    with pytest.raises(
+        TargetError, match=r"none \(no driver\)\nCPU: .*\nwhat can be used here: --cpu$"
+    ):
         resolve_gpu("1080ti", [])
 
 
