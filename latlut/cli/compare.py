@@ -241,7 +241,9 @@ def _print(rows: Sequence[ComparisonRow], bench: _Bench | None) -> None:
         click.echo(disturbed_text(min(shares)))
     columns = ["network", "input", "M parameters", "G MACs"]
     columns += ["latency, ms", "FPS"] if bench else []
-    columns += ["published: mIoU val", "mIoU test", "M parameters", "G MACs", "FPS"]
+    columns += [
+        f"published {name}" for name in ("mIoU val", "mIoU test", "M parameters", "G MACs", "FPS")
+    ]
     table = []
     for row in rows:
         cost, paper = row.cost, row.published
@@ -265,8 +267,8 @@ def _print(rows: Sequence[ComparisonRow], bench: _Bench | None) -> None:
     print_table(columns, table)
     click.echo("")
     click.echo(
-        "published: by the papers, on Cityscapes and on their own devices, never measured by "
-        "latlut; (?) is cited without having been read"
+        "published: figures of the papers, on Cityscapes and their own devices; (?): cited by "
+        "another source, the paper itself was not checked"
     )
     for device, titles in _published_on(rows).items():
         click.echo(f"  FPS, {device}: {', '.join(titles)}")

@@ -101,21 +101,21 @@ def _fitting(rows: Sequence[Sequence[str]], width: int | None) -> list[int] | No
     widths = [max(map(_cells, column)) for column in by_column]
     if width is None:
         return widths
-    least = [
-        min(own, max([LEAST_TEXT * (own > LEAST_TEXT), *(_longest_word(t) for t in column)]))
-        if any(" " in text for text in column)
-        else own
-        for own, column in zip(widths, by_column, strict=True)
-    ]
-    for place, column in enumerate(by_column):  # a column of numbers shrinks by its title alone
-        if all(_NUMBER.fullmatch(text) for text in column[1:]):
-            least[place] = max([_longest_word(column[0]), *map(_cells, column[1:])])
+    least = [_least_width(title, cells) for title, *cells in by_column]
     while sum(widths) + GAP * (len(widths) - 1) > width:
         shrinkable = [place for place, own in enumerate(widths) if own > least[place]]
         if not shrinkable:
             return None
         widths[max(shrinkable, key=lambda place: widths[place])] -= 1
     return widths
+
+
+def _least_width(title: str, cells: Sequence[str]) -> int:
+    """The narrowest that a column can be: titles and long texts wrap at spaces, numbers do not."""
+    own = max(map(_cells, cells), default=0)
+    if any(" " in text for text in cells) and own > LEAST_TEXT:
+        own = max([LEAST_TEXT, *map(_longest_word, cells)])
+    return max(own, _longest_word(title))
 
 
 def _blocks(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latlut.cli.layout import number_text, table_text
@@ -17,6 +17,7 @@ def lines(columns, rows, width):
     return [*text.header, *text.body]
 
 
+@settings(deadline=None)
 @given(
     width=st.integers(1, 200),
     rows=st.lists(
