@@ -161,6 +161,12 @@ def _adding(
 def _print(found: Estimate, path: str, cut: CutFile | None) -> None:
     from latlut.operators.subgraph_store import shown
 
+    if found.disturbed:
+        share = sum(term.total_ms for term in found.disturbed) / found.ms if found.ms else 1.0
+        click.echo(
+            f"disturbed: entries of {100 * share:.0f}% of this latency were measured beside other "
+            "processes, it may be too high; profile again on a quiet machine (--wait)"
+        )
     calibration = found.calibration
     is_calibrated = calibration is not None
     rows = [
@@ -231,6 +237,7 @@ def _as_json(found: Estimate, path: str, cut: CutFile | None) -> dict[str, objec
         "plain_ms": found.plain_ms,
         "constant_ms": found.constant_ms,
         "predicted_ms": found.predicted_ms,
+        "is_disturbed": bool(found.disturbed),
         "notes": list(found.notes),
         "sum_error": None if found.sum_error is None else vars(found.sum_error),
         "unpriced": [spec.key for spec in found.unpriced],

@@ -34,7 +34,8 @@ class Term:
     ``latency_ms`` is of one execution; ``count`` how often the network executes it. ``priced_as``
     names the entries used: the op spec itself, or what stands for it, and then ``reason`` why.
     ``factor`` is what the entry counts with inside a network, 1 without a calibration.
-    ``predicted_ms`` is the part of ``latency_ms`` that comes from predicted entries.
+    ``predicted_ms`` is the part of ``latency_ms`` that comes from predicted entries;
+    ``is_disturbed`` says that an entry was measured on a disturbed machine.
     """
 
     spec: OpSpec
@@ -44,6 +45,7 @@ class Term:
     reason: str = ""
     factor: float = 1.0
     predicted_ms: float = 0.0
+    is_disturbed: bool = False
 
     @property
     def price_ms(self) -> float:
@@ -95,6 +97,11 @@ class Estimate:
     def predicted_ms(self) -> float:
         """How much of the latency comes from entries that were predicted, not measured."""
         return sum(term.count * term.factor * term.predicted_ms for term in self.terms)
+
+    @property
+    def disturbed(self) -> tuple[Term, ...]:
+        """Terms that rest on entries of a disturbed machine: they may be too high."""
+        return tuple(term for term in self.terms if term.is_disturbed)
 
     @property
     def substituted(self) -> tuple[Term, ...]:
@@ -194,7 +201,12 @@ def _plain(network: HasOpSpecs | Iterable[OpSpec], table: LatencyTable) -> Estim
         latency_ms = sum(entry.latency_ms for entry in price.entries)
         keys = tuple(entry.key for entry in price.entries)
         predicted_ms = sum(entry.latency_ms for entry in price.entries if entry.is_predicted)
-        terms.append(Term(spec, count, latency_ms, keys, price.reason, predicted_ms=predicted_ms))
+        terms.append(
+            Term(
+                spec, count, latency_ms, keys, price.reason, predicted_ms=predicted_ms,
+                is_disturbed=any(entry.is_disturbed for entry in price.entries),
+            )
+        )  # fmt: skip
     total = sum(term.total_ms for term in terms)
     half = own_half = None
     missed = sum_error(table) if len(specs) > 1 else None

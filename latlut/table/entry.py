@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from latlut.opspec import OpSpec
 
+#: The warning of an entry that was mostly measured beside other processes.
+DISTURBED = "machine disturbed while measuring"
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -55,6 +58,11 @@ class Entry:
     def is_predicted(self) -> bool:
         """Whether a model predicted it, and nothing measured it."""
         return self.predicted_from is not None
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether other processes had a part of the CPU while it was measured."""
+        return DISTURBED in self.warnings
 
     @property
     def is_distinguishable(self) -> bool:

@@ -26,6 +26,7 @@ from latlut.stats.machine_speed import (
 from latlut.stats.passes import shared_half_width
 from latlut.stats.quantiles import statistic_interval
 from latlut.table.content import READ_BY_SUMMARY, refuse_wrong
+from latlut.table.entry import DISTURBED
 from latlut.table.history import devices_of_passes, sentinel_readings
 from latlut.table.roofline import Roofline, bounds, clock_error_ms
 from latlut.table.samples import unpack_samples
@@ -292,5 +293,5 @@ def _warnings(rows: Sequence[Row], error: EntryError, is_impossible: bool) -> li
     busy = list(filter(is_disturbed, shares))
     # The median over passes stands for the undisturbed ones while they are more.
     if any(row["requeues"] >= 2 for row in rows) or 2 * len(busy) > len(shares):
-        found.append("machine disturbed while measuring")
+        found.append(DISTURBED)
     return found

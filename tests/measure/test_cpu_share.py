@@ -132,6 +132,8 @@ def test_entries_of_disturbed_passes_are_marked(
         assert all("machine disturbed" in entry.warnings for entry in table)
         assert {row["cpu_share"] for row in table.rows("SELECT cpu_share FROM latencies")} == {0.5}
         assert table.summary.disturbed == 3 * len(SPECS)  # type: ignore[attr-defined]
+    words = ["estimate", "--table", str(tmp_path / "busy.db"), "--op", SPECS[0].key]
+    assert CliRunner().invoke(main, words).stdout.startswith("disturbed: entries of 100% of")
     scripted(monkeypatch, [1.0])
     with swept(tmp_path / "quiet.db") as table:
         assert not any("disturbed" in entry.warnings for entry in table)

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from fake_engine import FakeEngine
 from small_tables import ablation_table
 
+from latlut.cli.front import measure_front
 from latlut.search.cosearch.ablation import STRATEGIES
 from latlut.search.cosearch.ablation_run import run_ablation
 from latlut.search.cosearch.folder import Found
@@ -52,6 +54,21 @@ def test_a_search_in_a_few_lines(table: LatencyTable, tmp_path: Path) -> None:
     assert Architecture.load(tmp_path / "run" / "student.json") == found.student.architecture
     assert [record.phase for record in found.records] == ["pretrain", "search"]
     assert not list((tmp_path / "run").glob("*.png"))  # pictures are the caller's
+
+
+def test_a_front_is_measured_and_each_student_met_or_missed(
+    table: LatencyTable, tmp_path: Path
+) -> None:
+    found = run_search(table, settings(), tmp_path / "run")
+    assert found is not None
+    lines = measure_front(found, table, FakeEngine(), is_quiet=True)
+    assert len(lines) == len(found.members) == 1
+    head = f"target {found.target_ms:.3f} ms, table {found.student.ms:.3f} ms, measured "
+    assert lines[0].startswith(head)
+    (entry,) = json.loads((tmp_path / "run" / "result.json").read_text())["front"]
+    is_met = entry["measured_ms"] <= 1.02 * found.target_ms
+    assert lines[0].endswith(": met") is is_met
+    assert ": missed by" not in lines[0] if is_met else ": missed by" in lines[0]
 
 
 def test_the_listener_is_told_and_a_stopped_search_goes_on(
