@@ -52,6 +52,11 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "latlut.cli.profile:profile",
         "Measure a plan's operators into a latency table.",
     ),
+    "scan": LazyCommand(
+        "Measure",
+        "latlut.cli.scan:scan",
+        "Latency over one or two shape parameters, and its steps.",
+    ),
     "validate": LazyCommand(
         "Measure",
         "latlut.cli.validate:validate",

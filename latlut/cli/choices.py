@@ -175,6 +175,6 @@ def as_in_table(choice: DeviceChoice, own: Identity) -> DeviceChoice:
 
 
 def is_left_open(parameter: str) -> bool:
-    """Whether the running command's parameter was not given."""
+    """Whether the running command's parameter was not given, or it has none of that name."""
     source = click.get_current_context().get_parameter_source(parameter)
-    return source == click.core.ParameterSource.DEFAULT
+    return source in (None, click.core.ParameterSource.DEFAULT)

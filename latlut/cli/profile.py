@@ -15,7 +15,6 @@ from latlut.cli.choices import (
     FractionType,
     ShardType,
     SizeType,
-    as_in_table,
     device_options,
     is_left_open,
     mode_option,
@@ -41,6 +40,7 @@ from latlut.cli.profile_plan import (
     plan_of,
 )
 from latlut.cli.profile_workers import check_beside, profile_by_workers
+from latlut.cli.sweeping import as_in_file, default_path, measurements_in, settings_of
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from latlut.engines.choosing import DeviceChoice
     from latlut.machine.gpus import DetectedGpu
     from latlut.machine.targets import Target
-    from latlut.measure.sweep_settings import SweepSettings
     from latlut.table.identity import Identity
 
 
@@ -224,14 +223,7 @@ def profile(
     from latlut.engines.choosing import DeviceChoice
 
     choice = DeviceChoice(gpu, cpu, engine, precision, threads, engine_options)
-    if table_path is not None and table_path.exists():
-        from latlut.table.table import LatencyTable
-
-        with LatencyTable.open(table_path) as existing:
-            own = existing.identity
-        choice = as_in_table(choice, own)
-        statistic = own.statistic if is_left_open("statistic") else statistic
-        mode = mode or own.mode
+    choice, statistic, mode = as_in_file(choice, statistic, mode, table_path)
 
     from latlut.operators.own_modules import import_own_modules
 
@@ -246,11 +238,11 @@ def profile(
         import_own_modules(operator_modules)
         wanted = plan_of(plan, space_file, ops, input_size, batch)
         left_s = supervision.left_of(budget)
-        settings = _settings(statistic, ci, passes, left_s, seed, rebuilds, table_path)
+        settings = settings_of(statistic, ci, passes, left_s, seed, rebuilds, table_path)
         own_modules = own_modules_of(operator_modules, space_file)
 
         def path_of(own: Identity) -> Path:
-            return table_path or _default_path(own.file_stem, batch)
+            return table_path or default_path(own.file_stem, batch)
 
         if hosts:
             run = partial(
@@ -298,9 +290,9 @@ def profile(
     mode = mode or chosen.default_mode
     check_mode(chosen, mode)
     identity = identity_of(chosen, target.name, statistic=statistic, mode=mode)
-    path = table_path or _default_path(identity.file_stem, batch, shard)
+    path = table_path or default_path(identity.file_stem, batch, shard)
     left_s = supervision.left_of(budget)
-    settings = _settings(statistic, ci, passes, left_s, seed, rebuilds, path)
+    settings = settings_of(statistic, ci, passes, left_s, seed, rebuilds, path)
     passes, rebuilds = settings.passes, settings.rebuilds
     check_rebuilds(chosen, rebuilds)
     where = chosen.device.model if len(gpus) < 2 else f"{len(gpus)} x {chosen.device.model}"
@@ -343,7 +335,7 @@ def profile(
                 )
     failed_parts: list[str] = []
     active = None
-    before = _measurements(path)
+    before = measurements_in(path)
     try:
         with progress_bar("profile", quiet) as listener:
             if len(gpus) > 1:
@@ -375,7 +367,7 @@ def profile(
                 )  # fmt: skip
     except KeyboardInterrupt:
         remark(
-            f"stopped: {_measurements(path) - before} new measurements are in {path}; "
+            f"stopped: {measurements_in(path) - before} new measurements are in {path}; "
             "the same command goes on from here",
         )
         raise
@@ -385,23 +377,6 @@ def profile(
         print_report(table, mine, summary, as_json, active=active)
     if summary.failed or failed_parts:
         click.get_current_context().exit(1)
-
-
-def _settings(
-    statistic: str, ci: float, passes: int, budget: float | None, seed: int, rebuilds: int,
-    path: Path | None,
-) -> SweepSettings:  # fmt: skip
-    """What the options mean; builds as in the table where they are left open."""
-    from latlut.measure.sweep_settings import SweepSettings
-    from latlut.measure.timing import TimingSettings
-    from latlut.stats.quantiles import check_statistic
-
-    if is_left_open("rebuilds") and path is not None:
-        rebuilds = _builds_in(path)
-    if is_left_open("passes"):
-        passes = max(passes, 2 * rebuilds)  # two per build, to tell builds and passes apart
-    timing = TimingSettings(statistic=check_statistic(statistic), ci=ci)
-    return SweepSettings(timing, passes, budget, seed=seed, rebuilds=rebuilds)
 
 
 def _choose(
@@ -423,30 +398,3 @@ def _choose(
     )
     is_file = bool(Path(choice.gpu).suffix)
     return (load_target(choice.gpu) if is_file else target_of(gpus[0])), engine, gpus
-
-
-def _builds_in(path: Path) -> int:
-    """How many builds a table's passes take turns with; 1 for a table that is not there yet."""
-    from latlut.table.history import build_count
-    from latlut.table.table import LatencyTable
-
-    if not path.exists() or not path.stat().st_size:
-        return 1
-    with LatencyTable.open(path) as table:
-        return build_count(table)
-
-
-def _measurements(path: Path) -> int:
-    from latlut.table.history import measurement_count
-    from latlut.table.table import LatencyTable
-
-    if not path.exists() or not path.stat().st_size:
-        return 0
-    with LatencyTable.open(path) as table:
-        return measurement_count(table)
-
-
-def _default_path(stem: str, batch: int | None, shard: tuple[int, int] | None = None) -> Path:
-    suffix = f"-batch{batch}" if batch not in (None, 1) else ""
-    suffix += f"-shard{shard[0]}of{shard[1]}" if shard else ""
-    return Path("profiles") / f"{stem}{suffix}.db"
