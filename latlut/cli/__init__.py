@@ -52,6 +52,11 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "latlut.cli.profile:profile",
         "Measure a plan's operators into a latency table.",
     ),
+    "plan": LazyCommand(
+        "Measure",
+        "latlut.cli.plan:plan",
+        "What a plan or ONNX files hold, and how long a sweep takes.",
+    ),
     "scan": LazyCommand(
         "Measure",
         "latlut.cli.scan:scan",

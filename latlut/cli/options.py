@@ -105,6 +105,20 @@ def batch_option(text: str, **more: Any) -> Callable[[Command], Command]:
     return click.option("--batch", type=click.IntRange(1, 4096), help=text, **more)
 
 
+#: --batch of a plan: each op spec at each of them.
+batches_option = click.option(
+    "--batch", "batches",
+    type=NumbersType("N,N,...", "batches: 1 or 1,4,16", lambda number: 1 <= number <= 4096),
+    help="Images per inference; several, 1,4,16, measure everything at each [the plan's; 1].",
+)  # fmt: skip
+
+#: --cut of ONNX files.
+cut_option = click.option(
+    "--cut", type=click.Choice(("work", "layers")),
+    help="Pieces of ONNX files: a convolution or product with its element-wise tail, or what the "
+    "engine runs as one layer [the table's; work].",
+)  # fmt: skip
+
 shape_option = click.option(
     "--shape", "shapes", type=ShapeType(), multiple=True,
     help="Whole shape of an input of an ONNX file, image:1x3x640x640; may be repeated.",

@@ -22,7 +22,7 @@ from latlut.cli.choices import (
     space_option,
 )
 from latlut.cli.onnx import MANY_PIECES, Shapes, check_files, onnx_options
-from latlut.cli.options import unchecked_option, wait_option
+from latlut.cli.options import batches_option, cut_option, unchecked_option, wait_option
 from latlut.cli.output import (
     duration_text,
     json_option,
@@ -56,11 +56,7 @@ if TYPE_CHECKING:
 @click.option("--plan", metavar="NAME|FILE", help="Shipped plan or TOML file [fasterseg].")
 @space_option
 @onnx_options
-@click.option(
-    "--cut", type=click.Choice(("work", "layers")),
-    help="Pieces of ONNX files: a convolution or product with its element-wise tail, or what the "
-    "engine runs as one layer [the table's; work].",
-)  # fmt: skip
+@cut_option
 @click.option(
     "--op",
     "ops",
@@ -69,7 +65,7 @@ if TYPE_CHECKING:
     help='One op spec, e.g. "conv 64->96 stride 1 at 128x256"; may be repeated.',
 )
 @click.option("--input", "input_size", type=SizeType(), help="Image size, e.g. 256x512.")
-@click.option("--batch", type=int, help="Images per inference.")
+@batches_option
 @click.option(
     "--table",
     "table_path",
@@ -176,7 +172,7 @@ def profile(
     engine_options: tuple[tuple[str, str], ...],
     plan: str | None, space_file: str | None, is_onnx: bool, files: tuple[Path, ...],
     shapes: Shapes, cut: str | None, ops: tuple[str, ...],
-    input_size: tuple[int, int] | None, batch: int | None,
+    input_size: tuple[int, int] | None, batches: tuple[int, ...] | None,
     table_path: Path | None, passes: int, rebuilds: int, devices: tuple[int, ...] | None,
     shard: tuple[int, int] | None, address: str | None, workers: int | None,
     remotes: tuple[str, ...], remote_python: str, ci: float,
@@ -236,13 +232,13 @@ def profile(
         check_beside("remote" if remotes else "ray", choice, mode)
         hosts = [Host.parse(text) for text in remotes]
         import_own_modules(operator_modules)
-        wanted = plan_of(plan, space_file, ops, input_size, batch)
+        wanted = plan_of(plan, space_file, ops, input_size, batches)
         left_s = supervision.left_of(budget)
         settings = settings_of(statistic, ci, passes, left_s, seed, rebuilds, table_path)
         own_modules = own_modules_of(operator_modules, space_file)
 
         def path_of(own: Identity) -> Path:
-            return table_path or default_path(own.file_stem, batch)
+            return table_path or default_path(own.file_stem, batches)
 
         if hosts:
             run = partial(
@@ -281,16 +277,16 @@ def profile(
     from latlut.table.table import LatencyTable
 
     wanted = (
-        onnx_plan_of(files, input_size, batch, shapes, cut, chosen, table_path, quiet)
+        onnx_plan_of(files, input_size, batches, shapes, cut, chosen, table_path, quiet)
         if is_onnx
-        else plan_of(plan, space_file, ops, input_size, batch)
+        else plan_of(plan, space_file, ops, input_size, batches)
     )
     part = Shard(shard[0] - 1, shard[1]) if shard else None
     mine = part.of(wanted) if part else wanted
     mode = mode or chosen.default_mode
     check_mode(chosen, mode)
     identity = identity_of(chosen, target.name, statistic=statistic, mode=mode)
-    path = table_path or default_path(identity.file_stem, batch, shard)
+    path = table_path or default_path(identity.file_stem, batches, shard)
     left_s = supervision.left_of(budget)
     settings = settings_of(statistic, ci, passes, left_s, seed, rebuilds, path)
     passes, rebuilds = settings.passes, settings.rebuilds

@@ -65,8 +65,10 @@ def measurements_in(path: Path) -> int:
         return measurement_count(table)
 
 
-def default_path(stem: str, batch: int | None, shard: tuple[int, int] | None = None) -> Path:
+def default_path(
+    stem: str, batches: tuple[int, ...] | None, shard: tuple[int, int] | None = None
+) -> Path:
     """Where a table lies that was not named."""
-    suffix = f"-batch{batch}" if batch not in (None, 1) else ""
+    suffix = f"-batch{'-'.join(map(str, batches))}" if batches not in (None, (1,)) else ""
     suffix += f"-shard{shard[0]}of{shard[1]}" if shard else ""
     return Path("profiles") / f"{stem}{suffix}.db"

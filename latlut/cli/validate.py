@@ -17,7 +17,7 @@ from latlut.cli.choices import (
     space_option,
 )
 from latlut.cli.onnx import Shapes, check_files, cut_as_in, networks_of, onnx_options
-from latlut.cli.options import unchecked_option, wait_option
+from latlut.cli.options import batch_option, unchecked_option, wait_option
 from latlut.cli.output import (
     json_option,
     print_json,
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 )
 @space_option
 @click.option("--input", "input_size", type=SizeType(), help="Image size [the table's latest].")
+@batch_option("Images per inference, of ONNX files that leave it open [1].")
 @click.option(
     "--plot",
     "plot_path",
@@ -89,7 +90,8 @@ def validate(
     engine_options: tuple[tuple[str, str], ...],
     table_name: str | None, networks: int, rounds: int, seed: int, plan: str | None,
     space_file: str | None, is_onnx: bool, files: tuple[Path, ...], shapes: Shapes,
-    family: str | None, input_size: tuple[int, int] | None, plot_path: Path | None,
+    family: str | None, input_size: tuple[int, int] | None, batch: int | None,
+    plot_path: Path | None,
     explained: int, min_r: float | None, unchecked: bool, wait: bool,
     operator_modules: tuple[str, ...], quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
@@ -125,6 +127,8 @@ def validate(
     check_files(files, is_onnx, shapes)
     if is_onnx and (plan or space_file):
         raise LatlutError("--onnx names the networks: leave --plan and --space out")
+    if batch and not is_onnx:
+        raise LatlutError("--batch is for ONNX files: networks of a space have the table's batch")
     if is_onnx and not is_left_open("networks"):
         raise LatlutError("--onnx measures each of its files: leave --networks out")
     import_own_modules(operator_modules)
@@ -145,7 +149,7 @@ def validate(
             from latlut.measure.onnx_plans import read_files
             from latlut.table.space import files_as_space
 
-            workloads = read_files(files, input_size, None, dict(shapes))
+            workloads = read_files(files, input_size, batch, dict(shapes))
             found_files = networks_of(cut_as_in(table, workloads), workloads, family)
             where, explained = files_as_space(found_files), 0
             settings = replace(settings, networks=len(found_files))
