@@ -9,9 +9,10 @@ scan.lines[0].staircase.steps
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from latlut.errors import SpecError
 from latlut.files.writing import written_whole
@@ -31,6 +32,11 @@ class ScanPoint:
     key: str
     entry: Entry | None
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether it has an entry that no model predicted."""
+        return self.entry is not None and not self.entry.is_predicted
+
 
 @dataclass(frozen=True)
 class ScanLine:
@@ -41,7 +47,7 @@ class ScanLine:
     held: Value | None
     """The other parameter's value, None where there is none."""
     points: tuple[ScanPoint, ...]
-    """Those with an entry, by increasing value."""
+    """Those that were measured, by increasing value."""
     staircase: Staircase | None
     """None where the points do not say what is noise, or are too few."""
 
@@ -58,6 +64,18 @@ class ScanLine:
         numbers = self.numbers
         dearer = [numbers[step.before] for step in self.staircase.steps if step.percent > 0]
         return common_multiple(dearer, numbers)
+
+
+@dataclass(frozen=True)
+class CommonStep:
+    """A step between two values of a parameter, over the lines along it."""
+
+    before: int
+    after: int
+    lines: int
+    """How many lines have it."""
+    percents: tuple[float, float, float]
+    """Least, median and largest of theirs, percent."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +121,20 @@ def read_scan(table: LatencyTable, grid: OpGrid) -> Scan:
     return Scan(grid, points, tuple(lines))
 
 
+def common_steps(lines: Sequence[ScanLine]) -> list[CommonStep]:
+    """The steps of several lines along one parameter, by place; upwards and downwards apart."""
+    found: dict[tuple[int, int, bool], list[float]] = {}
+    for line in lines:
+        numbers = line.numbers
+        for step in line.staircase.steps if line.staircase else ():
+            place = numbers[step.before], numbers[step.before + 1], step.percent > 0
+            found.setdefault(place, []).append(step.percent)
+    return [
+        CommonStep(before, after, len(own), (min(own), median(own), max(own)))
+        for (before, after, _), own in sorted(found.items())
+    ]
+
+
 def _lines(grid: OpGrid, points: tuple[ScanPoint, ...], number: int) -> Iterator[ScanLine]:
     """The lines along the parameter of that number."""
     others = [parameter for place, parameter in enumerate(grid.parameters) if place != number]
@@ -110,7 +142,7 @@ def _lines(grid: OpGrid, points: tuple[ScanPoint, ...], number: int) -> Iterator
         own = tuple(
             point
             for point in points
-            if point.entry is not None and (held is None or point.values[1 - number] == held)
+            if point.is_measured and (held is None or point.values[1 - number] == held)
         )
         yield ScanLine(number, held, own, _staircase(number, own))
 

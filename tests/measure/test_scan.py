@@ -16,7 +16,7 @@ from latlut.errors import LatlutError, SpecError, UnknownNameError
 from latlut.machine.targets import cpu_target
 from latlut.measure.profile import profile
 from latlut.measure.ranges import parse_grid
-from latlut.measure.scan import Scan, plan_of_grid, read_scan
+from latlut.measure.scan import Scan, common_steps, plan_of_grid, read_scan
 from latlut.measure.sweep_settings import SweepSettings
 from latlut.operators.workloads import Workload
 from latlut.reports.scan import plot_scan
@@ -133,6 +133,10 @@ def test_steps_along_two_parameters(db_path: Path, tmp_path: Path) -> None:
         assert line.staircase is not None
         assert [line.numbers[step.before] for step in line.staircase.steps] == [8]
     assert len(found.lines) == 5 + 8
+    (step,) = common_steps(along)
+    assert (step.before, step.after, step.lines) == (8, 9, 5)
+    low, middle, high = step.percents
+    assert low <= middle <= high and middle == pytest.approx(100 / 3, abs=2)
     plot_scan(found, "a device", tmp_path / "map.png")
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
 
@@ -174,6 +178,10 @@ def test_the_command_from_end_to_end(folder: Path) -> None:
     assert (again["measured"], again["reused"]) == (0, 21)
     text = run(spec, "--table", found["table"], "-q").stdout
     assert "7 of 7 points have an entry" in text and "from 4 to 10" in text
+    text = run("conv 4->{4..7} at {7,8}x8", "--table", found["table"], "-q", "-o", "m.svg").stdout
+    assert "from 4 to 7; standard error of a point" in text
+    assert "2 lines, one for each height" in text
+    assert "height: 2 points are too few" in text
 
 
 def test_too_many_points_say_how_long_they_take(folder: Path) -> None:
@@ -196,3 +204,17 @@ def test_what_cannot_be_done_is_said(folder: Path, args: list[str], words: str) 
     result = run(*args)
     assert result.exit_code == 2
     assert words in result.stderr
+
+
+def test_predicted_points_are_in_no_line(db_path: Path) -> None:
+    from latlut.opspec import OpSpec
+    from latlut.table import predictions
+    from latlut.table.predictions import PredictedEntry
+
+    scanned(db_path, "conv 2->{4..12} at 4x4")
+    guessed = PredictedEntry(OpSpec.parse("conv 2->13 at 4x4"), 9.0, 8.0, 10.0, 0.1)
+    with LatencyTable.open(db_path, is_writable=True) as table:
+        predictions.store(table, [guessed], 20, "{}")
+        found = read_scan(table, parse_grid("conv 2->{4..13} at 4x4"))
+    assert found.points[-1].entry is not None and not found.points[-1].is_measured
+    assert found.lines[0].numbers == list(range(4, 13))
