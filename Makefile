@@ -49,6 +49,7 @@ bench: $(DEV) ## performance benchmarks: ratios measured side by side, one proce
 	$(BIN)/python tests/benchmarks/bench_data.py
 	$(BIN)/python tests/benchmarks/bench_supernet.py
 	$(BIN)/python tests/benchmarks/bench_penalty.py
+	$(BIN)/python tests/benchmarks/bench_predict.py
 
 clean: ## remove packages and caches; the environment stays (rm -rf .venv)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

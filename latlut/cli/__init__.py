@@ -52,6 +52,16 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "latlut.cli.profile:profile",
         "Measure the operators of a plan into a latency table.",
     ),
+    "plan": LazyCommand(
+        "Measure",
+        "latlut.cli.plan:plan",
+        "What a plan or ONNX files hold, and how long a sweep takes.",
+    ),
+    "scan": LazyCommand(
+        "Measure",
+        "latlut.cli.scan:scan",
+        "Latency over one or two shape parameters, and its steps.",
+    ),
     "validate": LazyCommand(
         "Measure",
         "latlut.cli.validate:validate",

@@ -209,8 +209,11 @@ def as_in_table(choice: DeviceChoice, own: Identity) -> DeviceChoice:
 
 
 def is_left_open(parameter: str) -> bool:
-    """Whether the running command's parameter was not typed: a default, also of latlut.toml."""
+    """Whether the running command's parameter was not typed, or it has none of that name.
+
+    A default of latlut.toml was not typed.
+    """
     source = click.get_current_context().get_parameter_source(parameter)
     return source in (
-        click.core.ParameterSource.DEFAULT, click.core.ParameterSource.DEFAULT_MAP
+        None, click.core.ParameterSource.DEFAULT, click.core.ParameterSource.DEFAULT_MAP
     )  # fmt: skip

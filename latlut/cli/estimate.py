@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latlut.cli.choices import space_option
 from latlut.cli.commands import Command
 from latlut.cli.names import ARCHITECTURE
 from latlut.cli.onnx import Shapes, check_files, cut_as_in, onnx_options
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     "--arch", "arch_name", type=ARCHITECTURE,
     help="Architecture: a JSON file, or a shipped one such as fasterseg-student.",
 )  # fmt: skip
+@space_option
 @onnx_options
 @op_option("Operator to price instead of a network")
 @input_option(show_default="the table's own; else 1024x2048")
@@ -51,8 +53,8 @@ if TYPE_CHECKING:
 @unchecked_option
 @json_option
 def estimate(
-    table_name: str, arch_name: str | None, is_onnx: bool, files: tuple[Path, ...],
-    shapes: Shapes, ops: tuple[str, ...],
+    table_name: str, arch_name: str | None, space_file: str | None, is_onnx: bool,
+    files: tuple[Path, ...], shapes: Shapes, ops: tuple[str, ...],
     input_size: tuple[int, int] | None, batch: int | None, is_plain: bool, has_layers: bool,
     is_partial: bool, unchecked: bool, as_json: bool,
 ) -> None:  # fmt: skip
@@ -68,11 +70,13 @@ def estimate(
     latlut estimate --table cpu --op "conv 64->96 stride 1 at 32x64"
     latlut estimate --table cpu --arch fasterseg-student --layers
     latlut estimate --table cpu --onnx mine.onnx
+    latlut estimate --table mine --arch found.json --space my_space.py
     """
     from latlut.opspec import OpSpec
     from latlut.pricing.estimator import estimate as price
     from latlut.pricing.missing import adding_line
-    from latlut.spaces.shipped import find_architecture
+    from latlut.spaces.own import own_space
+    from latlut.spaces.shipped import find_network
     from latlut.table.table import LatencyTable
 
     check_files(files, is_onnx, shapes)
@@ -85,8 +89,12 @@ def estimate(
         raise LatlutError("an estimate is of one file: name them one by one")
     if has_layers and not arch_name:
         raise LatlutError("--layers runs a whole network: name one with --arch")
+    if space_file and not arch_name:
+        raise LatlutError("--space says what --arch is a network of: name one, or leave it out")
     if ops and (input_size or batch):
         raise LatlutError("--op names its own size and batch: leave --input and --batch out")
+    if space_file:
+        own_space(space_file)
     cut: CutFile | None = None
     with LatencyTable.open(table_name) as table:
         if is_onnx:
@@ -96,7 +104,7 @@ def estimate(
             specs = list(cut.op_specs())
         elif arch_name:
             where = _size_and_batch(table, input_size, batch)
-            nodes = find_architecture(arch_name).nodes(*where)
+            nodes = find_network(arch_name).nodes(*where)
             specs = [node.spec for node in nodes]
         else:
             specs = [OpSpec.parse(text) for text in ops]

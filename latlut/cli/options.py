@@ -121,6 +121,22 @@ def op_option(text: str) -> Callable[[Command], Command]:
     )  # fmt: skip
 
 
+#: --batch of a plan: everything at each of them.
+batches_option = click.option(
+    "--batch", "batches",
+    type=NumbersType("N,N,...", "batches: 1 or 1,4,16", lambda number: 1 <= number <= 4096),
+    help="Images per inference; several, 1,4,16: measure everything at each.",
+    show_default="the plan's; else 1",
+)  # fmt: skip
+
+#: --cut of ONNX files.
+cut_option = click.option(
+    "--cut", type=click.Choice(("work", "layers")), show_default="the table's; else work",
+    help="How ONNX files are cut into pieces: work: each convolution or matrix product with its "
+    "element-wise tail; layers: what the engine runs as one layer.",
+)  # fmt: skip
+
+
 shape_option = click.option(
     "--shape", "shapes", type=ShapeType(), multiple=True,
     help="Shape of an input of the file, e.g. image:1x3x640x640; may be repeated.",

@@ -14,7 +14,6 @@ from latlut.cli.choices import (
     DurationType,
     FractionType,
     ShardType,
-    as_in_table,
     ci_option,
     device_options,
     is_left_open,
@@ -27,7 +26,8 @@ from latlut.cli.commands import Command
 from latlut.cli.names import NEW_TABLE
 from latlut.cli.onnx import MANY_PIECES, Shapes, check_files, onnx_options
 from latlut.cli.options import (
-    batch_option,
+    batches_option,
+    cut_option,
     input_option,
     op_option,
     passes_option,
@@ -53,6 +53,7 @@ from latlut.cli.profile_plan import (
 )
 from latlut.cli.profile_workers import check_beside, profile_by_workers
 from latlut.cli.progress import progress_bar
+from latlut.cli.sweeping import as_in_file, default_path, measurements_in, settings_of
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
@@ -60,7 +61,6 @@ if TYPE_CHECKING:
     from latlut.engines.choosing import DeviceChoice
     from latlut.machine.gpus import DetectedGpu
     from latlut.machine.targets import Target
-    from latlut.measure.sweep_settings import SweepSettings
     from latlut.table.identity import Identity
 
 
@@ -69,14 +69,10 @@ if TYPE_CHECKING:
 @plan_option("Plan: which operators to measure.", "fasterseg")
 @space_option
 @onnx_options
-@click.option(
-    "--cut", type=click.Choice(("work", "layers")), show_default="the table's; else work",
-    help="How ONNX files are cut into pieces: work: each convolution or matrix product with its "
-    "element-wise tail; layers: what the engine runs as one layer.",
-)  # fmt: skip
+@cut_option
 @op_option("An operator to measure instead of a plan")
 @input_option(show_default="the plan's")
-@batch_option(show_default="the plan's")
+@batches_option
 @click.option(
     "--table", "table_path", type=NEW_TABLE,
     help="Table to write: a new one, or one to continue.",
@@ -145,7 +141,7 @@ def profile(
     engine_options: tuple[tuple[str, str], ...],
     plan: str | None, space_file: str | None, is_onnx: bool, files: tuple[Path, ...],
     shapes: Shapes, cut: str | None, ops: tuple[str, ...],
-    input_size: tuple[int, int] | None, batch: int | None,
+    input_size: tuple[int, int] | None, batches: tuple[int, ...] | None,
     table_path: Path | None, passes: int, rebuilds: int, devices: tuple[int, ...] | None,
     shard: tuple[int, int] | None, address: str | None, workers: int | None,
     remotes: tuple[str, ...], remote_python: str, ci: float,
@@ -191,14 +187,7 @@ def profile(
     from latlut.engines.choosing import DeviceChoice
 
     choice = DeviceChoice(gpu, cpu, engine, precision, threads, engine_options)
-    if table_path is not None and table_path.exists():
-        from latlut.table.table import LatencyTable
-
-        with LatencyTable.open(table_path) as existing:
-            own = existing.identity
-        choice = as_in_table(choice, own)
-        statistic = own.statistic if is_left_open("statistic") else statistic
-        mode = mode or own.mode
+    choice, statistic, mode = as_in_file(choice, statistic, mode, table_path)
 
     from latlut.operators.own_modules import import_own_modules
 
@@ -211,13 +200,13 @@ def profile(
         check_beside("remote" if remotes else "ray", choice, mode)
         hosts = [Host.parse(text) for text in remotes]
         import_own_modules(operator_modules)
-        wanted = plan_of(plan, space_file, ops, input_size, batch)
+        wanted = plan_of(plan, space_file, ops, input_size, batches)
         left_s = supervision.left_of(budget)
-        settings = _settings(statistic, ci, passes, left_s, seed, rebuilds, table_path)
+        settings = settings_of(statistic, ci, passes, left_s, seed, rebuilds, table_path)
         own_modules = own_modules_of(operator_modules, space_file)
 
         def path_of(own: Identity) -> Path:
-            return table_path or _default_path(own.file_stem, batch)
+            return table_path or default_path(own.file_stem, batches)
 
         if hosts:
             run = partial(
@@ -263,18 +252,18 @@ def profile(
     from latlut.table.table import LatencyTable
 
     wanted = (
-        onnx_plan_of(files, input_size, batch, shapes, cut, chosen, table_path, quiet)
+        onnx_plan_of(files, input_size, batches, shapes, cut, chosen, table_path, quiet)
         if is_onnx
-        else plan_of(plan, space_file, ops, input_size, batch)
+        else plan_of(plan, space_file, ops, input_size, batches)
     )
     part = Shard(shard[0] - 1, shard[1]) if shard else None
     mine = part.of(wanted) if part else wanted
     mode = mode or chosen.default_mode
     check_mode(chosen, mode)
     identity = identity_of(chosen, target.name, statistic=statistic, mode=mode)
-    path = table_path or _default_path(identity.file_stem, batch, shard)
+    path = table_path or default_path(identity.file_stem, batches, shard)
     left_s = supervision.left_of(budget)
-    settings = _settings(statistic, ci, passes, left_s, seed, rebuilds, path)
+    settings = settings_of(statistic, ci, passes, left_s, seed, rebuilds, path)
     passes, rebuilds = settings.passes, settings.rebuilds
     check_rebuilds(chosen, rebuilds)
     where = chosen.device.model if len(gpus) < 2 else f"{len(gpus)} x {chosen.device.model}"
@@ -317,7 +306,7 @@ def profile(
                 )
     failed_parts: list[str] = []
     active = None
-    before = _measurements(path)
+    before = measurements_in(path)
     try:
         with progress_bar("profile", quiet) as listener:
             if len(gpus) > 1:
@@ -349,7 +338,7 @@ def profile(
                 )  # fmt: skip
     except KeyboardInterrupt:
         remark(
-            f"stopped: {_measurements(path) - before} new measurements are in {path}; "
+            f"stopped: {measurements_in(path) - before} new measurements are in {path}; "
             "the same command continues from here",
         )
         raise
@@ -359,22 +348,6 @@ def profile(
         print_report(table, mine, summary, as_json, active=active, is_named=bool(ops))
     if summary.failed or failed_parts:
         click.get_current_context().exit(1)
-
-
-def _settings(
-    statistic: str, ci: float, passes: int, budget: float | None, seed: int, rebuilds: int,
-    path: Path | None,
-) -> SweepSettings:  # fmt: skip
-    """What the options mean; builds as in the table where they are left open."""
-    from latlut.measure.sweep_settings import SweepSettings
-    from latlut.measure.timing import TimingSettings
-
-    if is_left_open("rebuilds") and path is not None and _measurements(path):
-        rebuilds = _builds_in(path)
-    if is_left_open("passes"):
-        passes = max(passes, 2 * rebuilds)  # two per build, to tell builds and passes apart
-    timing = TimingSettings(statistic=statistic, ci=ci)
-    return SweepSettings(timing, passes, budget, seed=seed, rebuilds=rebuilds)
 
 
 def _choose(
@@ -396,28 +369,3 @@ def _choose(
     )
     is_file = bool(Path(choice.gpu).suffix)
     return (load_target(choice.gpu) if is_file else target_of(gpus[0])), engine, gpus
-
-
-def _builds_in(path: Path) -> int:
-    """How many builds the passes of a table take turns with."""
-    from latlut.table.history import build_count
-    from latlut.table.table import LatencyTable
-
-    with LatencyTable.open(path) as table:
-        return build_count(table)
-
-
-def _measurements(path: Path) -> int:
-    from latlut.table.history import measurement_count
-    from latlut.table.table import LatencyTable
-
-    if not path.exists() or not path.stat().st_size:
-        return 0
-    with LatencyTable.open(path) as table:
-        return measurement_count(table)
-
-
-def _default_path(stem: str, batch: int | None, shard: tuple[int, int] | None = None) -> Path:
-    suffix = f"-batch{batch}" if batch not in (None, 1) else ""
-    suffix += f"-shard{shard[0]}of{shard[1]}" if shard else ""
-    return Path("profiles") / f"{stem}{suffix}.db"

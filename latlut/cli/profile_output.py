@@ -31,16 +31,22 @@ def print_preview(found: Preview, path: Path, as_json: bool) -> None:
     )
     for kind, count in found.by_kind.items():
         click.echo(f"  {kind}: {count}")
+    click.echo(duration_of(found))
+
+
+def duration_of(found: Preview) -> str:
+    """About how long the sweep takes, for people."""
     if found.seconds is None:
-        click.echo(
-            "how long it takes is unknown: none of the operator configurations "
-            "that were tried can be run"
+        return (
+            "how long it takes is unknown: none of the operator configurations that were tried "
+            "can be run"
         )
-    elif found.missing:
-        click.echo(
-            f"about {duration_text(found.seconds)}, from {found.tried} operator "
-            "configurations that were tried"
-        )
+    if not found.missing:
+        return "nothing is left to measure"
+    return (
+        f"about {duration_text(found.seconds)}, from {found.tried} operator configurations that "
+        "were tried"
+    )
 
 
 def print_report(

@@ -13,6 +13,7 @@ from latlut.errors import LatlutError
 if TYPE_CHECKING:
     from latlut.engines.base import Engine
     from latlut.measure.plans import Plan
+    from latlut.operators.onnx_cutting import CutFile
 
 #: Why options do not go with one another, and which; asked in this order.
 _ACTIVE = (
@@ -59,7 +60,7 @@ def plan_of(
     space_file: str | None,
     ops: tuple[str, ...],
     input_size: tuple[int, int] | None,
-    batch: int | None,
+    batches: tuple[int, ...] | None,
 ) -> Plan:
     """The plan that is named: a plan, a space's, or op specs; FasterSeg's where none is.
 
@@ -76,7 +77,7 @@ def plan_of(
     if space_file and not input_size:
         raise LatlutError("--space needs the image's size: give --input HEIGHTxWIDTH")
     if space_file and input_size:
-        return plan_of_space(own_space(space_file), input_size, batch)
+        return plan_of_space(own_space(space_file), input_size, batches)
     if ops and plan:
         raise LatlutError(
             "--op and --plan exclude each other: put the operator configurations into the plan file"
@@ -84,20 +85,17 @@ def plan_of(
     if ops and input_size:
         raise LatlutError("--op names its own size: leave --input out")
     if ops:
-        return plan_from_ops(ops, batch)
-    return load_plan(plan or "fasterseg", input_size, batch)
+        return plan_from_ops(ops, batches)
+    return load_plan(plan or "fasterseg", input_size, batches)
 
 
 def onnx_plan_of(
-    files: tuple[Path, ...], input_size: tuple[int, int] | None, batch: int | None,
+    files: tuple[Path, ...], input_size: tuple[int, int] | None, batches: tuple[int, ...] | None,
     shapes: Shapes, cut: str | None, engine: Engine, table_path: Path | None, quiet: bool,
 ) -> Plan:  # fmt: skip
     """The pieces of the files, cut as those of the table."""
-    from contextlib import nullcontext
-
     from latlut.errors import EngineError
-    from latlut.measure.held_device import measuring_on
-    from latlut.measure.onnx_plans import cut_files, onnx_plan, read_files
+    from latlut.measure.onnx_plans import onnx_plan
     from latlut.measure.plans import Plan
     from latlut.table.subgraphs import stored_pieces
     from latlut.table.table import LatencyTable
@@ -114,13 +112,31 @@ def onnx_plan_of(
             raise LatlutError(f"{table_path} holds no pieces of ONNX files: name files with --onnx")
         return Plan("onnx", specs, f"pieces that {table_path} holds")
     how = cut or cut_in(table_path)
-    workloads = read_files(files, input_size, batch, dict(shapes))
-    with measuring_on(engine) if how == "layers" else nullcontext():
-        found = cut_files(workloads, how, engine)
-    for file in found:
-        for text in file.unpriced:
-            remark(f"{file.name}: not measured: {text}", quiet)
-    return onnx_plan(found)
+    return onnx_plan(cut_onnx_files(files, input_size, batches, shapes, how, engine, quiet))
+
+
+def cut_onnx_files(
+    files: tuple[Path, ...], input_size: tuple[int, int] | None, batches: tuple[int, ...] | None,
+    shapes: Shapes, how: str, engine: Engine | None, quiet: bool,
+) -> list[CutFile]:  # fmt: skip
+    """The files at each batch, cut into pieces; remarks say what is in none."""
+    from contextlib import nullcontext
+    from dataclasses import replace
+
+    from latlut.measure.held_device import measuring_on
+    from latlut.measure.onnx_plans import cut_files, read_files
+
+    found: list[CutFile] = []
+    with measuring_on(engine) if how == "layers" and engine else nullcontext():
+        for batch in batches or (None,):
+            cut = cut_files(read_files(files, input_size, batch, dict(shapes)), how, engine)
+            is_one_of = len(batches or ()) > 1
+            found += [replace(f, name=f"{f.name} batch={batch}") if is_one_of else f for f in cut]
+    for text in dict.fromkeys(
+        f"{file.name}: not measured: {t}" for file in found for t in file.unpriced
+    ):
+        remark(text, quiet)
+    return found
 
 
 def cut_in(table_path: Path | None) -> str:

@@ -100,6 +100,7 @@ def check(name: str, ok: float, caution: float, migrate: bool, as_json: bool) ->
     latlut table check cpu --ok 2% --caution 5%
     """
     from latlut.engines import run_environment
+    from latlut.table.subgraphs import shown_keys
     from latlut.table.table import LatencyTable
     from latlut.validation.verdict import Limits
     from latlut.validation.verdict import check as judge
@@ -108,6 +109,7 @@ def check(name: str, ok: float, caution: float, migrate: bool, as_json: bool) ->
     with LatencyTable.open(name, is_writable=migrate) as opened:
         verdict = judge(opened, run_environment(), limits)
         path = opened.path
+        names = shown_keys(opened, (entry.key for entry in verdict.suspects))
     if as_json:
         print_json(
             {
@@ -141,7 +143,7 @@ def check(name: str, ok: float, caution: float, migrate: bool, as_json: bool) ->
         if verdict.suspects:
             click.echo(f"{len(verdict.suspects)} suspect entries:")
             for entry in verdict.suspects[:10]:
-                click.echo(f"  {entry.key}: {entry.latency_ms:.4g} ms, {entry.warnings}")
+                click.echo(f"  {names[entry.key]}: {entry.latency_ms:.4g} ms, {entry.warnings}")
             if len(verdict.suspects) > 10:
                 click.echo("  ... all of them: the view `suspects` of the file")
     if not verdict.is_reliable:
@@ -222,10 +224,14 @@ def diff(before: str, after: str, limit: int, as_json: bool) -> None:
     For a driver upgrade, another engine version, thermal trouble.
     """
     from latlut.table.diff import diff as compare
+    from latlut.table.subgraphs import shown_keys
     from latlut.table.table import LatencyTable
 
     with LatencyTable.open(before) as first, LatencyTable.open(after) as second:
         found = compare(first, second)
+        common = [move.key for move in found.moves] + list(found.predicted)
+        names = shown_keys(first, [*common, *found.only_before])
+        names |= shown_keys(second, found.only_after)
     if as_json:
         print_json(
             {
@@ -249,8 +255,7 @@ def diff(before: str, after: str, limit: int, as_json: bool) -> None:
     if found.predicted:
         click.echo(
             f"{len(found.predicted)} common operator configurations are left out: one of "
-            "the tables predicted "
-            f"them, such as {found.predicted[0]}"
+            f"the tables predicted them, such as {names[found.predicted[0]]}"
         )
     if not found.moves:
         click.echo("the tables have no measured operator configuration in common")
@@ -261,11 +266,12 @@ def diff(before: str, after: str, limit: int, as_json: bool) -> None:
         f"{len(found.moved)} moved beyond their intervals (up to {found.by_chance:.0f} by chance)"
     )
     if found.moved:
-        rows = [[m.key, m.before_ms, m.after_ms, m.ratio] for m in found.moved[:limit]]
+        rows = [[names[m.key], m.before_ms, m.after_ms, m.ratio] for m in found.moved[:limit]]
         print_table(["operator configuration", "before, ms", "after, ms", "ratio"], rows)
     for where, keys in (("BEFORE", found.only_before), ("AFTER", found.only_after)):
         if keys:
-            click.echo(f"{len(keys)} operator configurations only in {where}, such as {keys[0]}")
+            shown = names[keys[0]]
+            click.echo(f"{len(keys)} operator configurations only in {where}, such as {shown}")
 
 
 @table.command()
@@ -303,13 +309,22 @@ def merge(into: Path, sources: tuple[str, ...], as_json: bool) -> None:
 @click.argument("file", type=_FILE)
 def export(name: str, file: Path) -> None:
     """Write a table's entries to FILE, .csv or .parquet, with its identity."""
+    from latlut.shell import command
     from latlut.table.import_export import export_file
+    from latlut.table.subgraphs import pieces_count
     from latlut.table.table import LatencyTable
 
     with LatencyTable.open(name) as opened:
         count, predicted = export_file(opened, file), opened.predicted_count
+        pieces, path = pieces_count(opened), opened.path
     note = f", {predicted} of them predicted (column predicted_from)" if predicted else ""
     click.echo(f"{count} entries written to {file}{note}")
+    if pieces:
+        remark(
+            f"{pieces} of them are pieces of ONNX files, whose graphs a file of entries does not "
+            "carry: a table made of it prices files, but cannot measure the pieces again; "
+            f"to keep the graphs: {command('table', 'merge', 'NEW.db', path)}"
+        )
 
 
 @table.command()

@@ -19,6 +19,7 @@ from latlut.cli.commands import Command
 from latlut.cli.names import TABLE
 from latlut.cli.onnx import Shapes, check_files, cut_as_in, networks_of, onnx_options
 from latlut.cli.options import (
+    batch_option,
     input_option,
     plan_option,
     plot_option,
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @space_option
 @input_option(show_default="the table's latest")
+@batch_option("Images per inference, of ONNX files that leave it open.", show_default="1")
 @plot_option("Draw estimates against measurements into FILE", "beside the table")
 @click.option(
     "--explain", "explained", type=click.IntRange(0, 100), default=3, show_default=True,
@@ -84,8 +86,9 @@ def validate(
     engine_options: tuple[tuple[str, str], ...],
     table_name: str | None, networks: int, rounds: int, seed: int, plan: str | None,
     space_file: str | None, is_onnx: bool, files: tuple[Path, ...], shapes: Shapes,
-    family: str | None, input_size: tuple[int, int] | None, plot_path: Path | None,
-    explained: int, min_r: float | None, details: bool, unchecked: bool, wait: bool,
+    family: str | None, input_size: tuple[int, int] | None, batch: int | None,
+    plot_path: Path | None, explained: int, min_r: float | None, details: bool, unchecked: bool,
+    wait: bool,
     operator_modules: tuple[str, ...], quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure whole networks and compare them with the table's estimates.
@@ -121,6 +124,8 @@ def validate(
     check_files(files, is_onnx, shapes)
     if is_onnx and (plan or space_file):
         raise LatlutError("--onnx names the networks: leave --plan and --space out")
+    if batch and not is_onnx:
+        raise LatlutError("--batch is for ONNX files: networks of a space have the table's batch")
     if is_onnx and not is_left_open("networks"):
         raise LatlutError("--onnx measures each of its files: leave --networks out")
     if plot_path is not None:
@@ -143,7 +148,7 @@ def validate(
             from latlut.measure.onnx_plans import read_files
             from latlut.table.space import files_as_space
 
-            workloads = read_files(files, input_size, None, dict(shapes))
+            workloads = read_files(files, input_size, batch, dict(shapes))
             found_files = networks_of(cut_as_in(table, workloads), workloads, family)
             where, explained = files_as_space(found_files), 0
             settings = replace(settings, networks=len(found_files))

@@ -96,33 +96,41 @@ def load_plan(
     return Plan(content.name or path.stem, specs, content.description, space)
 
 
-def plan_from_ops(texts: Iterable[str], batch: int | None = None) -> Plan:
+def plan_from_ops(texts: Iterable[str], batch: int | Sequence[int] | None = None) -> Plan:
     """A plan of the op specs that the texts name; ``batch`` replaces theirs if given.
+
+    Several batches give each op spec at each of them.
 
     Raises:
         SpecError: no texts, or one that is no op spec.
     """
     specs = [OpSpec.parse(text) for text in texts]
     if batch is not None:
-        specs = [spec.replace(batch=batch) for spec in specs]
+        specs = [spec.replace(batch=count) for count in _batches(batch) for spec in specs]
     return Plan("ops", tuple(specs), "operator configurations given one by one")
 
 
-def plan_of_space(space: Space, input_size: tuple[int, int], batch: int | None = None) -> Plan:
+def plan_of_space(
+    space: Space, input_size: tuple[int, int], batch: int | Sequence[int] | None = None
+) -> Plan:
     """The plan of everything that a space's networks need.
 
     Args:
         space: such as ``latlut.spaces.own.own_space`` gives.
         input_size: (height, width) of the image in pixels.
-        batch: images per inference, 1 if not given.
+        batch: images per inference, one number or several; 1 if not given.
 
     Raises:
         SpecError: something is wrong with the space, or it has too many op specs.
     """
     from latlut.measure.plan_file import specs_of_space
 
-    specs, described = specs_of_space(space, input_size, [batch or 1], MAX_SPECS)
+    specs, described = specs_of_space(space, input_size, _batches(batch or 1), MAX_SPECS)
     return Plan(space.name, specs, space.title, described)
+
+
+def _batches(batch: int | Sequence[int]) -> Sequence[int]:
+    return [batch] if isinstance(batch, int) else batch
 
 
 def _find(name_or_path: str | Path) -> Path:

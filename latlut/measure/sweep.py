@@ -30,6 +30,7 @@ from latlut.operators.building import cost
 from latlut.operators.graph_cache import GraphCache
 from latlut.operators.own_modules import imported_own_modules
 from latlut.operators.registry import check
+from latlut.operators.subgraph_store import shown
 from latlut.opspec import OpSpec, unique
 from latlut.progress import Progress
 from latlut.stats.machine_speed import is_disturbed
@@ -323,8 +324,8 @@ class Sweep:
         for item in kept:
             self._done += 1
             reading_ms = item.sampling.interval_ms.value
-            key, share = item.spec.key, item.cpu_share
-            self.listener(Progress(self._done, self._total, index, key, reading_ms, share))
+            name, share = shown(item.spec), item.cpu_share
+            self.listener(Progress(self._done, self._total, index, name, reading_ms, share))
 
     def _fail(self, spec: OpSpec, error: Exception) -> None:
         """Record a failure; the op spec is not tried again in this run."""

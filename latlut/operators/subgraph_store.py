@@ -67,9 +67,11 @@ def subgraph_of(spec: OpSpec) -> Subgraph:
 
 
 def shown(spec: OpSpec) -> str:
-    """An op spec for people: a piece by its label, anything else by its key."""
+    """An op spec for people: a piece by its label, with a batch that is not 1, else its key."""
     found = known(spec)
-    return spec.key if found is None else found.label
+    if found is None:
+        return spec.key
+    return found.label if spec.batch == 1 else f"{found.label} batch={spec.batch}"
 
 
 def _workload(spec: OpSpec) -> Workload:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -78,6 +79,16 @@ class Features:
         """F: how many columns are numbers; K columns of categories follow."""
         return len(_SHAPE) + len(self.options)
 
+    @cached_property
+    def _defaults(self) -> tuple[float, ...]:
+        """Of each option, where an op spec leaves it out."""
+        return tuple(_amount(OPTION_DEFAULTS.get(name, 1)) for name in self.options)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        """Category -> its column."""
+        return {name: self.numbers + number for number, name in enumerate(self.categories)}
+
     def rows(self, specs: Sequence[OpSpec]) -> OpSpecRows:
         """The columns of op specs, and the logarithm of what bounds each one's latency,
 
@@ -88,32 +99,37 @@ class Features:
 
         Source: Williams et al., "Roofline", CACM 2009.
         """
-        numbers, volumes, categories = [], [], []
+        count, defaults, place = len(specs), self._defaults, self._places
+        numbers = len(_SHAPE) + len(defaults)
+        found, categories = [], []
         for spec in specs:
-            height, width = spec.out_size
             read, channels = 0, 0
-            for c, h, w in spec.inputs:
-                read += c * h * w
+            for c, height, width in spec.inputs:
+                read += c * height * width
                 channels += c
-            kernel = 9.0
-            extra: tuple[float, ...] = ()
+            stride, kernel, extra = spec.stride, 9.0, defaults
             if spec.options:
+                height, width = spec.out_size
                 groups = _amount(spec.option("groups") or 1)
                 kernel = _amount(spec.option("kernel_size") or 3) ** 2 / groups
-            if self.options:
-                own = _numeric(spec)
-                extra = tuple(
-                    own.get(name, _amount(OPTION_DEFAULTS.get(name, 1))) for name in self.options
-                )
-            out, batch, pixels = spec.out_channels, spec.batch, height * width
-            numbers.append((channels, out, pixels**0.5, spec.stride, batch, *extra))
-            volumes.append((batch * (read + pixels * out), channels * out * kernel, batch * pixels))
-            categories.append(category_of(spec) if spec.options else spec.kind)
-        place = {name: column for column, name in enumerate(self.categories)}
-        kinds = np.zeros((len(specs), len(place) + 1))
-        kinds[np.arange(len(specs)), [place.get(name, -1) for name in categories]] = 1.0
-        shapes = np.array(numbers, np.float64).reshape(len(specs), self.numbers)
-        maps, weights, pixels_written = np.array(volumes, np.float64).reshape(-1, 3).T
-        work = np.maximum(weights * pixels_written, 4 * _MACS_PER_BYTE * (maps + weights))
-        matrix = np.concatenate([np.log2(np.maximum(shapes, 0.5)), kinds[:, :-1]], axis=1)
-        return OpSpecRows(matrix, np.log(work), categories)
+                if extra:
+                    own = _numeric(spec)
+                    extra = tuple(map(own.get, self.options, defaults))
+                categories.append(category_of(spec))
+            else:  # most, and their output size needs no look at options
+                height, width = -(-height // stride), -(-width // stride)
+                categories.append(spec.kind)
+            pixels = height * width
+            found.append(
+                (channels, spec.out_channels, pixels, stride, spec.batch, *extra, read, kernel)
+            )
+        columns = np.array(found, np.float64).reshape(count, numbers + 2).T
+        channels, out, pixels, _, batch = columns[:5]
+        weights = channels * out * columns[-1]
+        moved = batch * (columns[-2] + pixels * out) + weights
+        work = np.maximum(weights * batch * pixels, 4 * _MACS_PER_BYTE * moved)
+        matrix = np.zeros((count, numbers + len(place) + 1))  # the last column: not known
+        matrix[:, :numbers] = np.log2(np.maximum(columns[:-2], 0.5)).T
+        matrix[:, 2] /= 2  # the side of as many pixels in a square
+        matrix[np.arange(count), [place.get(name, -1) for name in categories]] = 1.0
+        return OpSpecRows(matrix[:, :-1], np.log(work), categories)

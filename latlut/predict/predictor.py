@@ -37,8 +37,37 @@ LEAST_KNOWN = LEAST_SCORES + 1
 LEAST_OF_CATEGORY = 3
 #: Lengths and amplitudes are found on so many op specs at most, the rest is conditioned on.
 MOST_FITTED = 300
+#: Covariances that are computed at a time, 100 KB of them, and rows at least.
+_BLOCK_VALUES, _LEAST_BLOCK = 12_800, 32
 _LENGTHS = (0.1, 100.0)
 _NOISE = (1e-6, 1e-1)
+
+
+class Beside:
+    """k between any rows and N known ones, for which all that can be is computed before.
+
+    Args:
+        lengths: (F,).
+        known: (N, F).
+    """
+
+    def __init__(self, lengths: np.ndarray, known: np.ndarray) -> None:
+        self._scale = 3**0.5 / lengths
+        scaled = known * self._scale
+        self._squares = np.einsum("nf,nf->n", scaled, scaled)
+        self._doubled = np.ascontiguousarray(-2 * scaled.T)
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """(M, N) from (M, F)."""
+        scaled = rows * self._scale
+        distance = scaled @ self._doubled
+        distance += self._squares
+        distance += np.einsum("mf,mf->m", scaled, scaled)[:, None]
+        np.sqrt(np.maximum(distance, 0.0, out=distance), out=distance)
+        found = np.exp(-distance)
+        distance += 1
+        found *= distance
+        return found
 
 
 @dataclass(frozen=True)
@@ -54,12 +83,11 @@ class Kernel:
 
     def between(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Covariances of f: (N, F) and (M, F) give (N, M)."""
-        lengths = np.array(self.lengths)
-        a, b = left / lengths, right / lengths
-        squares = (a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T
-        scaled = np.sqrt(3 * np.maximum(squares, 0.0))
-        found: np.ndarray = self.amplitude * (1 + scaled) * np.exp(-scaled)
-        return found
+        return self.amplitude * self.beside(right)(left)
+
+    def beside(self, known: np.ndarray) -> Beside:
+        """What gives k between many rows and known ones."""
+        return Beside(np.array(self.lengths), known)
 
     @classmethod
     def fit(cls, features: np.ndarray, targets: np.ndarray, numbers: int) -> Kernel:
@@ -203,6 +231,17 @@ class Predictor:
         return weights
 
     @cached_property
+    def _moments_of(self) -> tuple[Beside, np.ndarray, np.ndarray]:
+        """What gives k beside the known op specs, then what it is multiplied with: (N,) for the
+        mean, (N, N) for what the known ones explain of the variance."""
+        amplitude, (_, spread) = self.kernel.amplitude, self._level
+        return (
+            self.kernel.beside(self._known),
+            amplitude * spread * self._weights,
+            amplitude**2 * self._inverse,
+        )
+
+    @cached_property
     def left_out(self) -> tuple[np.ndarray, np.ndarray]:
         """(N,) twice: error of each known target predicted without it, and the standard deviation.
 
@@ -225,12 +264,19 @@ class Predictor:
     def _moments(self, rows: OpSpecRows) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the targets: (M,) each."""
         mean, spread = self._level
-        beside = self.kernel.between(rows.matrix, self._known)
-        explained = ((beside @ self._inverse) * beside).sum(axis=1)
-        variance = self.kernel.amplitude + self.kernel.noise - explained
+        near, weights, inverse = self._moments_of
+        count = len(rows.matrix)
+        means, explained = np.empty(count), np.empty(count)
+        # Block by block: what stays in a CPU's cache is not fetched and given back each time.
+        size = max(_LEAST_BLOCK, _BLOCK_VALUES // len(weights))
+        for block in (slice(start, start + size) for start in range(0, count, size)):
+            beside = near(rows.matrix[block])
+            means[block] = beside @ weights
+            explained[block] = np.einsum("mn,mn->m", beside @ inverse, beside)
+        amplitude, noise = self.kernel.amplitude, self.kernel.noise
         # Rounding alone can take more off than there is.
-        variance = np.maximum(variance, self.kernel.noise)
-        return mean + spread * (beside @ self._weights), spread * np.sqrt(variance)
+        variance = np.maximum(amplitude + noise - explained, noise)
+        return mean + means, spread * np.sqrt(variance)
 
     def predict(self, specs: Sequence[OpSpec]) -> Predictions:
         """Latencies with 95% intervals.
@@ -239,20 +285,30 @@ class Predictor:
             PredictionError: an op spec of a category of which fewer than 3 are known.
         """
         rows = self.features.rows(specs)
-        known = self.category_counts
-        for spec, name in zip(specs, rows.categories, strict=True):
-            if known.get(name, 0) < LEAST_OF_CATEGORY:
-                raise PredictionError(
-                    f"{spec} cannot be predicted: {known.get(name, 0)} of the {len(self.keys)} "
-                    f"known operator configurations are {name!r}, it takes {LEAST_OF_CATEGORY}"
-                )
+        quantiles = {name: self._quantile_of(name) for name in set(rows.categories)}
+        if None in quantiles.values():
+            raise self._refusal(specs, rows.categories)
         mean, sd = self._moments(rows)
-        others = self.quantiles[""]
-        quantile = np.array([self.quantiles.get(name, others) for name in rows.categories])
-        log_ms, half = mean + rows.log_work, quantile * sd
-        return Predictions(
-            np.exp(log_ms), np.exp(log_ms - half), np.exp(log_ms + half), half
-        )  # fmt: skip
+        half = sd * [quantiles[name] for name in rows.categories]
+        latency_ms, factor = np.exp(mean + rows.log_work), np.exp(half)
+        return Predictions(latency_ms, latency_ms / factor, latency_ms * factor, half)
+
+    def _quantile_of(self, category: str) -> float | None:
+        """Of its scores; None of a category that nothing can be predicted of."""
+        if self.category_counts.get(category, 0) < LEAST_OF_CATEGORY:
+            return None
+        return self.quantiles.get(category, self.quantiles[""])
+
+    def _refusal(self, specs: Sequence[OpSpec], categories: Sequence[str]) -> PredictionError:
+        """Names the first op spec that nothing can be predicted of."""
+        spec, name = next(
+            pair for pair in zip(specs, categories, strict=True) if not self.can_predict(pair[0])
+        )
+        return PredictionError(
+            f"{spec} cannot be predicted: {self.category_counts.get(name, 0)} of the "
+            f"{len(self.keys)} known operator configurations are {name!r}, it takes "
+            f"{LEAST_OF_CATEGORY}"
+        )
 
     def covariance(self, specs: Sequence[OpSpec]) -> np.ndarray:
         """(M, M): of the logarithms that are left unknown, noise aside."""

@@ -70,6 +70,16 @@ def stored_pieces(table: LatencyTable) -> tuple[OpSpec, ...]:
     return tuple(spec for spec in specs if store.digest_of(spec) in there)
 
 
+def pieces_count(table: LatencyTable) -> int:
+    """How many of the table's entries are of pieces of ONNX files."""
+    return int(
+        table.tuples(
+            "SELECT count(*) FROM entries JOIN op_specs ON op_specs.id = op_spec_id"
+            " WHERE kind LIKE 'subgraph_%'"
+        )[0][0]
+    )
+
+
 def shown_keys(table: LatencyTable, keys: Iterable[str]) -> dict[str, str]:
     """Key -> the same for people: a piece by its label and the first digits of its digest."""
     names = labels(table)

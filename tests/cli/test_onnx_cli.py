@@ -115,3 +115,29 @@ def test_layers_of_a_file(files: list[Path]) -> None:
     assert found.exit_code == 0, found.output
     nodes = [name for layer in json.loads(found.stdout)["layers"] for name in layer["source_nodes"]]
     assert {"Conv_0", "Relu_1", "Resize_2"} <= set(nodes)
+
+
+def test_pieces_are_shown_by_their_labels_and_exports_say_that_graphs_stay(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from small_tables import make_table
+
+    from latlut.operators.onnx_cutting import by_work, cut
+    from latlut.operators.onnx_files import read_onnx
+    from latlut.table.subgraphs import keep_graphs
+
+    pieces = [cut(read_onnx(path), by_work).op_specs() for path in files]
+    tables = [tmp_path / "before.db", tmp_path / "after.db"]
+    specs = ([*pieces[0], *pieces[1]], [*pieces[0], *pieces[2]])
+    for path, own, ms in zip(tables, specs, (1.0, 2.0), strict=True):
+        with make_table(path, own, lambda spec, ms=ms: ms) as table:
+            keep_graphs(table, own)
+    monkeypatch.setattr(subgraph_store, "_STORE", {})
+    shown = run("table", "diff", *tables).output
+    assert "Conv 3->4 3x3 s2 + Relu at 8x12 [" in shown
+    assert "only in BEFORE, such as " in shown and "only in AFTER, such as " in shown
+    assert "subgraph_" not in shown
+    exported = run("table", "export", tables[0], tmp_path / "entries.csv")
+    assert exported.exit_code == 0
+    assert "4 of them are pieces of ONNX files, whose graphs" in exported.stderr
+    assert "latlut table merge NEW.db" in exported.stderr

@@ -183,3 +183,28 @@ def test_command(table: LatencyTable) -> None:
     assert "predictions deleted" in run(main, ["predict", "--table", path, "--forget"]).output
     twice = run(main, ["predict", "--table", path, "--forget", "--plan", "tiny"])
     assert twice.exit_code == 2
+
+
+def test_many_at_once_are_as_one_by_one_and_as_the_equations_say() -> None:
+    known, _ = split(5)
+    model = Predictor.fit(known, [smooth_ms(spec) for spec in known])
+    wanted = [OpSpec("conv", (30 + n, 8, 16), 40 + n) for n in range(300)]
+    wanted += [OpSpec("zoomed_conv", (30 + n, 8, 16), 64, kernel_size=5) for n in range(40)]
+    found = model.predict(wanted)
+    for place in (0, 127, 128, 299, 339):
+        one = model.predict([wanted[place]])
+        assert one.latency_ms[0] == pytest.approx(found.latency_ms[place], rel=1e-9)
+        assert one.half_width[0] == pytest.approx(found.half_width[place], rel=1e-6)
+    # Rasmussen and Williams, Eq. 2.25 and 2.26
+    rows, own = model.features.rows(wanted), model.features.rows(known).matrix
+    covariance = model.kernel.between(own, own) + model.kernel.noise * np.eye(len(own))
+    beside = model.kernel.between(rows.matrix, own)
+    targets = np.array(model.targets)
+    standard = (targets - targets.mean()) / targets.std()
+    mean = targets.mean() + targets.std() * beside @ np.linalg.solve(covariance, standard)
+    assert np.allclose(np.log(found.latency_ms), mean + rows.log_work, rtol=1e-9)
+    explained = (beside * np.linalg.solve(covariance, beside.T).T).sum(axis=1)
+    variance = model.kernel.amplitude + model.kernel.noise - explained
+    sd = targets.std() * np.sqrt(np.maximum(variance, model.kernel.noise))
+    names = np.array([model.quantiles.get(name, model.quantiles[""]) for name in rows.categories])
+    assert np.allclose(found.half_width, names * sd, rtol=1e-5)

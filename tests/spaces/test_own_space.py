@@ -282,3 +282,37 @@ def test_the_documented_space_from_a_table_to_a_network(tmp_path: Path) -> None:
     found, expected_ms = module.search(table, target_ms)
     assert abs(found.latency_ms / target_ms - 1) <= 0.02
     assert abs(expected_ms / target_ms - 1) < 0.2
+
+
+def test_a_network_of_ones_own_space_is_estimated_from_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = str(EXAMPLES / "chain_space.py")
+    space = own_space(chain)
+    (network,) = space.sample_many(1, seed=3)
+    file, table = tmp_path / "net.json", tmp_path / "chain.db"
+    file.write_text(network.to_json())
+    make_table(table, space.op_specs((64, 64)), lambda spec: 0.5).close()
+
+    def estimated(*words: str):
+        return CliRunner().invoke(
+            main, ["estimate", "--table", str(table), "--input", "64x64", "--json", *words]
+        )
+
+    found = json.loads(estimated("--arch", str(file), "--space", chain).stdout)
+    specs = network.op_specs((64, 64))
+    assert found["is_complete"]
+    assert found["latency_ms"] == pytest.approx(0.5 * len(specs))
+    assert {term["op_spec"] for term in found["terms"]} == {spec.key for spec in specs}
+    before = dict(spaces._SPACES)
+    monkeypatch.setattr(spaces, "_SPACES", {})
+    unknown = estimated("--arch", str(file))
+    assert unknown.exit_code == 2
+    assert "a network of the space 'chain', which nothing registers here" in unknown.output
+    assert "--space FILE" in unknown.output
+    alone = estimated("--op", "conv 3->16 stride 2 at 64x64", "--space", chain)
+    assert alone.exit_code == 2
+    assert "--space says what --arch is" in alone.output
+    file.write_text('{"space": "chain", "picks": 3')
+    monkeypatch.setattr(spaces, "_SPACES", before)
+    assert "net.json" in estimated("--arch", str(file), "--space", chain).output
