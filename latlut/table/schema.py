@@ -86,6 +86,12 @@ def m010_subgraphs(db: Database) -> None:
     _run(db, _SUBGRAPHS)
 
 
+@migrations()
+def m011_network_view(db: Database) -> None:
+    """Networks that were measured, beside their estimates."""
+    _run(db, _NETWORK_VIEW)
+
+
 _INITIAL = """
 CREATE TABLE identity (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -314,4 +320,21 @@ CREATE VIEW latencies AS
     FROM entries JOIN op_specs ON op_specs.id = entries.op_spec_id;
 CREATE VIEW suspects AS
     SELECT * FROM latencies WHERE warnings <> '' ORDER BY ci_percent DESC;
+"""
+
+_NETWORK_VIEW = """
+CREATE VIEW networks AS
+    SELECT validation_id AS validation, position AS number, validations.at,
+        validations.input_size, round(estimated_ms, 5) AS estimated_ms,
+        round(ci_low_ms, 5) AS ci_low_ms, round(ci_high_ms, 5) AS ci_high_ms,
+        round(measured_ms, 5) AS measured_ms,
+        round(100 * (estimated_ms / measured_ms - 1), 2) AS error_percent,
+        round(100 * (measured_first_ms / measured_second_ms - 1), 2) AS repeat_percent,
+        measured_ms BETWEEN ci_low_ms AND ci_high_ms AS is_inside,
+        round(100 * (plain_ms / measured_ms - 1), 2) AS plain_error_percent,
+        json(architecture) AS architecture
+    FROM (SELECT *, (measured_first_ms + measured_second_ms) / 2 AS measured_ms
+            FROM validation_networks) AS measured
+        JOIN validations ON validations.id = validation_id
+    ORDER BY validation_id DESC, position;
 """
