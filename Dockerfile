@@ -7,6 +7,9 @@
 #
 #     docker build -t latlut --build-arg PIP_EXTRA_INDEX_URL=... .
 #
+# The image itself has not been built yet; the tests install the same package into an empty
+# environment.
+#
 # Measurements in a container are those of the host, as long as nothing else runs there: give it
 # whole CPUs with --cpuset-cpus, not a share of them with --cpus.
 FROM python:3.11-slim
