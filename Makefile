@@ -12,10 +12,11 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 RUNTIME := $(VENV)/.latlut-runtime
 DEV := $(VENV)/.latlut-dev
+DOCS := $(VENV)/.latlut-docs
 SETUP := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types wheel bench clean
+.PHONY: help demo test lint format types wheel docs bench clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -42,6 +43,9 @@ wheel: $(DEV) ## dist/*.whl and dist/*.tar.gz
 	$(BIN)/python -m build --quiet --no-isolation --outdir dist .
 	@ls -l dist
 
+docs: $(DOCS) ## the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 bench: $(DEV) ## performance benchmarks: ratios measured side by side, one process
 	$(BIN)/python tests/benchmarks/bench_lookup.py
 	$(BIN)/python tests/benchmarks/bench_statistic.py
@@ -52,7 +56,7 @@ bench: $(DEV) ## performance benchmarks: ratios measured side by side, one proce
 	$(BIN)/python tests/benchmarks/bench_predict.py
 
 clean: ## remove packages and caches; the environment stays (rm -rf .venv)
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ] || ! $(PYTHON) -c '$(SUPPORTED)'; then \
@@ -75,3 +79,8 @@ $(DEV): $(SETUP) | $(BIN)/python
 	@echo "installing latlut and its development tools into $(VENV) (once, some minutes)"
 	$(INSTALL) --editable ".[dev]"
 	@touch $(RUNTIME) $@
+
+$(DOCS): $(DEV)
+	@echo "installing the tools that make the documentation (once)"
+	$(INSTALL) --editable ".[docs,notebook]"
+	@touch $@

@@ -14,18 +14,35 @@ from typing import TYPE_CHECKING
 from latlut.version import __version__
 
 if TYPE_CHECKING:
+    from latlut.commands import bench, profile, run_search, validate
+    from latlut.errors import LatlutError
     from latlut.opspec import OpSpec
     from latlut.pricing.estimator import estimate
     from latlut.table.table import LatencyTable
 
-__all__ = ["LatencyTable", "OpSpec", "__version__", "estimate"]
+__all__ = [
+    "LatencyTable",
+    "LatlutError",
+    "OpSpec",
+    "__version__",
+    "bench",
+    "estimate",
+    "profile",
+    "run_search",
+    "validate",
+]
 
 #: Public name -> module that defines it. No name is also a module's: importing a module
 #: ``latlut.estimate`` would put the module where the function is expected.
 _HOMES = {
     "LatencyTable": "latlut.table.table",
+    "LatlutError": "latlut.errors",
     "OpSpec": "latlut.opspec",
+    "bench": "latlut.commands",
     "estimate": "latlut.pricing.estimator",
+    "profile": "latlut.commands",
+    "run_search": "latlut.commands",
+    "validate": "latlut.commands",
 }
 
 
@@ -38,4 +55,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted(__all__)

@@ -150,7 +150,7 @@ def _parse_option(text: str) -> tuple[str, OptionValue]:
     return name, value
 
 
-@dataclass(frozen=True, init=False, eq=True)
+@dataclass(frozen=True, init=False, eq=True, repr=False)
 class OpSpec:
     """An operator with its shapes. Hashable; equal specs have equal keys.
 
@@ -229,6 +229,9 @@ class OpSpec:
 
     def __str__(self) -> str:
         return self.key
+
+    def __repr__(self) -> str:
+        return f"OpSpec.parse({self.key!r})"
 
     @property
     def in_channels(self) -> int:

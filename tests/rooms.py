@@ -30,7 +30,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("penalty",),
         ("measure",),
         ("validation", "search", "cluster"),
-        ("reports",),
+        ("reports", "commands"),
         ("cli",),
     ),
     "latlut.search": (

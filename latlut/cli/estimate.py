@@ -75,6 +75,7 @@ def estimate(
     from latlut.opspec import OpSpec
     from latlut.pricing.estimator import estimate as price
     from latlut.pricing.missing import adding_line
+    from latlut.pricing.named import size_and_batch
     from latlut.spaces.own import own_space
     from latlut.spaces.shipped import find_network
     from latlut.table.table import LatencyTable
@@ -103,7 +104,7 @@ def estimate(
             (cut,) = cut_as_in(table, read_files(files, input_size, batch, dict(shapes)))
             specs = list(cut.op_specs())
         elif arch_name:
-            where = _size_and_batch(table, input_size, batch)
+            where = size_and_batch(table, input_size, batch)
             nodes = find_network(arch_name).nodes(*where)
             specs = [node.spec for node in nodes]
         else:
@@ -137,20 +138,6 @@ def estimate(
     if not is_partial and (found.unpriced or (cut and cut.unpriced)):
         remark("this is the latency of a part of it; accept that with --partial")
         click.get_current_context().exit(1)
-
-
-def _size_and_batch(
-    table: LatencyTable, input_size: tuple[int, int] | None, batch: int | None
-) -> tuple[tuple[int, int], int]:
-    """Image size and batch: what was asked for, else what the table was swept at."""
-    from latlut.errors import TableError
-    from latlut.table.space import space_of
-
-    try:
-        own = space_of(table)
-    except TableError:  # swept from single op specs, or imported
-        return input_size or (1024, 2048), batch or 1
-    return input_size or own.input_size, batch or (1 if input_size else own.batch)
 
 
 def _adding(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from latlut.cli.commands import Command
@@ -33,13 +35,12 @@ def targets(name: str | None, as_json: bool) -> None:
         return
     known = [load_target(item) for item in target_names()]
     here = detect_gpus()
-    tables = [path.stem for path in shipped_tables()]
     if as_json:
         print_json(
             {
                 "targets": [asdict(t) for t in known],
                 "gpus_here": [asdict(g) for g in here],
-                "shipped_tables": tables,
+                "shipped_tables": [path.stem for path in shipped_tables()],
             }
         )
         return
@@ -59,14 +60,24 @@ def targets(name: str | None, as_json: bool) -> None:
     ]
     columns = ["target", "hardware", "FP32 TFLOP/s", "FP16 TFLOP/s", "GB/s", "W", "here"]
     print_table(columns, rows)
-    if tables:
-        click.echo(f"\ntables that ship with latlut: {', '.join(tables)} (latlut table info NAME)")
+    click.echo("\ntables that ship with latlut, for --table NAME; latlut table info NAME says more")
+    print_table(
+        ["table", "entries", "measured with"], [_shipped(path) for path in shipped_tables()]
+    )
     for gpu in here:
         click.echo(
             f"\nGPU {gpu.index} here: {gpu.name} (--gpu {gpu.target_name or slug(gpu.name)})"
         )
     if not here:
         click.echo(f"\nno GPU here: {gpu_absence_reason()}")
+
+
+def _shipped(path: Path) -> list[object]:
+    """Name, entries and identity of a table."""
+    from latlut.table.table import LatencyTable
+
+    with LatencyTable.open(path) as table:
+        return [path.stem, len(table), str(table.identity)]
 
 
 def _scaled(value: float | None, unit: float) -> float | None:

@@ -102,7 +102,7 @@ class PaperReading:
         return 1e3 / self.mean_ms
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BenchResult:
     """A network's latency."""
 
@@ -142,6 +142,13 @@ class BenchResult:
     paper: PaperReading | None = None
     samples_ms: tuple[tuple[float, ...], ...] = ()
     """Of each pass the durations of its runs, in order; (passes, runs)."""
+
+    def __repr__(self) -> str:
+        low, high = self.ci_low_ms, self.ci_high_ms
+        bounds = "" if math.isnan(high) else f" ({low:.4g} to {high:.4g})"
+        bounds = f" (at most {high:.4g})" if bounds and math.isnan(low) else bounds
+        where = f"{self.engine['name']} on {self.engine['device']}"
+        return f"<BenchResult {self.name}: {self.latency_ms:.4g} ms{bounds}, {where}>"
 
     @property
     def fps(self) -> float | None:

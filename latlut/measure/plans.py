@@ -26,7 +26,7 @@ from latlut.spaces.space import Space
 MAX_SPECS = 100_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """The op specs to measure, without repetition.
 
@@ -54,6 +54,9 @@ class Plan:
                 f"the plan {self.name!r} has {len(self.specs)} operator configurations, "
                 f"the limit is {MAX_SPECS}"
             )
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.name}: {len(self.specs)} operator configurations>"
 
     @cached_property
     def hash(self) -> str:

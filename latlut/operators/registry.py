@@ -155,13 +155,27 @@ def check(spec: OpSpec) -> Operator:
     if not operator.min_inputs <= len(spec.inputs) <= operator.max_inputs:
         wanted = f"{operator.min_inputs} to {operator.max_inputs}"
         raise SpecError(f"{spec.key}: {spec.kind} takes {wanted} inputs, got {len(spec.inputs)}")
+    check_options(spec)
+    return operator
+
+
+def check_options(spec: OpSpec) -> None:
+    """Refuse options that the operator does not have; of an operator that nobody registered any
+    may be right.
+
+    Raises:
+        SpecError: names the option, and those that there are.
+    """
+    operator = _REGISTRY.get(spec.kind)
+    if operator is None:
+        return
     for name, value in spec.options:
         option = operator.options.get(name)
         if option is None:
-            known = ", ".join(sorted(operator.options)) or "none"
-            raise SpecError(f"{spec.key}: {spec.kind} has no option {name!r}; it has: {known}")
+            known = sorted(operator.options)
+            hint = did_you_mean(name, known) if known else "it has none"
+            raise SpecError(f"{spec.key}: {spec.kind} has no option {name!r}; {hint}")
         if option.choices and value not in option.choices:
             raise SpecError(
                 f"{spec.key}: {name} is one of {', '.join(option.choices)}, received {value!r}"
             )
-    return operator

@@ -13,18 +13,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from latlut.errors import MissingEntryError
-from latlut.operators.registry import alternatives
+from latlut.operators.registry import alternatives, check_options
 from latlut.opspec import HasOpSpecs, OpSpec
 from latlut.pricing import calibration as calibrations
 from latlut.pricing.calibration import Calibration, features_ms
 from latlut.pricing.missing import missing_message
+from latlut.pricing.named import opened, specs_of
 from latlut.pricing.sum_errors import SumError, sum_error
+from latlut.spaces.space import SpaceNetwork
 from latlut.table.entry import Entry
 from latlut.table.table import LatencyTable
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ class Term:
         return self.count * self.price_ms
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Estimate:
     """A network's latency from a table, in milliseconds.
 
@@ -108,6 +116,37 @@ class Estimate:
         """Terms that are priced by something else than their own entry."""
         return tuple(term for term in self.terms if term.reason)
 
+    def frame(self) -> pandas.DataFrame:
+        """One row per term, in order of first execution; latencies in milliseconds.
+
+        Columns: ``op_spec``, ``count``, ``latency_ms`` of one execution by the table, ``factor``
+        of the calibration, ``total_ms`` of all executions, ``share`` of the network,
+        ``predicted_ms``, ``priced_as``.
+        """
+        import pandas
+
+        rows = [
+            (
+                term.spec.key, term.count, term.latency_ms, term.factor, term.total_ms,
+                term.total_ms / self.ms if self.ms else 0.0, term.predicted_ms, term.reason,
+            )
+            for term in self.terms
+        ]  # fmt: skip
+        columns = ["op_spec", "count", "latency_ms", "factor", "total_ms", "share",
+                   "predicted_ms", "priced_as"]  # fmt: skip
+        return pandas.DataFrame(rows, columns=columns)
+
+    def __repr__(self) -> str:
+        half = "" if self.ci_low_ms is None else f" ({self.ci_low_ms:.4g} to {self.ci_high_ms:.4g})"
+        kind = "plain sum" if self.calibration is None else "calibrated"
+        lacks = "" if self.is_complete else f", {len(self.unpriced)} operators without an entry"
+        return f"<Estimate {self.ms:.4g} ms{half}, {kind} of {len(self.terms)} terms{lacks}>"
+
+    def _repr_html_(self) -> str:
+        frame = self.frame().sort_values("total_ms", ascending=False)
+        shown = frame.to_html(index=False, max_rows=20, float_format="{:.4g}".format)
+        return f"<p>{escape(repr(self)[1:-1])}</p>{shown}"
+
 
 @dataclass(frozen=True)
 class _Price:
@@ -121,19 +160,24 @@ _NORMAL_95 = 1.96
 
 
 def estimate(
-    network: HasOpSpecs | Iterable[OpSpec],
-    table: LatencyTable,
+    network: HasOpSpecs | SpaceNetwork | Iterable[OpSpec | str] | str | Path,
+    table: LatencyTable | str | Path,
     *,
     is_calibrated: bool = True,
     allow_missing: bool = False,
+    input_size: tuple[int, int] | None = None,
+    batch: int | None = None,
 ) -> Estimate:
     """Latency of a network from a table's entries, and by its calibration where it has one.
 
     Args:
-        network: anything with ``op_specs()``, or the op specs themselves, one per execution.
-        table: where the entries come from.
+        network: an architecture's name or file, anything with ``op_specs()``, or op specs, also
+            as text, one per execution.
+        table: where the entries come from: an open table, a name, or a file.
         is_calibrated: use the table's calibration; without it the plain sum of the entries.
         allow_missing: leave out what the table cannot price, and name it in ``unpriced``.
+        input_size: (height, width) of the image in pixels; the table's own if not given.
+        batch: images per inference; the table's own if not given.
 
     Returns:
         The sum with its interval, term by term in order of first execution. Op specs without an
@@ -144,16 +188,19 @@ def estimate(
         MissingEntryError: the table cannot price all op specs; lists them, and the command that
             adds them.
         CalibrationError: the table's calibration is of a version that cannot be applied.
+        SpecError: an op spec with an option that its operator does not have; sizes for op specs.
+        UnknownNameError: no network or table of that name.
 
     Interval of a plain sum: the entries' own errors are independent, the one they share adds up,
     and so does what sums are known to miss (``pricing.sum_errors``):
         half-width^2 = sum_i (n_i t_i own_i)^2 + (shared * T)^2 + (missed * T)^2;
     of a calibrated one see ``Calibration.half_width_ms``.
     """
-    plain = _plain(network, table)
-    if plain.unpriced and not allow_missing:
-        raise MissingEntryError(missing_message(table, plain.unpriced))
-    found = calibrations.stored(table) if is_calibrated else None
+    with opened(table) as entries:
+        plain = _plain(specs_of(network, entries, input_size, batch), entries)
+        if plain.unpriced and not allow_missing:
+            raise MissingEntryError(missing_message(entries, plain.unpriced))
+        found = calibrations.stored(entries) if is_calibrated else None
     return plain if found is None else calibrated(plain, found)
 
 
@@ -183,8 +230,7 @@ def calibrated(plain: Estimate, calibration: Calibration) -> Estimate:
     )
 
 
-def _plain(network: HasOpSpecs | Iterable[OpSpec], table: LatencyTable) -> Estimate:
-    specs = list(network.op_specs() if isinstance(network, HasOpSpecs) else network)
+def _plain(specs: Iterable[OpSpec], table: LatencyTable) -> Estimate:
     terms: list[Term] = []
     unpriced: list[OpSpec] = []
     used: Counter[str] = Counter()
@@ -192,6 +238,7 @@ def _plain(network: HasOpSpecs | Iterable[OpSpec], table: LatencyTable) -> Estim
     for spec, count in Counter(specs).items():
         price = _price(spec, table, frozenset())
         if price is None:
+            check_options(spec)
             unpriced.append(spec)
             continue
         unpriced.extend(price.lacking)

@@ -110,7 +110,7 @@ class Branch:
         return tuple(scales)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Architecture:
     """A discrete FasterSeg network. Hashable; branches are kept in the order of their scales.
 
@@ -150,6 +150,10 @@ class Architecture:
                 )
             for cell, scale in zip(branch.cells, branch.output_scales(), strict=True):
                 channels(self.base_width, scale, cell.width)
+
+    def __repr__(self) -> str:
+        branches = ", ".join(f"1/{item.scale} of {len(item.cells)} cells" for item in self.branches)
+        return f"<Architecture: branches {branches}; head {self.head_width}/{FULL_WIDTH}>"
 
     @property
     def shared_cells(self) -> int:

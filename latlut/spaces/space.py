@@ -19,13 +19,14 @@ wrong with one before anything is measured.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from latlut.errors import ImportFileError, SpecError, UnknownNameError, did_you_mean
 from latlut.files.strict_json import parse_json
 from latlut.opspec import Node, OpSpec
 
 
+@runtime_checkable
 class SpaceNetwork(Protocol):
     """One discrete network of a space. A value: equal networks have equal JSON."""
 

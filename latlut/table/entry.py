@@ -10,7 +10,7 @@ from latlut.opspec import OpSpec
 DISTURBED = "machine disturbed while measuring"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Entry:
     """One op spec's latency; in a table of differences it may be zero or negative."""
 
@@ -78,6 +78,11 @@ class Entry:
         if self.ci_low_ms is None or self.ci_high_ms is None or not self.is_distinguishable:
             return None
         return 50 * (self.ci_high_ms - self.ci_low_ms) / abs(self.latency_ms)
+
+    def __repr__(self) -> str:
+        half = "" if self.ci_percent is None else f" ±{self.ci_percent:.2g}%"
+        origin = "predicted" if self.is_predicted else f"{self.passes} passes"
+        return f"<Entry {self.key}: {self.latency_ms:.4g} ms{half}, {origin}>"
 
     @property
     def spec(self) -> OpSpec:

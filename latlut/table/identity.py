@@ -90,6 +90,14 @@ class Identity:
         pairs = (option.partition("=") for option in self.engine_options.split(",") if option)
         return tuple((name, value) for name, _, value in pairs)
 
+    def __str__(self) -> str:
+        """One line for people: engine, device, and what is not the default."""
+        count = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        words = [self.precision, count if self.target == "cpu" else "", self.power_mode]
+        words += [self.mode if self.is_in_context else "", self.engine_options]
+        on = f"{self.engine} {self.engine_version} on {self.device_model}"
+        return ", ".join([on, *filter(None, words)])
+
     @property
     def file_stem(self) -> str:
         """Default name of the table's file, without suffix; what is default is not in it."""

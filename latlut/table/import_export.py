@@ -66,7 +66,10 @@ class ImportReport:
 
 
 def import_file(
-    path: Path, table_path: Path, identity_overrides: dict[str, str | int] | None = None
+    path: Path,
+    table_path: Path,
+    identity_overrides: dict[str, str | int] | None = None,
+    space: Mapping[str, object] | None = None,
 ) -> ImportReport:
     """Read a file of latencies into a table of the identity that it names.
 
@@ -74,6 +77,8 @@ def import_file(
         path: ``.npy`` of the FasterSeg authors, ``.csv`` or ``.parquet`` of entries.
         table_path: the table; made if it does not exist.
         identity_overrides: fields of the identity, for files that do not carry one.
+        space: the search space that a file of entries covers, as ``Plan.space``; a .npy says
+            itself.
 
     Raises:
         ImportFileError: the file cannot be used as it is.
@@ -99,8 +104,8 @@ def import_file(
         remarks.append(assumed)
         notes = Counter(row.note for row in source.rows if row.note)
         remarks += [f"{rows} rows: {note}" for note, rows in notes.items()]
-        space = _published_space() if _is_published(list(repeats)) else None
-        write = partial(_write_readings, repeats=repeats, path=path, space=space)
+        theirs = _published_space() if _is_published(list(repeats)) else None
+        write = partial(_write_readings, repeats=repeats, path=path, space=theirs)
     else:
         mode = overrides.get("mode")
         entries = read_entries(path, None if mode is None else str(mode))
@@ -108,7 +113,7 @@ def import_file(
         shared = _shared_error(values.pop("shared_error", 0.0), path)
         specs, count = [row.spec for row in entries.rows], len(entries.rows)
         remarks = [f"column {name} is not part of an entry" for name in entries.ignored_columns]
-        write = partial(_write_entries, rows=entries.rows, shared=shared, path=path)
+        write = partial(_write_entries, rows=entries.rows, shared=shared, path=path, space=space)
     identity = Identity.from_dict(values | overrides)
 
     def fill(table: LatencyTable) -> None:
@@ -224,10 +229,14 @@ def _shared_error(value: object, path: Path) -> float:
 
 
 def _write_entries(
-    table: LatencyTable, rows: Sequence[EntryRow], shared: float, path: Path
+    table: LatencyTable,
+    rows: Sequence[EntryRow],
+    shared: float,
+    path: Path,
+    space: Mapping[str, object] | None,
 ) -> None:
     ids = recording.add_op_specs(table, [row.spec for row in rows])
-    run_id = _start(table, path, len(rows))
+    run_id = _start(table, path, len(rows), space)
     with table.writing() as db:
         for row in rows:
             own, own_ms = _own_errors(row, shared, table.identity)

@@ -92,6 +92,12 @@ def m011_disturbed(db: Database) -> None:
     _run(db, _DISTURBED)
 
 
+@migrations()
+def m012_network_view(db: Database) -> None:
+    """Networks that were measured, beside their estimates."""
+    _run(db, _NETWORK_VIEW)
+
+
 _INITIAL = """
 CREATE TABLE identity (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -360,4 +366,21 @@ CREATE VIEW validation_log AS
         coalesce(cpu_share < 0.95, 0) OR coalesce(json_extract(agreement, '$.r12') < 0.9, 0)
             AS is_disturbed
     FROM validations;
+"""
+
+_NETWORK_VIEW = """
+CREATE VIEW networks AS
+    SELECT validation_id AS validation, position AS number, validations.at,
+        validations.input_size, round(estimated_ms, 5) AS estimated_ms,
+        round(ci_low_ms, 5) AS ci_low_ms, round(ci_high_ms, 5) AS ci_high_ms,
+        round(measured_ms, 5) AS measured_ms,
+        round(100 * (estimated_ms / measured_ms - 1), 2) AS error_percent,
+        round(100 * (measured_first_ms / measured_second_ms - 1), 2) AS repeat_percent,
+        measured_ms BETWEEN ci_low_ms AND ci_high_ms AS is_inside,
+        round(100 * (plain_ms / measured_ms - 1), 2) AS plain_error_percent,
+        json(architecture) AS architecture
+    FROM (SELECT *, (measured_first_ms + measured_second_ms) / 2 AS measured_ms
+            FROM validation_networks) AS measured
+        JOIN validations ON validations.id = validation_id
+    ORDER BY validation_id DESC, position;
 """

@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from sqlite_utils import Database
 
 from latlut.errors import IdentityError, MissingEntryError, TableError
 from latlut.files.writing import folder_beside, place_new, remove_abandoned
+from latlut.operators.registry import check_options
 from latlut.opspec import OpSpec
 from latlut.shell import command
 from latlut.table.content import READ_WHEN_OPENED, READ_WITH_ENTRIES, refuse_wrong
@@ -324,6 +326,20 @@ class LatencyTable:
         with storage_errors(self.path), bounded_reading(self.db.conn, self._file):
             yield self.db
 
+    def __repr__(self) -> str:
+        try:
+            own = f"{len(self)} entries, {self.identity}"
+        except (sqlite3.Error, TableError):
+            own = "closed"
+        return f"<LatencyTable {self.path}: {own}>"
+
+    def _repr_html_(self) -> str:
+        try:
+            shown = self.frame().to_html(index=False, max_rows=10)
+        except (sqlite3.Error, TableError):
+            shown = ""
+        return f"<p>{escape(repr(self)[1:-1])}</p>{shown}"
+
     @property
     def size_bytes(self) -> int:
         """Bytes of the file on disk."""
@@ -379,8 +395,8 @@ class LatencyTable:
         sql = "SELECT count(*) AS n FROM entries WHERE predicted_from IS NOT NULL"
         return int(self.rows(sql)[0]["n"])
 
-    def __contains__(self, spec: OpSpec) -> bool:
-        return self._fields(spec) is not None
+    def __contains__(self, spec: OpSpec | str) -> bool:
+        return self._fields(_as_spec(spec)) is not None
 
     def __iter__(self) -> Iterator[Entry]:
         with self.reading() as db:
@@ -388,14 +404,17 @@ class LatencyTable:
             for fields in db.execute(f"{_ENTRIES} ORDER BY op_spec_id"):
                 yield Entry(*fields)
 
-    def lookup(self, spec: OpSpec) -> Entry:
-        """The op spec's entry.
+    def lookup(self, spec: OpSpec | str) -> Entry:
+        """The entry of an op spec, which may be given as text.
 
         Raises:
             MissingEntryError: names the nearest measured one and the command that adds it.
+            SpecError: a text that is no op spec, or an option that its operator does not have.
         """
+        spec = _as_spec(spec)
         fields = self._fields(spec)
         if fields is None:
+            check_options(spec)
             raise MissingEntryError(self.missing_message(spec))
         return Entry(*fields)
 
@@ -459,3 +478,7 @@ class LatencyTable:
         """Relative 95% half-width of the error that all entries have in common; 0 if unknown."""
         value = self.fact("shared_error")
         return float(value) if value is not None else 0.0
+
+
+def _as_spec(spec: OpSpec | str) -> OpSpec:
+    return OpSpec.parse(spec) if isinstance(spec, str) else spec

@@ -59,7 +59,7 @@ class ValidationSettings:
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Validation:
     """The networks, what they say together, and the readings that it rests on.
 
@@ -82,6 +82,13 @@ class Validation:
     def judged(self) -> tuple[MeasuredNetwork, ...]:
         """The networks that no calibration was fitted on."""
         return tuple(item for item in self.networks if not item.is_fitted)
+
+    def __repr__(self) -> str:
+        found = self.agreement
+        return (
+            f"<Validation of {found.n} networks: r {found.r:.4f}, mean absolute error "
+            f"{found.mape_percent:.2f}%, noise limit {found.noise_floor_mape_percent:.2f}%>"
+        )
 
     def trends(self) -> tuple[Trend, ...]:
         """How the errors of the judged networks depend on what the networks are."""

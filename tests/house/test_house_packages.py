@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
+import venv
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -128,6 +132,53 @@ def test_unpacked_wheel_runs(packages: Packages, tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == f"latlut, version {_version()}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_installed_package_works_in_an_empty_environment(
+    packages: Packages, tmp_path: Path, kind: str
+) -> None:
+    """An environment that holds pip and latlut alone; only what latlut depends on is lent to it."""
+    home = tmp_path / "environment"
+    venv.create(home, with_pip=True)
+    python = home / "bin" / "python"
+    site = Path(next(home.glob("lib/python*/site-packages")))
+    # After what is installed there; packages that are linked into the lender do not follow.
+    (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    # Some Pythons give every environment a setuptools, which may be too old to build latlut.
+    ran(python, "-m", "pip", "uninstall", "--quiet", "--yes", "setuptools", cwd=tmp_path)
+    install = ["-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+    ran(python, *install, "--no-build-isolation", str(getattr(packages, kind)), cwd=tmp_path)
+    latlut = home / "bin" / "latlut"
+    where = ran(python, "-c", "import latlut; print(latlut.__file__)", cwd=tmp_path)
+    assert Path(where.strip()).is_relative_to(site)
+    assert _version() in ran(latlut, "--version", cwd=tmp_path)
+    shipped = ran(latlut, "estimate", "--table", "1080ti", "--arch", "fasterseg-student", "--json",
+                  cwd=tmp_path, may_fail=True)  # fmt: skip
+    assert json.loads(shipped)["latency_ms"] == pytest.approx(5.69, abs=0.01)
+    measuring = ["--cpu", "--op", "conv 8->8 at 16x16", "--passes", "1", "--table", "own.db"]
+    ran(latlut, "profile", *measuring, cwd=tmp_path)
+    entries = json.loads(ran(latlut, "table", "query", "own.db", "--json", cwd=tmp_path))
+    assert [row["op_spec"] for row in entries] == ["conv 8->8 stride 1 at 16x16"]
+
+
+def ran(program: Path, *words: str, cwd: Path, may_fail: bool = False) -> str:
+    """The output of a program that sees nothing of this checkout."""
+    unset = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    run = subprocess.run(
+        [str(program), *words], cwd=cwd, env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert may_fail or run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+def test_the_citation_is_of_this_version() -> None:
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {_version()}\n" in text
+    assert "1912.10917" in text and "cff-version: 1.2.0" in text
 
 
 def _version() -> str:

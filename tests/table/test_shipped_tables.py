@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from checkout import ROOT
 from click.testing import CliRunner
+from shipped_tables import ENGINES, make, table_name
 
 from latlut import LatencyTable, estimate
 from latlut.cli import main
-from latlut.errors import MissingEntryError
+from latlut.errors import MissingEntryError, UnknownNameError
 from latlut.search.cosearch.problem import SearchProblem
 from latlut.search.cosearch.settings import LatencySettings, SpaceSettings
 from latlut.spaces.shipped import find_architecture
@@ -48,3 +49,26 @@ def test_the_1080ti_table_is_the_authors_file(tmp_path: Path) -> None:
     import_file(PUBLISHED, tmp_path / "own.db")
     with LatencyTable.open("1080ti") as shipped, LatencyTable.open(tmp_path / "own.db") as own:
         assert list(shipped) == list(own)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_cpu_table_is_the_published_study(engine: str, tmp_path: Path) -> None:
+    own_path = make(engine, tmp_path)
+    with LatencyTable.open(table_name(engine)[:-3]) as shipped, LatencyTable.open(own_path) as own:
+        assert len(shipped) == 656 and list(shipped) == list(own)
+        assert "24 November 2026" in (shipped.fact("source") or "")
+        rows = "SELECT position, architecture, plain_ms, measured_first_ms FROM validation_networks"
+        assert shipped.rows(rows) == own.rows(rows)
+        model = "SELECT networks, model FROM calibrations"
+        (mine,), (theirs,) = own.rows(model), shipped.rows(model)
+        assert mine["networks"] == theirs["networks"] == 30
+        found = estimate("fasterseg-student", shipped)
+        assert found.is_complete and found.calibration is not None
+        assert found.ms == pytest.approx(estimate("fasterseg-student", own).ms, rel=1e-6)
+
+
+def test_no_shipped_table_passes_for_the_cpu_at_hand(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnknownNameError, match="no table 'cpu'"):
+        LatencyTable.open("cpu")
