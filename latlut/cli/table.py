@@ -19,7 +19,6 @@ from latlut.cli.output import (
     remark,
 )
 from latlut.errors import LatlutError
-from latlut.files.writing import write_csv
 
 _FILE = click.Path(path_type=Path)
 #: Columns of ``latlut table query``, where none are named.
@@ -159,6 +158,7 @@ def query(
     latlut table query cpu --sort -latency_ms --limit 10 --columns op_spec,latency_ms
     latlut table query cpu --columns all --limit 100000 --csv entries.csv
     """
+    from latlut.files.writing import write_csv
     from latlut.opspec import OpSpec
     from latlut.table.listing import check_column, entries_where, entry_columns
     from latlut.table.subgraphs import shown_keys
