@@ -12,7 +12,6 @@ from latlut.cli.commands import Group
 from latlut.cli.options import seed_option
 from latlut.cli.output import json_option, print_json, print_table, quiet_option, remark
 from latlut.cli.progress import progress_bar
-from latlut.progress import Progress
 
 if TYPE_CHECKING:
     from latlut.search.data.checking import SplitReport
@@ -66,6 +65,7 @@ def check(
     """
     from dataclasses import asdict
 
+    from latlut.progress import Progress
     from latlut.search.data.checking import inspect_data
     from latlut.search.data.opening import open_data
 

@@ -12,7 +12,6 @@ from latlut.cli.options import compute_options, set_threads, view_options
 from latlut.cli.output import json_option, print_json, print_table, quiet_option, remark
 from latlut.cli.progress import progress_bar
 from latlut.errors import LatlutError
-from latlut.progress import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +67,7 @@ def evaluate(
     import math
     import time
 
+    from latlut.progress import Progress
     from latlut.search.networks.model_files import check_same_classes, load_model
     from latlut.search.runs.processes import launched, refuse_several
     from latlut.search.train.evaluating import evaluate as score_of

@@ -105,10 +105,13 @@ class ProgressLines:
         title: of the work.
         first: steps that were done when the lines began.
         every_s: seconds without a line after which there is one.
+        has_tenths: whether there is a line at every tenth; not of work that is one of many.
     """
 
-    def __init__(self, title: str, first: int = 0, every_s: float = EVERY_S) -> None:
-        self._title, self._every_s = title, every_s
+    def __init__(
+        self, title: str, first: int = 0, every_s: float = EVERY_S, *, has_tenths: bool = True
+    ) -> None:
+        self._title, self._every_s, self._has_tenths = title, every_s, has_tenths
         self._first = self._done = first
         self._total = self._tenth = 0
         self._started = self._said = time.monotonic()
@@ -132,7 +135,7 @@ class ProgressLines:
                 self._first = done
             self._done, self._total = done, total
             tenth = 10 * done // max(1, total)
-            if tenth > self._tenth:
+            if tenth > self._tenth and self._has_tenths:
                 self._tenth = tenth
                 self._say(is_new=True)
 

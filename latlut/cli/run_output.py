@@ -53,7 +53,7 @@ class StepBar:
             return
         if not sys.stderr.isatty():
             if self._lines is None:
-                self._lines = ProgressLines(title, step).__enter__()
+                self._lines = ProgressLines(title, step, has_tenths=False).__enter__()
             self._lines.move(step, steps, title)
             return
         if self._bar is None:

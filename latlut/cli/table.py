@@ -14,7 +14,6 @@ from latlut.cli.names import NEW_TABLE, TABLE
 from latlut.cli.options import csv_option, op_option
 from latlut.cli.output import json_option, print_json, print_json_rows, print_table, remark
 from latlut.errors import LatlutError
-from latlut.files.writing import write_csv
 
 _FILE = click.Path(path_type=Path)
 #: Columns of ``latlut table query``, where none are named.
@@ -177,6 +176,7 @@ def query(
     latlut table query cpu --sort -latency_ms --limit 10 --columns op_spec,latency_ms
     latlut table query cpu --columns all --limit 100000 --csv entries.csv
     """
+    from latlut.files.writing import write_csv
     from latlut.opspec import OpSpec
     from latlut.table.listing import check_column, entries_where, entry_columns
     from latlut.table.subgraphs import shown_keys

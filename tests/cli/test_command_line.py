@@ -17,10 +17,13 @@ from shown_commands import check_arguments, simple_commands
 from small_tables import make_table
 
 from latlut.cli import main
+from latlut.cli.choices import STATISTICS
 from latlut.cli.commands import GROUPS
 from latlut.cli.defaults import VARIABLE, option_key
 from latlut.cli.progress import ProgressLines
+from latlut.engines import PRECISIONS, engine_class, engine_names
 from latlut.opspec import OpSpec
+from latlut.stats import quantiles
 
 OPS = ["conv 4->8 stride 1 at 8x8", "conv 8->8 stride 1 at 8x8", "conv 16->8 stride 2 at 8x8"]
 #: Options whose values differ between commands for a reason: one table or several, files or also
@@ -90,6 +93,12 @@ def test_long_commands_list_their_options_in_groups() -> None:
 def test_defaults_are_shown_in_one_way() -> None:
     for words, option in all_options(main):
         assert not re.search(r"\[[^\]]*\]\.?$", option.help or ""), f"{words} {option.opts}"
+
+
+def test_choices_are_those_of_the_library() -> None:
+    assert list(STATISTICS) == list(quantiles.STATISTICS)
+    for name in engine_names():
+        assert set(engine_class(name).precisions) <= set(PRECISIONS)
 
 
 # --- a lab's defaults ---
