@@ -11,7 +11,7 @@ and the sum is then a part of the network only.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -230,7 +230,7 @@ def calibrated(plain: Estimate, calibration: Calibration) -> Estimate:
     )
 
 
-def _plain(specs: Iterable[OpSpec], table: LatencyTable) -> Estimate:
+def _plain(specs: Sequence[OpSpec], table: LatencyTable) -> Estimate:
     terms: list[Term] = []
     unpriced: list[OpSpec] = []
     used: Counter[str] = Counter()

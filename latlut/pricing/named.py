@@ -12,7 +12,7 @@ from pathlib import Path
 
 from latlut.errors import SpecError, TableError
 from latlut.opspec import HasOpSpecs, OpSpec
-from latlut.spaces.shipped import find_architecture
+from latlut.spaces.shipped import find_network
 from latlut.spaces.space import SpaceNetwork
 from latlut.table.space import space_of
 from latlut.table.table import LatencyTable
@@ -84,7 +84,7 @@ def specs_of(
                 f"{network}: an ONNX file has to be cut into the table's pieces first: "
                 "latlut estimate --onnx does both"
             )
-        network = find_architecture(str(network))
+        network = find_network(str(network))
     if isinstance(network, SpaceNetwork):
         return list(network.op_specs(*size_and_batch(table, input_size, batch)))
     if input_size is not None or batch is not None:
