@@ -31,7 +31,8 @@ GROUPS: Mapping[str, frozenset[str]] = {
     "How precisely": frozenset(
         {"passes", "rebuilds", "ci", "statistic", "budget", "fraction", "until", "timeout", "seed",
          "seeds", "mode", "unchecked", "rounds", "networks", "explain", "min-r",
-         "protocol", "duration", "iterations", "tolerance", "equal-share", "runs"}
+         "protocol", "duration", "iterations", "tolerance", "equal-share", "runs", "ok", "caution",
+         "max-points"}
     ),
     "Output": frozenset(
         {"out", "plot", "csv", "samples", "predictions", "label-ids", "run", "dry-run", "measure",

@@ -208,6 +208,11 @@ def _print(found: Estimate, path: str, cut: CutFile | None) -> None:
         click.echo("without what the table cannot price:")
         for text in left_out:
             click.echo(f"  {text}")
+    if found.excluded:
+        names = ", ".join(sorted({spec.kind for spec in found.excluded}))
+        click.echo(
+            f"{len(found.excluded)} operators are not counted, as by the table's source: {names}"
+        )
     if found.sum_error is not None and found.ci_high_ms is not None:
         click.echo(f"the interval holds {found.sum_error.describe()}")
     if found.predicted:
@@ -236,6 +241,7 @@ def _as_json(found: Estimate, path: str, cut: CutFile | None) -> dict[str, objec
         "notes": list(found.notes),
         "sum_error": None if found.sum_error is None else vars(found.sum_error),
         "unpriced": [spec.key for spec in found.unpriced],
+        "excluded": [spec.key for spec in found.excluded],
         "left_out": list(cut.unpriced) if cut else [],
         "terms": [
             {

@@ -73,7 +73,8 @@ class Estimate:
     ``ci_low_ms`` and ``ci_high_ms`` bound what ``latlut validate`` would measure (95%), None where
     an entry has no interval. Without a calibration they hold ``sum_error``, by which measured
     networks lay off their sums; it is None of a single op spec. ``unpriced`` are op specs that the
-    table cannot price, by permission; the sum is without them. ``plain_ms`` is the sum of the
+    table cannot price, by permission; the sum is without them, and without ``excluded`` ones, which
+    the table's source does not count. ``plain_ms`` is the sum of the
     entries as they are, ``entries_sd_ms`` the standard deviation that their own errors give it,
     None if unknown; ``constant_ms`` what the calibration adds to every network; ``notes`` where the
     calibration is used beyond what it was fitted on.
@@ -90,10 +91,11 @@ class Estimate:
     calibration: Calibration | None = None
     notes: tuple[str, ...] = ()
     sum_error: SumError | None = None
+    excluded: tuple[OpSpec, ...] = ()
 
     @property
     def is_complete(self) -> bool:
-        """Whether every op spec was priced."""
+        """Whether every op spec was priced that the table's source counts."""
         return not self.unpriced
 
     @property
@@ -232,16 +234,16 @@ def calibrated(plain: Estimate, calibration: Calibration) -> Estimate:
 
 def _plain(specs: Sequence[OpSpec], table: LatencyTable) -> Estimate:
     terms: list[Term] = []
-    unpriced: list[OpSpec] = []
+    lacking: list[OpSpec] = []
     used: Counter[str] = Counter()
     errors: dict[str, float | None] = {}
     for spec, count in Counter(specs).items():
         price = _price(spec, table, frozenset())
         if price is None:
             check_options(spec)
-            unpriced.append(spec)
+            lacking.append(spec)
             continue
-        unpriced.extend(price.lacking)
+        lacking.extend(price.lacking)
         for entry in price.entries:
             used[entry.key] += count
             errors[entry.key] = entry.own_error_ms
@@ -254,6 +256,7 @@ def _plain(specs: Sequence[OpSpec], table: LatencyTable) -> Estimate:
                 is_disturbed=any(entry.is_disturbed for entry in price.entries),
             )
         )  # fmt: skip
+    kinds = table.excluded_kinds if lacking else frozenset()
     total = sum(term.total_ms for term in terms)
     half = own_half = None
     missed = sum_error(table) if len(specs) > 1 else None
@@ -268,10 +271,11 @@ def _plain(specs: Sequence[OpSpec], table: LatencyTable) -> Estimate:
         ci_low_ms=None if half is None else max(least_ms, total - half),
         ci_high_ms=None if half is None else total + half,
         terms=tuple(terms),
-        unpriced=tuple(dict.fromkeys(unpriced)),
+        unpriced=tuple(dict.fromkeys(spec for spec in lacking if spec.kind not in kinds)),
         plain_ms=total,
         entries_sd_ms=None if own_half is None else own_half / _NORMAL_95,
         sum_error=missed,
+        excluded=tuple(dict.fromkeys(spec for spec in lacking if spec.kind in kinds)),
     )
 
 

@@ -42,6 +42,8 @@ FASTERSEG_IDENTITY = Identity(
     driver="CUDA 10.0, cuDNN 7",
     protocol_version="fasterseg-release",
 )
+#: What the authors' latencies of networks leave out, comma-separated: resizing between operators.
+PUBLISHED_EXCLUDES = "upsample"
 #: Whose figures a table of the published size holds; ``latlut table info`` shows it.
 PUBLISHED_SOURCE = (
     "latency_lookup_table.npy of FasterSeg, github.com/VITA-Group/FasterSeg, MIT licence, "
@@ -211,6 +213,7 @@ def _write_readings(
     if space is not None:
         with table.writing() as db:
             set_fact(db, "source", PUBLISHED_SOURCE)
+            set_fact(db, "excluded_kinds", PUBLISHED_EXCLUDES)
     recording.end_run(table, run_id, "imported")
     summarise(table)
 

@@ -474,6 +474,11 @@ class LatencyTable:
         return str(found[0]["value"]) if found else None
 
     @property
+    def excluded_kinds(self) -> frozenset[str]:
+        """Operators that the source of an imported table does not count in networks."""
+        return frozenset(filter(None, (self.fact("excluded_kinds") or "").split(",")))
+
+    @property
     def shared_error(self) -> float:
         """Relative 95% half-width of the error that all entries have in common; 0 if unknown."""
         value = self.fact("shared_error")

@@ -256,7 +256,8 @@ def read_prices(
         refine_ms[s, v] = terms[spec].price_ms
     executed_ms = sum(terms[spec].price_ms for spec in fixed if spec in terms)
     fixed_ms = executed_ms + found.constant_ms
-    return SpacePrices(layout, cell_ms, refine_ms, fixed_ms, terms, found.unpriced)
+    lacking = (*found.unpriced, *found.excluded)
+    return SpacePrices(layout, cell_ms, refine_ms, fixed_ms, terms, lacking)
 
 
 def _command(layout: SpaceLayout, table: LatencyTable, missing: list[OpSpec]) -> str:

@@ -35,10 +35,10 @@ def test_the_1080ti_table_prices_the_published_student_and_its_space() -> None:
         assert len(table) == 605 and "MIT" in (table.fact("source") or "")
         specs = find_architecture("fasterseg-student").op_specs((1024, 2048))
         with pytest.raises(MissingEntryError, match="GTX 1080 Ti"):
-            estimate(specs, table)
-        found = estimate(specs, table, allow_missing=True)
+            estimate([*specs, "conv 3->3 at 4x4"], table)
+        found = estimate(specs, table)
         assert found.ms == pytest.approx(5.69, abs=0.01)
-        assert {spec.kind for spec in found.unpriced} == {"upsample"}
+        assert found.is_complete and {spec.kind for spec in found.excluded} == {"upsample"}
         problem = SearchProblem(table, SpaceSettings(), LatencySettings())
         assert problem.input_size == (1024, 2048) and problem.space.layers == 16
         assert {spec.kind for spec in problem.unpriced} == {"upsample"}
