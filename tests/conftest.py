@@ -18,10 +18,11 @@ from latlut.table.table import LatencyTable
 
 @pytest.fixture(autouse=True)
 def private_places(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
-    """A lock folder and a graph cache of the test's own."""
+    """A lock folder and a graph cache of the test's own, and output of any width."""
     folder = tmp_path_factory.mktemp("private")
     monkeypatch.setenv("LATLUT_LOCK_DIR", str(folder / "locks"))
     monkeypatch.setenv("LATLUT_CACHE", str(folder / "cache"))
+    monkeypatch.delenv("COLUMNS", raising=False)  # workers of pytest-xdist have it
 
 
 @pytest.fixture

@@ -216,7 +216,7 @@ def print_composition(worst: Sequence[Explained], *, has_details: bool = False) 
         view = item.view
         whole, plain = view.whole_ms.value, view.estimate.plain_ms
         click.echo(
-            f"\n{item.label}: network {whole:.4g} ms, sum of entries {plain:.4g} ms, "
+            f"\n{item.label}: measured {whole:.4g} ms, sum of entries {plain:.4g} ms, "
             f"difference {whole - plain:+.3g} ms ({100 * (whole - plain) / whole:+.1f}%)"
         )
         shown, small = _divided(item.effects, whole)

@@ -55,6 +55,16 @@ VIEWS = {
             "requeues": "how often it was measured again because the machine was disturbed",
         },
     ),
+    "validation_log": (
+        "Every latlut validate, and whether the machine was disturbed.",
+        {
+            "r": "correlation of estimates and measurements",
+            "mape_percent": "mean absolute error of estimates",
+            "r12": "correlation of the two measuring passes",
+            "cpu_share": "share of the CPU that the measuring process got",
+            "is_disturbed": "1 where other processes took part of it, or the passes disagree",
+        },
+    ),
     "run_log": ("Every latlut profile and import that wrote into this file.", {}),
     "failed": ("Operator configurations that could not be measured, and why.", {}),
     "launches": ("How runs were launched on a GPU, and the host's share.", {}),

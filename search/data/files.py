@@ -26,7 +26,7 @@ from latlut.search.data.classes import Rgb
 from latlut.search.data.pictures import DAMAGED, rgb_of, single, upright
 
 #: Of a picture that is decoded: 8000 a side, 190 MB as RGB.
-MAX_PIXELS = 1 << 26
+MAX_PIXELS = 1 << 25
 MAX_SIDE = 1 << 16
 #: As many pixels of 8 bytes, uncompressed.
 MAX_FILE_BYTES = 512 << 20

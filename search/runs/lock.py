@@ -32,7 +32,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     Raises:
         LatlutError: another process, or this one, holds it; or it cannot be made.
     """
-    is_new = not folder.exists()
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -44,9 +44,9 @@ def run_lock(folder: Path) -> Iterator[None]:
         if descriptor is not None:
             fcntl.flock(descriptor, fcntl.LOCK_UN)  # for processes that inherited it too
             os.close(descriptor)
-        if is_new:
-            with suppress(OSError):  # it holds the run
-                folder.rmdir()
+        with suppress(OSError):  # it holds the run
+            for place in made:
+                place.rmdir()
 
 
 def _locked(folder: Path) -> int | None:

@@ -27,8 +27,8 @@ from latlut.stats import quantiles
 
 OPS = ["conv 4->8 stride 1 at 8x8", "conv 8->8 stride 1 at 8x8", "conv 16->8 stride 2 at 8x8"]
 #: Options whose values differ between commands for a reason: one table or several, files or also
-#: folders, a part of the engines.
-OF_SEVERAL_KINDS = {"engine", "from", "out"}
+#: folders, a part of the engines, one batch or several.
+OF_SEVERAL_KINDS = {"batch", "engine", "from", "out"}
 
 
 def run(*args: object) -> Result:

@@ -59,5 +59,5 @@ def test_files_that_cannot_be_written_are_refused_first(tmp_path: Path) -> None:
         check_writable(tmp_path)
     refused = run("validate", "--table", "none.db", "--plot", str(tmp_path / "a.gif"))
     assert refused.exit_code == 2 and "end in" in refused.stderr
-    refused = run("compare", "--measure", "--out", str(tmp_path / "none" / "a.png"))
+    refused = run("compare", "--measure", "--plot", str(tmp_path / "none" / "a.png"))
     assert refused.exit_code == 2 and "no folder" in refused.stderr

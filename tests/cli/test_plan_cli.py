@@ -37,7 +37,10 @@ def test_a_shipped_plan() -> None:
     )
     assert "sweep" not in found
     text = run("plan", "show", "table1", "--all").stdout
-    assert "4 op specs to measure" in text and "zoomed_conv 256->256 stride 1 at 32x64" in text
+    assert (
+        "4 operator configurations to measure" in text
+        and "zoomed_conv 256->256 stride 1 at 32x64" in text
+    )
 
 
 def test_a_plan_at_several_batches_and_a_sweep_of_it(folder: Path) -> None:
@@ -60,7 +63,7 @@ def test_files_are_shown_as_pieces_at_each_batch(folder: Path) -> None:
     text = run("plan", "show", "net.onnx", "fixed.onnx").stdout
     assert "net: 2 pieces, 2 of them unique" in text
     assert "Conv 3->4 3x3 s2 + Relu at 8x12      2" in text  # once in each file
-    assert "2 op specs to measure" in text
+    assert "2 operator configurations to measure" in text
     found = json.loads(run("plan", "show", "--onnx", "net.onnx", "--batch", "1,4", "--json").stdout)
     labels = [item["label"] for item in found["op_specs"]]
     assert labels[0] == "Conv 3->4 3x3 s2 + Relu at 8x12"

@@ -8,6 +8,7 @@ import re
 import signal
 from pathlib import Path
 
+import click
 import pytest
 from checkout import ROOT
 from click.testing import CliRunner
@@ -159,6 +160,9 @@ def test_a_slow_worker_is_put_into_quarantine(db_path: Path, engine_file: str) -
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine_file: str) -> None:
     monkeypatch.chdir(tmp_path)
+    (engine,) = (option for option in main.get_command(None, "profile").params
+                 if option.name == "engine")  # fmt: skip
+    monkeypatch.setattr(engine, "type", click.Choice(["scripted"]))
     command = [
         "profile", "--cpu", "--ray", "local", "--workers", "2", "--engine", "scripted",
         "--operators", engine_file, "--op", "conv 4->4 at 8x8", "--op", "conv 4->8 at 8x8",

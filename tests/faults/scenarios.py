@@ -202,7 +202,8 @@ def _calibrated(folder: Path) -> Facts:
 
 
 _SET = tuple(
-    f"--set={pair}" for pair in ("target=cpu", "device_model=x", "engine=e", "engine_version=1")
+    f"--identity={pair}"
+    for pair in ("target=cpu", "device_model=x", "engine=e", "engine_version=1")
 )
 _CPU = ("--cpu", "--engine", "onnxruntime", "--threads", "1", "--table", "table.db")
 

@@ -17,6 +17,8 @@ import pytest
 from fuzz.fuzz_readers import READERS, accepts, seeds_of
 from fuzz.large_inputs import LARGE, MOST_MB, cost_of
 
+#: Readers whose large files are read in every run; those of the others take six minutes.
+_BOUNDED = ("table", "parquet", "picture")
 #: Mutations of each reader: half a second.
 MUTATIONS = 300
 _WORDS = (
@@ -78,8 +80,13 @@ def test_guided_by_coverage_nothing_crashes(tmp_path: Path, name: str) -> None:
     assert found.returncode == 0, found.stderr[-4000:]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in _BOUNDED else pytest.mark.long)
+        for name in LARGE
+    ],
+)
 def test_large_files_take_little_memory(name: str) -> None:
     """The dearest files of up to 10 MB that we know of; seconds are printed by ``large_inputs``."""
     for label, content in LARGE[name]().items():

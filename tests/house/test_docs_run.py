@@ -76,7 +76,7 @@ def test_tutorial_your_own_network(tmp_path: Path) -> None:
     assert (tmp_path / "work" / "profiles" / "network.db").exists()
 
 
-def test_twelve_tasks_take_two_commands_each_and_run(tmp_path: Path) -> None:
+def test_twelve_tasks_take_two_commands_each() -> None:
     page = DOCS / "usability.md"
     tasks = re.split(r"^## ", page.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
     assert len(tasks) == 12
@@ -84,7 +84,11 @@ def test_twelve_tasks_take_two_commands_each_and_run(tmp_path: Path) -> None:
         commands = "".join(BLOCK.findall("## " + task)).strip().splitlines()
         assert 1 <= len(commands) <= 2, task
         assert all(command.startswith("latlut ") for command in commands), task
-    printed = run_blocks(page, tmp_path)
+
+
+@pytest.mark.long
+def test_the_twelve_tasks_run(tmp_path: Path) -> None:
+    printed = run_blocks(DOCS / "usability.md", tmp_path)
     assert " ms" in printed and (tmp_path / "work" / "device.csv").exists()
 
 

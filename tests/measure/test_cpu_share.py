@@ -15,7 +15,7 @@ from fake_engine import FakeEngine
 from onnx_models import segmenter
 
 from latlut.cli import main
-from latlut.cli.output import progress_bar
+from latlut.cli.progress import progress_bar
 from latlut.engines import engine_class
 from latlut.engines.base import Device
 from latlut.errors import DeviceBusyError

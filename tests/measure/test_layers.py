@@ -226,7 +226,16 @@ class TestCommand:
         plan = plan_from_ops([node.spec.key for node in network.nodes(SIZE)][:2])
         with LatencyTable.create(path, identity_of(engine, "cpu", statistic="p10")) as table:
             Sweep(table, plan, FakeEngine(), SweepSettings()).run()
-        words = ["estimate", "--table", str(path), "--arch", str(file), "--input", "64x96"]
+        words = [
+            "estimate",
+            "--table",
+            str(path),
+            "--arch",
+            str(file),
+            "--input",
+            "64x96",
+            "--partial",
+        ]
         shown = CliRunner().invoke(main, [*words, "--layers"])
         assert shown.exit_code == 0, shown.output
         for text in ("sum of entries", "sum of layers", "whole network", "stem.0", "upsample"):
@@ -246,7 +255,16 @@ class TestCommand:
         spec = network.nodes(SIZE)[0].spec
         with LatencyTable.open(measured, is_writable=True) as table:
             Sweep(table, plan_from_ops([spec.key]), FakeEngine(), SweepSettings()).run()
-        words = ["estimate", "--table", str(measured), "--arch", str(file), "--input", "64x96"]
+        words = [
+            "estimate",
+            "--table",
+            str(measured),
+            "--arch",
+            str(file),
+            "--input",
+            "64x96",
+            "--partial",
+        ]
         assert CliRunner().invoke(main, words).exit_code == 0
         refused = CliRunner().invoke(main, [*words, "--layers"])
         assert refused.exit_code != 0

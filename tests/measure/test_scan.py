@@ -164,7 +164,7 @@ def run(*args: str) -> Result:
 
 def test_the_command_from_end_to_end(folder: Path) -> None:
     spec = "conv 4->{4..10} at 8x8"
-    result = run(spec, "--cpu", "-o", "w.png", "--csv", "w.csv", "--json", "-q")
+    result = run(spec, "--cpu", "--plot", "w.png", "--csv", "w.csv", "--json", "-q")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert [point["values"] for point in found["points"]] == [[n] for n in range(4, 11)]
@@ -178,7 +178,9 @@ def test_the_command_from_end_to_end(folder: Path) -> None:
     assert (again["measured"], again["reused"]) == (0, 21)
     text = run(spec, "--table", found["table"], "-q").stdout
     assert "7 of 7 points have an entry" in text and "from 4 to 10" in text
-    text = run("conv 4->{4..7} at {7,8}x8", "--table", found["table"], "-q", "-o", "m.svg").stdout
+    text = run(
+        "conv 4->{4..7} at {7,8}x8", "--table", found["table"], "-q", "--plot", "m.svg"
+    ).stdout
     assert "from 4 to 7; standard error of a point" in text
     assert "2 lines, one for each height" in text
     assert "height: 2 points are too few" in text
@@ -197,7 +199,7 @@ def test_too_many_points_say_how_long_they_take(folder: Path) -> None:
     [
         (["cnv 4->{3..5} at 8x8", "--cpu"], "did you mean 'conv'"),
         (["conv 4->4 at 8x8", "--cpu"], "has no range to scan"),
-        (["conv 4->{3..5} at 8x8", "--cpu", "-o", "w.txt"], "a picture ends in"),
+        (["conv 4->{3..5} at 8x8", "--cpu", "--plot", "w.txt"], "a picture ends in"),
     ],
 )
 def test_what_cannot_be_done_is_said(folder: Path, args: list[str], words: str) -> None:

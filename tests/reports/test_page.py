@@ -135,7 +135,7 @@ def _table(folder: Path, name: str, scale: float = 1.0) -> Path:
         csv.writer(opened).writerows(rows)
     fields = ("target=cpu", "device_model=x", f"engine={name}", "engine_version=1")
     code, output = _invoke("table", "import", file, "--table", path,
-                           *(f"--set={field}" for field in fields))  # fmt: skip
+                           *(f"--identity={field}" for field in fields))  # fmt: skip
     assert code == 0, output
     return path
 

@@ -40,10 +40,10 @@ def filled(path: Path, specs: list[OpSpec]) -> LatencyTable:
 
 def some_specs(count: int, seed: int) -> list[OpSpec]:
     draw = random.Random(seed)
-    options = [{}, {"kernel_size": 5}, {"kernel_size": (1, 7)}, {"form": "single"}, {"groups": 4}]
+    options = [{}, {"kernel_size": 5}, {"kernel_size": (1, 7)}, {"dilation": 2}, {"groups": 4}]
     found = {
         OpSpec(
-            draw.choice(["conv", "skip"]),
+            draw.choice(["conv", "conv_2x"]),
             (draw.randint(1, 99), draw.randint(1, 64), draw.randint(1, 64)),
             draw.randint(1, 99),
             stride=draw.choice([1, 2]),

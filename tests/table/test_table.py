@@ -299,6 +299,7 @@ def test_a_writer_and_readers_never_see_a_locked_database(measured: Path) -> Non
             with table.writing() as db:
                 db.execute("INSERT OR REPLACE INTO facts VALUES ('writes', ?)", [str(writes)])
             writes += 1
+            time.sleep(0.01)  # a sweep writes once for some seconds of measuring
         results = [other.communicate() for other in others]
     assert writes > 10
     for output, errors in results:

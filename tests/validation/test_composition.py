@@ -295,9 +295,9 @@ def test_what_is_printed_adds_up_and_leaves_small_effects_together(
         cpu_share=0.5,
     )
     effects = composition_effects(view)
-    print_composition([Explained("network 7", view, effects)])
+    print_composition([Explained("network 7", view, effects)], has_details=True)
     lines = capsys.readouterr().out.splitlines()
-    headline = "network 7: whole 10 ms, sum of entries 8.9 ms, difference +1.1 ms"
+    headline = "network 7: measured 10 ms, sum of entries 8.9 ms, difference +1.1 ms"
     assert any(line.startswith(headline) for line in lines)
     shown = [line for line in lines if "%  " in line]
     assert [line.split("%")[1].strip() for line in shown] == [

@@ -118,7 +118,7 @@ def test_equal_errors_have_no_trend():
 def test_nothing_is_said_of_few_networks(capsys):
     assert trends(networks_of(9, refine_cost=3.0)) == ()
     print_trends(())
-    assert "fewer than 10 networks" in capsys.readouterr().out
+    assert "they need 10 networks" in capsys.readouterr().out
 
 
 def test_data_that_do_not_fit_are_refused():
