@@ -105,7 +105,7 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
             ["evaluate", str(trained), "--predictions", str(run / "predictions")],
             ["export", str(trained), "-o", str(exported)],
             ["bench", str(exported), "--cpu", "--passes", "3"],
-            ["compare", f"{trained},fast-scnn,enet", "--input", "128x256",
+            ["compare", str(trained), "fast-scnn", "enet", "--input", "128x256",
              "--cpu", "--passes", "3"],
         ),
         4,

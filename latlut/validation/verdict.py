@@ -24,7 +24,7 @@ from latlut.validation.fitting import MIN_NETWORKS, doubts, measured_networks
 from latlut.validation.measured import MeasuredNetwork
 from latlut.validation.remarks import remarks
 
-#: More disturbed entries than this share of all, and the table is not reliable.
+#: More disturbed entries than this share of all, and the table is not OK.
 MAX_SUSPECT_SHARE = 0.10
 
 
@@ -136,7 +136,7 @@ def check(
     entry_percent = float(np.quantile(widths, 0.95)) if widths else None
     networks = _networks(table, limits)
     reasons = [
-        *_entry_faults(table, held, suspects),
+        *_entry_faults(table, held, suspects, networks.percent is not None),
         *networks.reasons,
         *_interval_reasons(entries, entry_percent, limits, networks.percent is not None),
         *_run_reasons(table),
@@ -153,9 +153,12 @@ def check(
 
 
 def _entry_faults(
-    table: LatencyTable, held: Sequence[Entry], suspects: Sequence[Entry]
+    table: LatencyTable, held: Sequence[Entry], suspects: Sequence[Entry], is_validated: bool
 ) -> Iterator[Reason]:
-    """What is wrong with entries beyond their intervals."""
+    """What is wrong with entries beyond their intervals.
+
+    Where networks were measured on a machine that was not disturbed, these decide on sums.
+    """
     measured = sum(not entry.is_predicted for entry in held)
     if not measured:
         text = "it has no entries" if not held else "it has no measured entries"
@@ -167,7 +170,7 @@ def _entry_faults(
     doubtful = sum(any(map(_is_doubt, entry.warnings.split("; "))) for entry in suspects)
     if doubtful > MAX_SUSPECT_SHARE * measured:
         yield Reason(
-            Level.NOT_RELIABLE,
+            Level.CAUTION if is_validated else Level.NOT_RELIABLE,
             f"{doubtful} of {measured} entries were taken while disturbed: profile again on a "
             "quiet machine (--wait)",
         )

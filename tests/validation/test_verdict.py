@@ -111,6 +111,20 @@ def test_wide_entries_of_a_table_without_a_validation_are_not_reliable(
     assert check(table).level is Level.CAUTION
 
 
+def test_disturbed_entries_are_not_reliable_until_networks_show_what_their_sums_are_worth(
+    table: LatencyTable,
+) -> None:
+    with table.writing() as db:
+        db.execute("UPDATE entries SET warnings = 'disturbed while measured' WHERE rowid % 5 = 0")
+    verdict = check(table)
+    assert verdict.level is Level.NOT_RELIABLE
+    assert "were taken while disturbed" in verdict.sentence
+    validated(table, 1.0)
+    assert check(table).level is Level.CAUTION
+    validated(table, 1.82)
+    assert check(table).level is Level.NOT_RELIABLE
+
+
 def test_a_table_that_no_network_was_measured_against_is_not_ok(table: LatencyTable) -> None:
     verdict = check(table)
     assert verdict.level is Level.CAUTION
