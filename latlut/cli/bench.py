@@ -18,10 +18,10 @@ from latlut.cli.commands import Command
 from latlut.cli.meeting import is_met, meeting_text, table_estimate_ms
 from latlut.cli.names import NETWORK, TABLE
 from latlut.cli.options import (
+    NewFile,
     batch_option,
     classes_option,
     input_option,
-    out_file,
     passes_option,
     shape_option,
     timeout_option,
@@ -85,7 +85,7 @@ if TYPE_CHECKING:
 @timeout_option
 @wait_option
 @click.option(
-    "--samples", "samples_path", type=out_file, metavar="FILE",
+    "--samples", "samples_path", type=NewFile(makes_folder=True), metavar="FILE",
     help="Write the duration of every run into a CSV file.",
 )  # fmt: skip
 @quiet_option

@@ -90,13 +90,6 @@ def compare(
     supervision = supervise_command(", ".join(names) or "the networks", timeout_s or None)
     if isinstance(supervision, int):
         click.get_current_context().exit(supervision)
-    from latlut.files.writing import check_writable
-    from latlut.reports.style import SUFFIXES
-
-    if csv_path is not None:
-        check_writable(csv_path, makes_folder=True)
-    if plot_path is not None:
-        check_writable(plot_path, *SUFFIXES)
     from latlut.search.networks.comparing import compare as compare_networks
     from latlut.search.networks.comparing import write_rows
     from latlut.search.networks.cost import DEFINITION

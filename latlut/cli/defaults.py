@@ -45,7 +45,7 @@ class Defaults:
         """The file that counts here; without one there are no values.
 
         Raises:
-            LatlutError: a file that cannot be read, or is not TOML.
+            LatlutError: a file that cannot be read, is not TOML, or has no table where one belongs.
         """
         from latlut.files.toml_files import read_toml
 
@@ -56,8 +56,9 @@ class Defaults:
             if (path := folder / FILE).is_file():
                 return cls(str(path), read_toml(path))
             if "[tool.latlut" in _text_of(path := folder / "pyproject.toml"):
-                values = read_toml(path).get("tool", {}).get("latlut", {})
-                return cls(f"{path} [tool.latlut]", values)
+                where = f"{path} [tool.latlut]"
+                tools = _as_table(read_toml(path).get("tool", {}), str(path), "tool")
+                return cls(where, _as_table(tools.get("latlut", {}), str(path), "tool.latlut"))
         return cls("", {})
 
     def of(self, path: Sequence[str], command: click.Command) -> dict[str, Any]:
@@ -68,7 +69,8 @@ class Defaults:
             command: the command.
 
         Raises:
-            SpecError: an option that no command has, or that this one has not in its own table.
+            SpecError: an option that no command has, or that this one has not in its own table; a
+                list of values for an option that takes one, or a value where a table belongs.
         """
         if not self.values:
             return {}
@@ -81,16 +83,21 @@ class Defaults:
                 found[key] = value
             else:
                 self._check_option(key)
-        section: Any = self.values
-        for word in path:
-            section = section.get(word, {}) if isinstance(section, dict) else {}
-        for key, value in section.items() if isinstance(section, dict) else ():
+        own = self.values.get(path[0], {})
+        # A value is the default of an option that is called as the command is: table = "cpu".
+        section: Mapping[str, Any] = own if isinstance(own, dict) else {}
+        for number, word in enumerate(path[1:], 2):
+            section = _as_table(section.get(word, {}), self.where, ".".join(path[:number]))
+        for key, value in section.items():
             if key not in options:
                 raise SpecError(
                     f"{self.where}: latlut {' '.join(path)} has no option {key!r}; "
                     f"{did_you_mean(key, list(options))}"
                 )
             found[key] = value
+        for key, value in found.items():
+            if isinstance(value, dict) or (isinstance(value, list) and not options[key].multiple):
+                raise SpecError(f"{self.where}: {key} takes one value, received {value!r}")
         return {str(options[key].name): _typed(value) for key, value in found.items()}
 
     def _check_command(self, name: str) -> None:
@@ -164,6 +171,17 @@ def _all_options() -> Iterator[click.Parameter]:
 
 def _is_settable(parameter: click.Parameter) -> bool:
     return isinstance(parameter, click.Option) and parameter.expose_value
+
+
+def _as_table(value: Any, where: str, name: str) -> Mapping[str, Any]:
+    """A value that has to be a table of TOML.
+
+    Raises:
+        SpecError: it is something else.
+    """
+    if not isinstance(value, dict):
+        raise SpecError(f"{where}: {name} has to be a table, received {value!r}")
+    return value
 
 
 def _text_of(path: Path) -> str:

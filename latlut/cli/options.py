@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -142,20 +143,45 @@ shape_option = click.option(
     help="Shape of an input of the file, e.g. image:1x3x640x640; may be repeated.",
 )  # fmt: skip
 
-out_file = click.Path(path_type=Path, dir_okay=False)
+
+class NewFile(click.Path):
+    """A file to write, whose ending and folder are checked before any work is done.
+
+    Args:
+        is_picture: has the ending of one.
+        makes_folder: its folder is made if need be.
+    """
+
+    def __init__(self, *, is_picture: bool = False, makes_folder: bool = False) -> None:
+        super().__init__(path_type=Path, dir_okay=False)
+        self._is_picture, self._makes_folder = is_picture, makes_folder
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path; a WriteError names what is wrong with it."""
+        from latlut.files.writing import check_writable
+        from latlut.reports.style import SUFFIXES
+
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        check_writable(
+            path, *(SUFFIXES if self._is_picture else ()), makes_folder=self._makes_folder
+        )
+        return path
 
 
 def plot_option(text: str, default_text: str | None = None) -> Callable[[Command], Command]:
     """--plot: a picture of the result."""
     return click.option(
-        "--plot", "plot_path", type=out_file, metavar="FILE", show_default=default_text,
+        "--plot", "plot_path", type=NewFile(is_picture=True), metavar="FILE",
+        show_default=default_text,
         help=f"{text}: .png, .svg or .pdf.",
     )  # fmt: skip
 
 
 def csv_option(text: str) -> Callable[[Command], Command]:
     """--csv: the rows of the result."""
-    return click.option("--csv", "csv_path", type=out_file, metavar="FILE", help=text)
+    return click.option(
+        "--csv", "csv_path", type=NewFile(makes_folder=True), metavar="FILE", help=text
+    )
 
 
 def seed_option(text: str = "Random seed.", **more: Any) -> Callable[[Command], Command]:
@@ -169,6 +195,20 @@ wait_option = click.option(
 unchecked_option = click.option(
     "--unchecked", is_flag=True, help="Do not compare outputs with the reference before timing."
 )
+
+
+sweep_timeout_option = click.option(
+    "--timeout", "timeout_s", type=DurationType(can_be_zero=True), default="5m", show_default=True,
+    help="An operator that takes longer in one pass has failed; 0: no limit.",
+)  # fmt: skip
+budget_option = click.option(
+    "--budget", type=DurationType(),
+    help="Stop after this time, e.g. 10m; the same command continues later.",
+)  # fmt: skip
+dry_run_option = click.option(
+    "--dry-run", is_flag=True,
+    help="Say what would be measured and how long it would take; write nothing.",
+)  # fmt: skip
 
 
 timeout_option = click.option(

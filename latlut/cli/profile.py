@@ -11,7 +11,6 @@ import click
 
 from latlut.cli.choices import (
     DeviceListType,
-    DurationType,
     FractionType,
     ShardType,
     ci_option,
@@ -27,12 +26,15 @@ from latlut.cli.names import NEW_TABLE
 from latlut.cli.onnx import MANY_PIECES, Shapes, check_files, onnx_options
 from latlut.cli.options import (
     batches_option,
+    budget_option,
     cut_option,
+    dry_run_option,
     input_option,
     op_option,
     passes_option,
     plan_option,
     seed_option,
+    sweep_timeout_option,
     unchecked_option,
     wait_option,
 )
@@ -109,10 +111,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @ci_option
 @statistic_option
-@click.option(
-    "--budget", type=DurationType(),
-    help="Stop after this time, e.g. 10m; the same command continues later.",
-)  # fmt: skip
+@budget_option
 @click.option(
     "--fraction", type=FractionType(),
     help="Measure this share of the plan, the most informative first, and predict the rest.",
@@ -121,15 +120,9 @@ if TYPE_CHECKING:
     "--until", type=FractionType(),
     help="Measure until predictions leave a network's 95% interval at this half-width, e.g. 2%.",
 )  # fmt: skip
-@click.option(
-    "--timeout", "timeout_s", type=DurationType(can_be_zero=True), default="5m", show_default=True,
-    help="An operator that takes longer in one pass has failed; 0: no limit.",
-)  # fmt: skip
+@sweep_timeout_option
 @seed_option("Random seed of the order.", default=0, show_default=True)
-@click.option(
-    "--dry-run", is_flag=True,
-    help="Say what would be measured and how long it would take; write nothing.",
-)  # fmt: skip
+@dry_run_option
 @mode_option
 @unchecked_option
 @wait_option
@@ -262,6 +255,8 @@ def profile(
     check_mode(chosen, mode)
     identity = identity_of(chosen, target.name, statistic=statistic, mode=mode)
     path = table_path or default_path(identity.file_stem, batches, shard)
+    for spec in wanted.specs:
+        check(spec)
     left_s = supervision.left_of(budget)
     settings = settings_of(statistic, ci, passes, left_s, seed, rebuilds, path)
     passes, rebuilds = settings.passes, settings.rebuilds
@@ -275,8 +270,6 @@ def profile(
         f"{'' if mode == STANDALONE else f', {mode}'} -> {path}",
         quiet or bool(supervision.failed),  # said by the process before
     )
-    for spec in wanted.specs:
-        check(spec)
     if dry_run:
         if len(gpus) > 1:
             raise LatlutError("--dry-run looks at one device: leave it out, or --devices")
@@ -295,7 +288,7 @@ def profile(
         with LatencyTable.create(path, identity) as table:
             keep_cut(table, cut or cut_in(table_path))
             keep_graphs(table, mine.specs)
-            new = sum(spec not in table for spec in mine.specs)
+            new = len(mine.specs) - len(table.held(mine.specs))
         if new >= MANY_PIECES and not supervision.failed:
             found = preview(wanted, chosen, identity, path, settings, part, waiting(wait, quiet))
             if found.seconds is not None:

@@ -170,11 +170,10 @@ def print_report(
 
 def _latencies(table: LatencyTable, specs: Sequence[OpSpec]) -> list[dict[str, Any]]:
     """What the table holds of op specs; those without an entry are left out."""
-    entries = [table.lookup(spec) for spec in specs if spec in table]
     return [
         {"op_spec": entry.key, "latency_ms": entry.latency_ms, "ci_low_ms": entry.ci_low_ms,
          "ci_high_ms": entry.ci_high_ms, "warnings": entry.warnings}
-        for entry in entries
+        for entry in table.held(specs)
     ]  # fmt: skip
 
 

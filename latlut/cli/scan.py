@@ -7,14 +7,21 @@ from pathlib import Path
 import click
 
 from latlut.cli.choices import (
-    DurationType,
     device_options,
     mode_option,
     operators_option,
 )
 from latlut.cli.commands import Command
 from latlut.cli.names import NEW_TABLE
-from latlut.cli.options import csv_option, plot_option, unchecked_option, wait_option
+from latlut.cli.options import (
+    budget_option,
+    csv_option,
+    dry_run_option,
+    plot_option,
+    sweep_timeout_option,
+    unchecked_option,
+    wait_option,
+)
 from latlut.cli.output import (
     duration_text,
     json_option,
@@ -43,24 +50,15 @@ _MANY = 200
     "--passes", type=click.IntRange(1, 100), default=3, show_default=True,
     help="Passes over the points.",
 )  # fmt: skip
-@click.option(
-    "--budget", type=DurationType(),
-    help="Stop after this time, e.g. 2m; the same command continues later.",
-)  # fmt: skip
-@click.option(
-    "--timeout", "timeout_s", type=DurationType(can_be_zero=True), default="5m", show_default=True,
-    help="An operator that takes longer in one pass has failed; 0: no limit.",
-)  # fmt: skip
+@budget_option
+@sweep_timeout_option
 @click.option(
     "--max-points", type=click.IntRange(1, 100_000), default=1000, show_default=True,
     help="Refuse ranges of more points.",
 )  # fmt: skip
 @csv_option("Write the points as CSV.")
 @plot_option("Draw latency, intervals and steps, or a heat map of two parameters, into FILE")
-@click.option(
-    "--dry-run", is_flag=True,
-    help="Say what would be measured and how long it would take; write nothing.",
-)  # fmt: skip
+@dry_run_option
 @mode_option
 @unchecked_option
 @wait_option
@@ -100,11 +98,8 @@ def scan(
     from latlut.measure.scan import plan_of_grid, read_scan, write_points
     from latlut.measure.sweep_settings import check_mode, identity_of
     from latlut.operators.own_modules import import_own_modules
-    from latlut.reports.style import picture_path
     from latlut.table.table import LatencyTable
 
-    if plot_path is not None:
-        picture_path(plot_path)
     import_own_modules(operator_modules)
     plan = plan_of_grid(grid)
     choice = DeviceChoice(gpu, cpu, engine, precision, threads, engine_options)

@@ -33,13 +33,12 @@ def settings_of(
     """What the options mean; builds as in the table where they are left open."""
     from latlut.measure.sweep_settings import SweepSettings
     from latlut.measure.timing import TimingSettings
-    from latlut.stats.quantiles import check_statistic
 
     if is_left_open("rebuilds") and path is not None:
         rebuilds = _builds_in(path)
     if is_left_open("passes"):
         passes = max(passes, 2 * rebuilds)  # two per build, to tell builds and passes apart
-    timing = TimingSettings(statistic=check_statistic(statistic), ci=ci)
+    timing = TimingSettings(statistic=statistic, ci=ci)
     return SweepSettings(timing, passes, budget, seed=seed, rebuilds=rebuilds)
 
 

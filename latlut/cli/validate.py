@@ -114,7 +114,6 @@ def validate(
     from latlut.measure.space_to_use import space_to_use
     from latlut.measure.sweep_settings import identity_of
     from latlut.operators.own_modules import import_own_modules
-    from latlut.reports.style import SUFFIXES
     from latlut.spaces.own import own_space
     from latlut.table.table import LatencyTable
     from latlut.validation.explain import explain
@@ -128,8 +127,6 @@ def validate(
         raise LatlutError("--batch is for ONNX files: networks of a space have the table's batch")
     if is_onnx and not is_left_open("networks"):
         raise LatlutError("--onnx measures each of its files: leave --networks out")
-    if plot_path is not None:
-        check_writable(plot_path, *SUFFIXES)
     import_own_modules(operator_modules)
     own_one = own_space(space_file) if space_file else None
     name = table_name or _only_table()

@@ -33,7 +33,7 @@ class Coverage:
 
 def plan_coverage(table: LatencyTable, plan: Plan) -> Coverage:
     """How much of the plan the table holds, and how well."""
-    held = [table.lookup(spec) for spec in plan.specs if spec in table]
+    held = table.held(plan.specs)
     found = [entry for entry in held if not entry.is_predicted]
     widths = [entry.ci_percent for entry in found if entry.ci_percent is not None]
     known = [entry for entry in found if entry.is_distinguishable]

@@ -144,6 +144,9 @@ def test_a_project_file_can_hold_defaults(tmp_path: Path, monkeypatch: pytest.Mo
         ("[bench]\npases = 2", "latlut bench has no option 'pases'; did you mean 'passes'"),
         ("passes = 0", "--passes"),
         ("passes", "not TOML"),
+        ("passes = [1]", "passes takes one value, received [1]"),
+        ("[bench.passes]\na = 1", "passes takes one value"),
+        ("# tool.latlut\n[[bench]]\npasses = 1", "no command has an option 'bench'"),
     ],
 )
 def test_wrong_defaults_are_refused(
@@ -154,6 +157,33 @@ def test_wrong_defaults_are_refused(
     result = run("bench", "x", "--cpu")
     assert result.exit_code == 2
     assert words in result.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tool = 1 # [tool.latlut]",
+        "[[tool.latlut]]\npasses = 1",
+        "[tool]\nlatlut = [] # [tool.latlut]",
+    ],
+)
+def test_a_project_file_without_a_table_of_that_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    result = run("bench", "x", "--cpu")
+    assert result.exit_code == 2
+    assert "has to be a table" in result.stderr
+
+
+def test_a_command_and_an_option_may_have_one_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "latlut.toml").write_text('table = "cpu"\n')
+    monkeypatch.chdir(tmp_path)
+    assert 'table = "cpu"  # file of defaults' in run("validate", "--print-settings").stdout
+    assert run("table", "query", "x", "--print-settings").exit_code == 0
 
 
 def test_a_device_that_is_typed_replaces_that_of_the_file(

@@ -61,3 +61,10 @@ def test_files_that_cannot_be_written_are_refused_first(tmp_path: Path) -> None:
     assert refused.exit_code == 2 and "end in" in refused.stderr
     refused = run("compare", "--measure", "--plot", str(tmp_path / "none" / "a.png"))
     assert refused.exit_code == 2 and "no folder" in refused.stderr
+    refused = run("scan", "conv {1..3}->8 at 4x4", "--cpu", "--plot", str(tmp_path / "a.gif"))
+    assert refused.exit_code == 2 and "end in" in refused.stderr
+    (tmp_path / "a").write_text("")
+    refused = run("bench", "enet", "--cpu", "--samples", str(tmp_path / "a" / "runs.csv"))
+    assert refused.exit_code == 2 and "cannot write" in refused.stderr
+    refused = run("arch", "show", "fasterseg-student", "--plot", str(tmp_path / "no" / "a.png"))
+    assert refused.exit_code == 2 and "no folder" in refused.stderr

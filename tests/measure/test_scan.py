@@ -199,7 +199,7 @@ def test_too_many_points_say_how_long_they_take(folder: Path) -> None:
     [
         (["cnv 4->{3..5} at 8x8", "--cpu"], "did you mean 'conv'"),
         (["conv 4->4 at 8x8", "--cpu"], "has no range to scan"),
-        (["conv 4->{3..5} at 8x8", "--cpu", "--plot", "w.txt"], "a picture ends in"),
+        (["conv 4->{3..5} at 8x8", "--cpu", "--plot", "w.txt"], "has to end in"),
     ],
 )
 def test_what_cannot_be_done_is_said(folder: Path, args: list[str], words: str) -> None:

@@ -47,6 +47,17 @@ def test_lookup_gives_the_entry_with_its_interval(measured: Path, plan: Plan) ->
         assert many.tolist() == [table.lookup(spec).latency_ms for spec in plan.specs]
 
 
+def test_entries_of_many_op_specs_are_asked_for_at_once(
+    measured: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("latlut.table.table._AT_ONCE", 2)
+    unknown = OpSpec("conv", (3, 5, 7), 9)
+    asked = [*plan.specs[2:], unknown, *plan.specs]
+    with LatencyTable.open(measured) as table:
+        assert table.held(asked) == [table.lookup(spec) for spec in asked if spec != unknown]
+        assert table.held([unknown]) == table.held([]) == []
+
+
 def test_a_miss_names_the_nearest_entry_and_the_command(measured: Path) -> None:
     with LatencyTable.open(measured) as table:
         with pytest.raises(MissingEntryError) as caught:
