@@ -30,12 +30,11 @@ from latlut.measure.profile import profile as measure_plan
 from latlut.measure.space_to_use import space_to_use
 from latlut.measure.sweep_report import SweepSummary
 from latlut.measure.sweep_settings import SweepSettings, identity_of
-from latlut.operators.module_files import read_module
+from latlut.operators.module_files import MODULE_FILES, read_module
 from latlut.operators.workloads import Workload
 from latlut.pricing.named import DEFAULT_SIZE, opened
 from latlut.progress import Progress
 from latlut.spaces.architecture import Architecture
-from latlut.table.storage import find_table
 from latlut.table.table import LatencyTable
 from latlut.validation import validate as validating
 from latlut.validation.validate import Validation, ValidationSettings
@@ -45,9 +44,6 @@ if TYPE_CHECKING:
 
     from latlut.search.cosearch.folder import Found
     from latlut.search.runs.listening import RunListener
-
-#: Files that PyTorch alone runs as they are.
-MODULE_FILES = (".pt", ".ts", ".pt2")
 
 Listener = Callable[[Progress], None]
 
@@ -170,20 +166,17 @@ def validate(
         LatlutError: the table's device or engine is not here, or it lacks op specs of a network.
     """
     chosen = replace(settings or ValidationSettings(), networks=networks, seed=seed)
-    if not isinstance(table, LatencyTable):
-        with LatencyTable.open(find_table(table), is_writable=True) as found:
-            return validate(
-                found, networks=networks, seed=seed, plan=plan, input_size=input_size,
-                settings=settings, listener=listener,
-            )  # fmt: skip
-    own = table.identity
-    target, engine = choose_engine(DeviceChoice.of_identity(own))
-    table.check_identity(identity_of(engine, target.name, mode=own.mode, statistic=own.statistic))
-    where = space_to_use(table, plan, input_size)
-    with measuring_on(engine):
-        found_now = validating.validate(table, engine, where, chosen, listener=listener)
-    validating.store(table, found_now, chosen, where)
-    return found_now
+    with opened(table, is_writable=True) as held:
+        own = held.identity
+        target, engine = choose_engine(DeviceChoice.of_identity(own))
+        held.check_identity(
+            identity_of(engine, target.name, mode=own.mode, statistic=own.statistic)
+        )
+        where = space_to_use(held, plan, input_size)
+        with measuring_on(engine):
+            found = validating.validate(held, engine, where, chosen, listener=listener)
+        validating.store(held, found, chosen, where)
+    return found
 
 
 def run_search(

@@ -124,6 +124,7 @@ def bench(
     from latlut.engines.choosing import DeviceChoice, choose_engine
     from latlut.measure.bench import BenchSettings, bench_workload, check_paper_batch
     from latlut.measure.held_device import measuring_on
+    from latlut.operators.module_files import MODULE_FILES, read_module
 
     suffix = Path(target).suffix.lower()
     if suffix in (".onnx", ".xml"):
@@ -135,9 +136,7 @@ def bench(
         workload = _file_workload(Path(target), input_size, batch, dict(shapes), data_path)
         if workload.only_engine and is_left_open("engine"):
             engine = workload.only_engine
-    elif suffix in (".pt", ".ts", ".pt2") and data_path is None:
-        from latlut.operators.module_files import read_module
-
+    elif suffix in MODULE_FILES and data_path is None:
         if named := [name for name, _ in shapes if name]:
             raise LatlutError(
                 f"{target}: inputs of a module have no names, {named[0]!r} was given: --shape "

@@ -8,14 +8,13 @@ scan.lines[0].staircase.steps
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from latlut.errors import SpecError
-from latlut.files.writing import written_whole
+from latlut.files.writing import write_csv
 from latlut.measure.plans import Plan
 from latlut.measure.ranges import MOST_LISTED, OpGrid, Value
 from latlut.operators.registry import check
@@ -108,10 +107,9 @@ def plan_of_grid(grid: OpGrid) -> Plan:
 
 def read_scan(table: LatencyTable, grid: OpGrid) -> Scan:
     """What the table has of the grid, with the steps along each parameter."""
-    points = tuple(
-        ScanPoint(values, spec.key, table.lookup(spec) if spec in table else None)
-        for values, spec in grid.points()
-    )
+    named = list(grid.points())
+    held = {entry.key: entry for entry in table.held(spec for _, spec in named)}
+    points = tuple(ScanPoint(values, spec.key, held.get(spec.key)) for values, spec in named)
     lines = [
         line
         for number, parameter in enumerate(grid.parameters)
@@ -169,10 +167,9 @@ def write_points(scan: Scan, path: Path) -> None:
         WriteError: the file cannot be written.
     """
     names = [parameter.name.replace(" ", "_") for parameter in scan.grid.parameters]
-    with written_whole(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*names, "op_spec", "latency_ms", "ci_low_ms", "ci_high_ms"])
-        for point in scan.points:
-            if (entry := point.entry) is not None:
-                ends = (entry.ci_low_ms, entry.ci_high_ms)
-                writer.writerow([*point.values, point.key, entry.latency_ms, *ends])
+    rows = (
+        (*point.values, point.key, entry.latency_ms, entry.ci_low_ms, entry.ci_high_ms)
+        for point in scan.points
+        if (entry := point.entry) is not None
+    )
+    write_csv(path, (*names, "op_spec", "latency_ms", "ci_low_ms", "ci_high_ms"), rows)

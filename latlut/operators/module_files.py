@@ -19,6 +19,8 @@ MAX_FILE_BYTES = 16 << 30
 MAX_DESCRIPTION_BYTES = 4 << 20
 #: Of TorchScript, which PyTorch compresses in its archives.
 MAX_CODE_BYTES = 8 << 20
+#: Endings of files that PyTorch alone runs as they are.
+MODULE_FILES = (".pt", ".ts", ".pt2")
 
 
 def read_module(

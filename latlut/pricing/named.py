@@ -22,7 +22,9 @@ DEFAULT_SIZE = (1024, 2048)
 
 
 @contextmanager
-def opened(table: LatencyTable | str | Path) -> Iterator[LatencyTable]:
+def opened(
+    table: LatencyTable | str | Path, *, is_writable: bool = False
+) -> Iterator[LatencyTable]:
     """The table itself, or the one of that name or file, which is closed afterwards.
 
     Raises:
@@ -32,7 +34,7 @@ def opened(table: LatencyTable | str | Path) -> Iterator[LatencyTable]:
     if isinstance(table, LatencyTable):
         yield table
     else:
-        with LatencyTable.open(table) as found:
+        with LatencyTable.open(table, is_writable=is_writable) as found:
             yield found
 
 
