@@ -75,6 +75,11 @@ def _print_lines(found: Scan, number: int) -> None:
         click.echo(f"  {text}")
     if len(texts) > _SHOWN:
         click.echo(f"  ... {len(texts) - _SHOWN} more, see --json")
+    if unclear := sum(len(staircase.unclear) for staircase in known):
+        click.echo(
+            f"  {unclear} more change{'' if unclear == 1 else 's'} may be bends: too much noise to "
+            "tell; more --passes on a quiet machine (--wait) would"
+        )
     multiples = {line.multiple for line in lines} - {None}
     if len(multiples) == 1:
         click.echo(f"  steps upwards follow multiples of {multiples.pop()}: choose these")
@@ -143,6 +148,7 @@ def _line_as_json(found: Scan, line: ScanLine) -> dict[str, Any]:
         "noise_percent": staircase.noise_percent,
         "multiple": line.multiple,
         "fitted_ms": staircase.fitted_ms,
+        "unclear": [[numbers[place], numbers[place + 1]] for place in staircase.unclear],
         "steps": [
             {
                 "before": numbers[step.before],

@@ -57,8 +57,9 @@ class ScanLine:
 
     @property
     def multiple(self) -> int | None:
-        """A number of which all values are multiples that a step upwards follows."""
-        if self.staircase is None:
+        """A number of which all values are multiples that a step upwards follows; None where some
+        changes may be steps too."""
+        if self.staircase is None or self.staircase.unclear:
             return None
         numbers = self.numbers
         dearer = [numbers[step.before] for step in self.staircase.steps if step.percent > 0]

@@ -79,6 +79,9 @@ class Staircase:
     """The piecewise fit at each point."""
     noise_percent: float
     """Median relative standard error of a point that was reckoned with."""
+    unclear: tuple[int, ...]
+    """Indices of the last points before change points of 1% at least that may be bends: the noise
+    does not let them be told from steps."""
 
 
 def find_steps(
@@ -114,16 +117,20 @@ def find_steps(
     fitted = np.concatenate(
         [fit.at(x[a : b + 1])[0] for fit, (a, b, _) in zip(fits, segments, strict=True)]
     )
-    found = [
-        _step(x, end, left, right)
-        for left, right, (_, end, _) in zip(fits, fits[1:], segments, strict=False)
-        if not _is_bend(left, right, log(len(x)))
-    ]
+    steps, unclear = [], []
+    for left, right, (_, end, _) in zip(fits, fits[1:], segments, strict=False):
+        if (step := _step(x, end, left, right)) is None:
+            continue
+        if _is_bend(left, right, log(len(x))):
+            unclear.append(end)
+        else:
+            steps.append(step)
     return Staircase(
-        steps=tuple(step for step in found if step is not None),
+        steps=tuple(steps),
         segments=tuple((first, last) for first, last, _ in segments),
         fitted_ms=tuple(fitted.tolist()),
         noise_percent=float(100 * np.median(errors)),
+        unclear=tuple(unclear),
     )
 
 

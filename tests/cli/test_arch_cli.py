@@ -131,7 +131,7 @@ def test_import_options(tmp_path: Path, student_file: Path) -> None:
     [
         (("show", "fasterseg-studnt"), "did you mean 'fasterseg-student'"),
         (("show", "arch_1.pt"), "arch_1.pt"),
-        (("show", "fasterseg-student", "--plot", "x.jpg"), "a picture ends in"),
+        (("show", "fasterseg-student", "--plot", "x.jpg"), "end in .pdf, .png, .svg"),
         (("import", "missing.pt", "-o", "x.json"), "missing.pt: no such file"),
         (("import", "arch_1.pt", "-o", "x.pt"), "is written as .json"),
         (("import", "arch_1.pt", "-o", "x.json", "--scales", "16"), "received (16,)"),

@@ -33,6 +33,16 @@ def test_positions_of_a_staircase_are_recovered(width: int, noise: float, seed: 
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_steps_that_much_noise_hides_are_said_to_be_unclear(seed: int) -> None:
+    true_ms = 0.01 * np.ceil(WIDTHS / 8)
+    clear = find_steps(WIDTHS, noisy(true_ms, seed), [1.96 * NOISE] * 97)
+    assert clear.unclear == () and len(clear.steps) == 12
+    hidden = find_steps(WIDTHS, noisy(true_ms, seed, 0.02), [1.96 * 0.02] * 97)
+    assert hidden.unclear and len(hidden.steps) + len(hidden.unclear) <= 12
+    assert not {step.before for step in hidden.steps} & set(hidden.unclear)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_one_step_on_a_slope_has_its_height_and_interval(seed: int) -> None:
     true_ms = (0.2 + 0.004 * WIDTHS) * np.where(WIDTHS > 96, 1.08, 1.0)
     (step,) = find_steps(WIDTHS, noisy(true_ms, seed), [1.96 * NOISE] * len(WIDTHS)).steps
