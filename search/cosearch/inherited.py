@@ -32,6 +32,7 @@ from latlut.search.derive.derive import Placed
 from latlut.search.runs.processes import sum_of
 from latlut.search.supernet.single_path import run_path
 from latlut.search.supernet.supernet import Supernet
+from latlut.search.train.metrics import likeliest_classes
 
 #: Below this many validation images ranks are mostly noise.
 FEWEST_IMAGES = 16
@@ -100,7 +101,7 @@ class InheritedScorer:
                 with statistics.taken():
                     logits = self._logits(placed, image)
                 size = (int(label.shape[-2]), int(label.shape[-1]))
-                predicted = resize(logits.float(), size, "bilinear").argmax(1)
+                predicted = likeliest_classes(resize(logits.float(), size, "bilinear"))
                 counts += _counts(predicted, fabric.to_device(label), self._classes)
         inside, union = sum_of(fabric, counts).cpu().double()[:, self._is_present]
         return float((inside / union).mean())

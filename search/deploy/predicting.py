@@ -26,6 +26,7 @@ from latlut.search.data.contact_sheet import painted_labels
 from latlut.search.data.dataset import Example, Split
 from latlut.search.data.files import FileSplit
 from latlut.search.train.evaluating import full_logits
+from latlut.search.train.metrics import likeliest_classes
 
 #: overlay: the image under its classes' colours; colour: the colours alone; label-ids: Cityscapes'
 #: numbers of the classes, one byte a pixel.
@@ -70,7 +71,7 @@ class Predictor:
             logits = full_logits(
                 self.network, normalised, image_scale=self.image_scale, window=self.window
             )
-        found: Bytes = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
+        found: Bytes = likeliest_classes(logits).to(torch.uint8).cpu().numpy()
         return found
 
     def picture(self, image: Bytes) -> Image.Image:

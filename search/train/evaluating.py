@@ -24,7 +24,7 @@ from latlut.search.data.classes import Classes
 from latlut.search.data.dataset import Split
 from latlut.search.data.loading import Batch, val_loader
 from latlut.search.networks.network import main_logits
-from latlut.search.train.metrics import ScoreMeter, SegmentationScore
+from latlut.search.train.metrics import ScoreMeter, SegmentationScore, likeliest_classes
 
 #: Told after each image: its number in the split, and its predicted classes (H, W) int64.
 PredictionListener = Callable[[int, Tensor], None]
@@ -72,7 +72,7 @@ def evaluate(
                 raise SpecError(
                     f"the network has {logits.shape[1]} classes, the data {classes.count}"
                 )
-            predicted = logits.argmax(dim=1)
+            predicted = likeliest_classes(logits)
             meter.update(predicted, batch.label)
             if on_prediction is not None:
                 on_prediction(number, predicted[0])

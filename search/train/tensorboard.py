@@ -10,6 +10,7 @@ from latlut.search.data.augment import denormalised, whole
 from latlut.search.data.contact_sheet import painted_labels
 from latlut.search.runs.listening import RunLog
 from latlut.search.train.evaluating import full_logits
+from latlut.search.train.metrics import likeliest_classes
 from latlut.search.train.records import TrainEpoch
 from latlut.search.train.state import TrainingState
 
@@ -56,7 +57,7 @@ def sample_predictions(training: TrainingState, count: int) -> list[NDArray[np.u
         moved = training.fabric.to_device(image[None])
         with torch.no_grad(), training.fabric.autocast():
             logits = full_logits(network, moved, image_scale=training.settings.data.image_scale)
-        predicted = logits.argmax(dim=1)[0].to(torch.uint8).cpu()
+        predicted = likeliest_classes(logits)[0].to(torch.uint8).cpu()
         shown = denormalised(image).permute(1, 2, 0).numpy()
         painted = [painted_labels(item.to(torch.uint8), classes) for item in (label, predicted)]
         pictures.append(np.concatenate([shown, *painted], axis=1))
