@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from latlut.table.table import LatencyTable
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, shows_progress=True)
 @table_option()
 @data_option("the presets'")
 @preset_option(SEARCH_PRESET, "--search-preset", "As --preset of latlut search.")

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from latlut.operators.workloads import Workload
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, shows_progress=True)
 @click.argument("target", type=NETWORK, metavar="FILE|ARCH|RUN|BASELINE")
 @device_options
 @input_option(show_default="the file's or the run's own; else 1024x2048")

@@ -13,6 +13,7 @@ import cloup
 
 from latlut.cli.defaults import Defaults, option_key, option_values, settings_text, toml_lines
 from latlut.cli.output import QUIET, QUIET_HELP
+from latlut.cli.progress import ProgressLines
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Command(cloup.Command):
         args: as of ``cloup.Command``, as is ``more``.
         params: options and arguments.
         prints_run_settings: it calls ``printed_run_settings`` for what its preset says.
+        shows_progress: of its own; any other command says every 30 s that it still runs.
     """
 
     def __init__(
@@ -86,9 +88,10 @@ class Command(cloup.Command):
         *args: Any,
         params: Sequence[click.Parameter] | None = None,
         prints_run_settings: bool = False,
+        shows_progress: bool = False,
         **more: Any,
     ) -> None:
-        self._prints_run_settings = prints_run_settings
+        self._prints_run_settings, self._shows_progress = prints_run_settings, shows_progress
         arguments = [item for item in params or () if not isinstance(item, click.Option)]
         options = [item for item in params or () if isinstance(item, click.Option)]
         if options:
@@ -122,7 +125,10 @@ class Command(cloup.Command):
             click.echo(settings_text(_path(ctx), option_values(ctx)))
             if not self._prints_run_settings:
                 return None
-        return super().invoke(ctx)
+        if self._shows_progress or ctx.meta.get(QUIET) or ctx.params.get("quiet"):
+            return super().invoke(ctx)
+        with ProgressLines(" ".join(_path(ctx))):
+            return super().invoke(ctx)
 
 
 def printed_run_settings(settings: BaseModel) -> bool:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from latlut.search.networks.comparing import ComparisonRow
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, shows_progress=True)
 @click.argument("names", nargs=-1, type=NETWORK, metavar="[NETWORK]...")
 @click.option(
     "--at", "sizes", type=click.Choice(["paper", "common", "both"]), default="common",

@@ -26,7 +26,7 @@ def data() -> None:
     """Check the data for a search or a training."""
 
 
-@data.command()
+@data.command(shows_progress=True)
 @click.argument("name", metavar="NAME|PATH")
 @click.option("--size", type=SizeType(), help="Size of generated scenes.", show_default="128x256")
 @seed_option("Random seed of generated scenes.", show_default="0")

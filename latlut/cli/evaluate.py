@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from latlut.search.train.evaluating import PredictionListener
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, shows_progress=True)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--data", "data_name", metavar="NAME|PATH", help="Data set.", show_default="the training's"

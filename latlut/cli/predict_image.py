@@ -13,7 +13,7 @@ from latlut.cli.output import json_option, print_json, quiet_option, remark
 from latlut.cli.progress import progress_bar
 
 
-@click.command(name="predict-image", cls=Command)
+@click.command(name="predict-image", cls=Command, shows_progress=True)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option(

@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from latlut.table.identity import Identity
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, shows_progress=True)
 @device_options
 @plan_option("Plan: which operators to measure.", "fasterseg")
 @space_option

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from latlut.validation.validate import Validation
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, shows_progress=True)
 @click.option(
     "--threads", type=click.IntRange(1, 4096), default=1, show_default=True,
     help="CPU threads of one inference.",

@@ -39,7 +39,7 @@ from latlut.errors import LatlutError
 _MANY = 200
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, shows_progress=True)
 @click.argument("text", metavar="OPERATOR")
 @device_options
 @click.option(

@@ -51,7 +51,7 @@ class WeightsType(click.ParamType[Any]):
         return numbers
 
 
-@click.command(cls=Command, prints_run_settings=True)
+@click.command(cls=Command, shows_progress=True, prints_run_settings=True)
 @table_option()
 @run_options("runs/search", "search.epochs=5", SEARCH_PRESET)
 @input_option(

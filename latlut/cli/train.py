@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from latlut.search.train.training import TrainingResult
 
 
-@click.command(cls=Command, prints_run_settings=True)
+@click.command(cls=Command, shows_progress=True, prints_run_settings=True)
 @click.option(
     "--arch", "arch_name", type=ARCHITECTURE, metavar="NAME|FILE|RUN",
     help="Architecture: a shipped name, a JSON file, or a search's folder.",

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from latlut.validation.validate import Validation
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, shows_progress=True)
 @device_options
 @click.option(
     "--table", "table_name", type=TABLE, help="Table to validate.",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import repeat
 
@@ -34,22 +35,25 @@ def faults(table: LatencyTable, pairs: SpecPairs | None = None) -> list[str]:
         table: to be examined.
         pairs: with a sound table; op specs that it has as well are not read again.
     """
-    found: list[str] = []
-    for examine in (
-        _pages,
-        _references,
-        _rows,
-        partial(_keys, pairs=pairs),
-        wrong_graphs,
-        _samples,
-    ):
+    own = (_references, _rows, partial(_keys, pairs=pairs), wrong_graphs, _samples)
+    with ThreadPoolExecutor(1) as thread:  # SQLite lets other threads run meanwhile
+        pages = thread.submit(_first_faults, table, (_pages,))
+        found = _first_faults(table, own)
+        return pages.result() or found  # what is found on damaged pages says nothing more
+
+
+def _first_faults(
+    table: LatencyTable, examinations: Iterable[Callable[[LatencyTable], Iterable[str]]]
+) -> list[str]:
+    """What the first of the examinations finds that finds anything."""
+    for examine in examinations:
         try:
-            found += examine(table)
+            found = list(examine(table))
         except TableError as error:
-            found.append(str(error).removeprefix(f"{table.path}: "))
+            found = [str(error).removeprefix(f"{table.path}: ")]
         if found:
-            break  # what is found on damaged pages says nothing more
-    return found
+            return found
+    return []
 
 
 def refuse_faults(table: LatencyTable, pairs: SpecPairs | None = None) -> None:
@@ -66,9 +70,10 @@ def refuse_faults(table: LatencyTable, pairs: SpecPairs | None = None) -> None:
 
 
 def _pages(table: LatencyTable) -> Iterator[str]:
-    found = str(table.rows("PRAGMA integrity_check(1)")[0]["integrity_check"])
+    with table.reading_beside() as db:
+        (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
     if found != "ok":
-        yield f"the file is damaged ({' '.join(found.split())})"
+        yield f"the file is damaged ({' '.join(str(found).split())})"
 
 
 def _references(table: LatencyTable) -> Iterator[str]:

@@ -328,6 +328,16 @@ class LatencyTable:
         with storage_errors(self.path), bounded_reading(self.db.conn, self._file):
             yield self.db
 
+    @contextmanager
+    def reading_beside(self) -> Iterator[Database]:
+        """As ``reading``, by a connection of its own, for another thread; no snapshot holds it."""
+        with (
+            storage_errors(self.path),
+            closing(connect_readonly(self._file)) as connection,
+            bounded_reading(connection, self._file),
+        ):
+            yield Database(connection, execute_plugins=False)
+
     def __repr__(self) -> str:
         try:
             own = f"{len(self)} entries, {self.identity}"

@@ -6,7 +6,7 @@ Symbols: H, W height and width in pixels.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -43,11 +43,26 @@ class Source(Protocol):
         ...
 
 
+#: A split that takes no more than this is kept in memory as it is read, by every process that
+#: reads it.
+KEPT_BYTES = 256 << 20
+
+
 @dataclass(frozen=True)
 class Split:
-    """One split as a sequence of ``Example``, read lazily; ``source`` says from where."""
+    """One split as a sequence of ``Example``, read lazily; ``source`` says from where.
+
+    What is handed out may be kept for the next epoch: it is not to be written to.
+    """
 
     source: Source
+    _kept: dict[int, Example] = field(default_factory=dict, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"source": self.source, "_kept": {}}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -61,11 +76,17 @@ class Split:
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"split {self.source.split!r} has {len(self)} images, not {index}")
-        image, labels = self.source.arrays(index % len(self))
-        return Example(
+        index %= len(self)
+        if (kept := self._kept.get(index)) is not None:
+            return kept
+        image, labels = self.source.arrays(index)
+        found = Example(
             torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             torch.from_numpy(np.ascontiguousarray(labels)),
         )
+        if len(self) * (found.image.numel() + found.label.numel()) <= KEPT_BYTES:
+            self._kept[index] = found
+        return found
 
     def __iter__(self) -> Iterator[Example]:
         return (self[index] for index in range(len(self)))

@@ -20,9 +20,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import multiprocessing
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,11 +49,12 @@ from latlut.table.table import LatencyTable
 
 TOLERANCE = 0.02
 TRIES = 20_000
-PERMUTATIONS = 10_000
 #: Lambda times the target, held: what Fig. 4 of the paper is about.
 FIXED = {"latency.strength": 30.0, "latency.proportional": 0, "latency.integral": 0, "rank": None}
 #: With the phase that ranks networks, and without.
 METHODS = ("ranked", "paper")
+#: Of a training: all that tells it from the others.
+Key = dict[str, Any]
 WEIGHTS = {"naive": (1 / 3, 1 / 3, 1 / 3), "paper": (0.001, 0.997, 0.002)}
 
 
@@ -83,26 +86,32 @@ class Study:
         told = RunListener(remark=lambda text: print(text, flush=True))
         return run_search(self.table, settings, self.out / name, listener=told)
 
-    def trained(self, key: dict[str, Any], network: Architecture, seed: int) -> float:
-        """mIoU of a network after training, a percentage; read where it was trained before."""
-        for line in self.results():
-            if all(line.get(name) == value for name, value in key.items()):
-                return float(line["miou"])
-        settings: TrainSettings = self.training.model_copy(update={"seed": seed})
-        images = settings.data
-        if self.options.data is None:
-            counts = (images.train_images, images.validation_images, 0)
-            data = open_data("street-scenes", size=images.image_size, counts=counts, seed=1000)
-        else:
-            data = checked_data(images).data
-        with tempfile.TemporaryDirectory() as folder:
-            module = trainable(network, data.classes.count, seed=seed)
-            miou = 100 * Training(module, data, settings, Path(folder)).run().last_mean_iou
-        line = {**key, "miou": miou, "architecture": json.loads(network.to_json())}
-        with self.lines.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        print(f"{key}: {miou:.2f}%", flush=True)
-        return miou
+    def trained(self, wanted: Sequence[tuple[Key, Architecture, int]]) -> list[float]:
+        """mIoU of networks after training with a seed, percentages; read where they are known.
+
+        What has no line yet is trained by ``--workers`` processes at once.
+        """
+        known = {_frozen(line["key"]): float(line["miou"]) for line in self.results()}
+        new = [item for item in wanted if _frozen(item[0]) not in known]
+        options = self.options
+        with ProcessPoolExecutor(
+            options.workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)
+        ) as pool:
+            running = {
+                pool.submit(_miou, network, self.training, seed, options.data is None): (
+                    key,
+                    network,
+                )
+                for key, network, seed in new
+            }
+            for done in as_completed(running):
+                key, network = running[done]
+                known[_frozen(key)] = miou = done.result()
+                line = {"key": key, "miou": miou, "architecture": json.loads(network.to_json())}
+                with self.lines.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+                print(f"{key}: {miou:.2f}%", flush=True)
+        return [known[_frozen(key)] for key, _, _ in wanted]
 
     def results(self) -> list[dict[str, Any]]:
         """All lines so far."""
@@ -115,6 +124,24 @@ class Study:
         text = json.dumps(found, indent=1)
         (self.out / f"{name}.json").write_text(text + "\n")
         print(text)
+
+
+def _frozen(key: Key) -> frozenset[tuple[str, Any]]:
+    return frozenset(key.items())
+
+
+def _miou(network: Architecture, settings: TrainSettings, seed: int, is_generated: bool) -> float:
+    """mIoU of one training, a percentage."""
+    settings = settings.model_copy(update={"seed": seed})
+    images = settings.data
+    if is_generated:
+        counts = (images.train_images, images.validation_images, 0)
+        data = open_data("street-scenes", size=images.image_size, counts=counts, seed=1000)
+    else:
+        data = checked_data(images).data
+    with tempfile.TemporaryDirectory() as folder:
+        module = trainable(network, data.classes.count, seed=seed)
+        return 100 * Training(module, data, settings, Path(folder)).run().last_mean_iou
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -155,17 +182,18 @@ def compare_with_random(study: Study) -> None:
         for seed in range(options.seeds)
         for method in options.methods
     }
-    differences: dict[str, list[tuple[int, float]]] = {name: [] for name in options.methods}
+    found: dict[str, dict[int, list[list[float]]]] = {name: {} for name in options.methods}
     for training in range(options.trainings):  # what is cut short has as many of each search
         for (seed, method), (searched, randoms) in networks.items():
             key = {"seed": seed, "method": method, "training": training}
-            own = study.trained({**key, "kind": "searched"}, searched, training)
-            others = [
-                study.trained({**key, "kind": f"{kind} {number}"}, network, training)
-                for number, (kind, network) in enumerate(randoms)
-            ]
-            differences[method].append((seed, own - float(np.mean(others))))
-        study.write("random", {name: _paired(values) for name, values in differences.items()})
+            kinds = [("searched", searched)]
+            kinds += [(f"{kind} {number}", net) for number, (kind, net) in enumerate(randoms)]
+            wanted = [({**key, "kind": kind}, network, training) for kind, network in kinds]
+            found[method].setdefault(seed, []).append(study.trained(wanted))
+        study.write(
+            "random",
+            {name: compared(np.array(list(values.values()))) for name, values in found.items()},
+        )
 
 
 def _searched_and_random(
@@ -179,19 +207,43 @@ def _searched_and_random(
     return found.student.architecture, list(itertools.islice(drawn, study.options.randoms))
 
 
-def _paired(values: list[tuple[int, float]]) -> dict[str, Any]:
-    """Mean difference with its interval: means of each search are what repeats."""
-    seeds = sorted({seed for seed, _ in values})
-    means = np.array([np.mean([d for s, d in values if s == seed]) for seed in seeds])
-    found: dict[str, Any] = {"points": float(means.mean()), "by_seed": means.tolist()}
-    if len(means) > 1:
-        low, high = stats.ttest_1samp(means, 0.0).confidence_interval(0.95)
-        found |= {"ci_low": float(low), "ci_high": float(high)}
-        found["t_p"] = float(stats.ttest_1samp(means, 0.0).pvalue)
-    every = np.array([difference for _, difference in values])
-    signs = np.random.default_rng(0).choice([-1, 1], (PERMUTATIONS, len(every)))
-    extreme = np.abs((signs * every).mean(1)) >= abs(every.mean()) - 1e-12
-    return found | {"trainings": len(every), "permutation_p": float(extreme.mean())}
+def compared(miou: np.ndarray) -> dict[str, Any]:
+    """How far searched networks are above random ones.
+
+    Args:
+        miou: (S, T, 1 + R) of S searches, T training seeds, the searched network and R random ones.
+
+    Returns:
+        The difference in ``points``, and of each search (``by_seed``). ``mixed``: networks are a
+        random effect within each search, whose variance the random ones tell; with balanced data
+        that is a t test on means over trainings, with S (R - 1) degrees of freedom. ``paired``: a t
+        test of the S T differences, for which the searches themselves are fixed.
+        ``permutation_p``: one-sided and exact, over which network of each search is the searched.
+    """
+    searches, _, networks = miou.shape
+    means = miou.mean(1)
+    differences = means[:, 0] - means[:, 1:].mean(1)
+    points, freedom = float(differences.mean()), searches * (networks - 2)
+    error = np.sqrt(means[:, 1:].var(1, ddof=1).mean() * networks / (networks - 1) / searches)
+    each = (miou[:, :, 0] - miou[:, :, 1:].mean(2)).ravel()
+    # (S, 1 + R): the difference if that network were the searched one.
+    others = (means.sum(1, keepdims=True) - means) / (networks - 1)
+    sums = np.array([sum(choice) for choice in itertools.product(*(means - others))])
+    return {
+        "points": points,
+        "by_seed": differences.tolist(),
+        "mixed": _interval(points, error, freedom),
+        "paired": _interval(points, float(stats.sem(each)), len(each) - 1),
+        "permutation_p": float((sums >= searches * points - 1e-9).mean()),
+        "ahead_of": f"{int((means[:, :1] > means[:, 1:]).sum())} of {means[:, 1:].size}",
+        "trainings": int(miou.size),
+    }
+
+
+def _interval(points: float, error: float, freedom: int) -> dict[str, float]:
+    low, high = stats.t.interval(0.95, freedom, points, error)
+    p = 2 * stats.t.sf(abs(points) / error, freedom)
+    return {"ci_low": float(low), "ci_high": float(high), "p": float(p)}
 
 
 def correlate(study: Study) -> None:
@@ -202,14 +254,16 @@ def correlate(study: Study) -> None:
     search = Search(problem, checked_data(settings.data).data, settings, study.out / "ranked-0")
     search.restore()
     sampler, rng = sampler_of(search), random.Random("correlation")
-    inherited, trained = [], []
+    inherited: list[float] = []
+    wanted: list[tuple[Key, Architecture, int]] = []
     while len(inherited) < study.options.networks:
         found = sampler.towards(sampler.draw(rng), problem.target_ms, TOLERANCE, rng)
         if found is None:
             continue
         key = {"study": "correlation", "number": len(inherited)}
         inherited.append(100 * search.scorer().score(found.placed))
-        trained.append(study.trained(key, found.placed.architecture, 0))
+        wanted.append((key, found.placed.architecture, 0))
+    trained = study.trained(wanted)
     study.write(
         "correlation",
         {
@@ -259,9 +313,8 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     for name in ("--set", "--train-set"):
         parser.add_argument(name, action="append", default=[])
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2, help="processes that train")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     STUDIES[options.study](Study(options))
 
 

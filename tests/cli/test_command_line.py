@@ -6,6 +6,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import click
@@ -16,7 +17,7 @@ from onnx_models import adder
 from shown_commands import check_arguments, simple_commands
 from small_tables import make_table
 
-from latlut.cli import main
+from latlut.cli import commands, main
 from latlut.cli.choices import STATISTICS
 from latlut.cli.commands import GROUPS
 from latlut.cli.defaults import VARIABLE, option_key
@@ -313,6 +314,23 @@ def test_a_step_that_says_nothing_is_mentioned_from_time_to_time(
             if (text := capsys.readouterr().err).count("elapsed") >= 1:
                 break
     assert text.startswith("export: 0 s elapsed")
+
+
+@pytest.mark.parametrize(("words", "is_said"), [([], True), (["--quiet"], False)])
+def test_a_command_without_progress_says_that_it_still_runs(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], is_said: bool
+) -> None:
+    monkeypatch.setattr(commands, "ProgressLines", partial(ProgressLines, every_s=0.02))
+
+    @click.command("slow", cls=commands.Command)
+    @click.option("--table")
+    def slow(table: str | None) -> None:
+        time.sleep(0.2)
+
+    group = click.Group("latlut", commands={"slow": slow})
+    found = CliRunner().invoke(group, ["slow", *words])
+    assert found.exit_code == 0
+    assert ("slow: 0 s elapsed" in found.stderr) is is_said
 
 
 def test_progress_says_what_is_done_elapsed_and_left(capsys: pytest.CaptureFixture[str]) -> None:

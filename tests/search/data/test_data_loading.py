@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from latlut.errors import DataError
+from latlut.search.data import dataset
 from latlut.search.data.augment import Augmentation
+from latlut.search.data.dataset import Split
 from latlut.search.data.loading import (
     Batch,
     TrainBatches,
@@ -154,3 +158,49 @@ def test_impossible_batches_are_refused() -> None:
         TrainBatches(SCENES.train, VIEW, 2, part="half")
     with pytest.raises(DataError, match="rank 2 of 2"):
         TrainBatches(SCENES.train, VIEW, 2, rank=2, world_size=2)
+
+
+# --- what is kept in memory ---
+
+
+class Counted:
+    """A source of random images that counts how often each is read."""
+
+    split = "train"
+
+    def __init__(self, count: int, size: tuple[int, int] = (4, 6)) -> None:
+        self.count, self.size, self.reads = count, size, []
+
+    def __len__(self) -> int:
+        return self.count
+
+    def arrays(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        self.reads.append(index)
+        height, width = self.size
+        image = np.random.default_rng(index).integers(0, 255, (height, width, 3), dtype=np.uint8)
+        return image, image[..., 0].copy()
+
+    def name(self, index: int) -> str:
+        return f"image {index}"
+
+
+def test_a_small_split_is_read_once_and_stays_as_it_was() -> None:
+    source = Counted(6)
+    split = Split(source)
+    batches = TrainBatches(split, Augmentation((4, 4)), 2, part="all", seed=0)
+    before = [example.image.clone() for example in split]
+    for epoch in range(3):
+        assert len(list(batches.epoch(epoch))) == 3
+    assert sorted(source.reads) == list(range(6))
+    sent = pickle.loads(pickle.dumps(split))
+    assert list(split) and len(split.source.reads) == 6 and len(pickle.dumps(split)) < 1000
+    for image, example in zip(before, sent, strict=True):
+        assert torch.equal(image, example.image)
+
+
+def test_a_large_split_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "KEPT_BYTES", 6 * 4 * 6 * 4 - 1)
+    source = Counted(6)
+    split = Split(source)
+    assert torch.equal(split[2].image, split[-4].image)
+    assert source.reads == [2, 2]
