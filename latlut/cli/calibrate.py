@@ -64,7 +64,7 @@ def calibrate(
     """Fit a calibration: how networks differ from the sum of their entries.
 
     It is fitted on networks that `latlut validate` measured, and stored in the table. From then on
-    estimate, validate, search and train use it; --forget returns to plain sums.
+    estimate, validate, sensitivity and search use it; --forget returns to plain sums.
 
     \b
     latlut validate --table cpu-onnxruntime-fp32 --networks 90

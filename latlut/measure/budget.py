@@ -11,6 +11,9 @@ from latlut.measure.stopwatch import Stopwatch
 
 #: Seconds that computing an entry takes for each of its measurements, until it was done once.
 _SUMMARY_S = 4e-4
+#: Seconds for each op spec of the plan, measured or not, after the last measurement: computing
+#: entries, reporting how much of the plan there is, ending the process.
+_END_S = 3e-5
 
 
 class Budget:
@@ -20,10 +23,14 @@ class Budget:
         seconds: of wall time since ``watch`` was started; None for no limit.
         watch: the sweep's.
         stored: measurements that the table holds already.
+        planned: op specs of the plan.
     """
 
-    def __init__(self, seconds: float | None, watch: Stopwatch, stored: int) -> None:
-        self._seconds, self._watch = seconds, watch
+    def __init__(
+        self, seconds: float | None, watch: Stopwatch, stored: int, planned: int = 0
+    ) -> None:
+        self._seconds = None if seconds is None else seconds - _END_S * planned
+        self._watch = watch
         self._stored, self._summary_s = stored, _SUMMARY_S
         self._visits, self._visits_s = 0, 0.0
 

@@ -90,7 +90,9 @@ class Sweep:
         self.attempts, self._known_failures = supervision.attempts, supervision.failed
         self.summary = SweepSummary(measured=self.attempts.measured)
         self._watch = Stopwatch()
-        self._budget = Budget(settings.budget_s, self._watch, history.measurement_count(table))
+        self._budget = Budget(
+            settings.budget_s, self._watch, history.measurement_count(table), len(plan.specs)
+        )
         self._uuid = engine.device.uuid
 
     def run(self) -> SweepSummary:

@@ -4,7 +4,7 @@ Operators, downsampling and widths are varied one at a time, the other two held 
 penalty holds them (uniform alpha, uniform beta, widest gamma). The gap of a factor is the
 difference between two end points of that factor's own term of the penalty:
 
-    operator       every cell has its dearest operator, against every cell its cheapest
+    operator       every cell has its most expensive operator, against every cell its cheapest
     downsampling   the ways that cost most, against those that cost least, among all ways in which
                    each cell takes its input from one scale alone (beta is 0 or 1)
     width          every map has the widest width, against every map the narrowest

@@ -59,6 +59,10 @@ def test_time_for_the_entries_is_kept_back(clock: Clock) -> None:
     assert budget.left_s == pytest.approx(75)
 
 
+def test_time_to_end_with_a_large_plan_is_kept_back(clock: Clock) -> None:
+    assert Budget(100.0, Stopwatch(), stored=0, planned=100_000).left_s == pytest.approx(97)
+
+
 def test_without_a_limit_there_is_always_time(clock: Clock) -> None:
     budget = Budget(None, Stopwatch(), stored=10**9)
     clock.now = 1e9
