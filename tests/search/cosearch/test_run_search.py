@@ -12,7 +12,9 @@ import torch
 from fake_engine import FakeEngine
 from small_tables import ablation_table
 
+import latlut
 from latlut.cli.front import measure_front
+from latlut.errors import LatlutError
 from latlut.search.cosearch.ablation import STRATEGIES
 from latlut.search.cosearch.ablation_run import run_ablation
 from latlut.search.cosearch.folder import Found
@@ -54,6 +56,24 @@ def test_a_search_in_a_few_lines(table: LatencyTable, tmp_path: Path) -> None:
     assert Architecture.load(tmp_path / "run" / "student.json") == found.student.architecture
     assert [record.phase for record in found.records] == ["pretrain", "search"]
     assert not list((tmp_path / "run").glob("*.png"))  # pictures are the caller's
+
+
+def test_the_function_of_the_top_level_takes_files_and_names(
+    table_path: Path, tmp_path: Path
+) -> None:
+    phases = {f"{name}.{key}": v for name in ("pretrain", "search") for key, v in PHASE.items()}
+    overrides = {**DATA, **phases, "rank": None}
+    with LatencyTable.open(table_path) as table:
+        target_ms = latlut.run_search(
+            table, folder=tmp_path / "free", overrides=overrides
+        ).target_ms
+    found = latlut.run_search(
+        str(table_path), 1.05 * target_ms, folder=tmp_path / "run", overrides=overrides
+    )
+    assert found is not None and found.target_ms == pytest.approx(1.05 * target_ms)
+    assert abs(found.student.latency_ms / found.target_ms - 1) <= 0.02
+    with pytest.raises(LatlutError, match="nowhere"):
+        latlut.run_search("nowhere", folder=tmp_path / "other")
 
 
 def test_a_front_is_measured_and_each_student_met_or_missed(
