@@ -25,7 +25,7 @@ demo: $(RUNTIME) ## the whole loop, small, on this machine: latlut quickstart
 	$(BIN)/latlut quickstart
 
 test: $(DEV) ## all tests that this machine can run
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=30
 
 lint: $(DEV) ## ruff: rules and formatting
 	$(BIN)/ruff check .
