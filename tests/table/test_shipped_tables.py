@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,15 @@ from latlut.table.import_export import import_file
 from latlut.table.storage import shipped_tables
 
 PUBLISHED = ROOT.parent / "shared" / "fasterseg" / "latency_lookup_table.npy"
+
+
+def assert_same_entries(shipped: LatencyTable, own: LatencyTable) -> None:
+    """Numbers may differ in their last digits: CPUs do not round logarithms alike."""
+    for there, here in zip(shipped, own, strict=True):
+        for name, value in asdict(here).items():
+            is_number = isinstance(value, float)
+            expected = pytest.approx(value, rel=1e-9, abs=1e-12) if is_number else value
+            assert getattr(there, name) == expected, (there.key, name)
 
 
 @pytest.mark.parametrize("path", shipped_tables(), ids=lambda path: path.stem)
@@ -48,7 +58,7 @@ def test_the_1080ti_table_prices_the_published_student_and_its_space() -> None:
 def test_the_1080ti_table_is_the_authors_file(tmp_path: Path) -> None:
     import_file(PUBLISHED, tmp_path / "own.db")
     with LatencyTable.open("1080ti") as shipped, LatencyTable.open(tmp_path / "own.db") as own:
-        assert list(shipped) == list(own)
+        assert_same_entries(shipped, own)
 
 
 @pytest.mark.slow
@@ -56,7 +66,8 @@ def test_the_1080ti_table_is_the_authors_file(tmp_path: Path) -> None:
 def test_a_cpu_table_is_the_published_study(engine: str, tmp_path: Path) -> None:
     own_path = make(engine, tmp_path)
     with LatencyTable.open(table_name(engine)[:-3]) as shipped, LatencyTable.open(own_path) as own:
-        assert len(shipped) == 656 and list(shipped) == list(own)
+        assert len(shipped) == 656
+        assert_same_entries(shipped, own)
         assert "24 November 2026" in (shipped.fact("source") or "")
         rows = "SELECT position, architecture, plain_ms, measured_first_ms FROM validation_networks"
         assert shipped.rows(rows) == own.rows(rows)
