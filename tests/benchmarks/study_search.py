@@ -2,6 +2,9 @@
 
     study_search.py random OUT --table FILE        searched against random at equal latency
     study_search.py correlation OUT --table FILE   inherited against trained mIoU of 30 networks
+    study_search.py inherited OUT --table FILE --runs FOLDER...
+                                                   how finished searches' scores order the networks
+                                                   that "random" trained
     study_search.py collapse OUT --table FILE      naive and decoupled at a fixed strong lambda
 
     --data PATH     images to search and train on; generated street scenes if not given
@@ -39,6 +42,7 @@ from latlut.search.cosearch.run import run_search
 from latlut.search.cosearch.search import Search
 from latlut.search.cosearch.settings import SearchSettings, load_settings
 from latlut.search.data.opening import open_data
+from latlut.search.derive.derive import Placed
 from latlut.search.networks.network import trainable
 from latlut.search.runs.listening import RunListener
 from latlut.search.train.data import checked_data
@@ -275,6 +279,39 @@ def correlate(study: Study) -> None:
     )
 
 
+def inherited(study: Study) -> None:
+    """Rank correlation, for finished searches, of their scores and what "random" trained.
+
+    Networks count once, with the mean over their trainings, whichever search they were drawn for.
+    A network's cells are those of the supernet's first layers.
+    """
+    trained: dict[str, list[float]] = {}
+    for line in study.results():
+        trained.setdefault(json.dumps(line["architecture"], sort_keys=True), []).append(
+            float(line["miou"])
+        )
+    networks = [Architecture.from_json(text) for text in trained]
+    miou = [float(np.mean(values)) for values in trained.values()]
+    found: dict[str, Any] = {"trained": miou, "inherited": {}, "spearman": {}}
+    for folder in map(Path, study.options.runs):
+        saved = json.loads((folder / "settings.json").read_text())
+        settings = SearchSettings.model_validate(saved)
+        problem = SearchProblem(study.table, settings.space, settings.latency)
+        search = Search(problem, checked_data(settings.data).data, settings, folder)
+        search.restore()
+        scorer = search.scorer()
+        scores = [
+            100 * scorer.score(
+                Placed(network, tuple(tuple(range(len(b.cells))) for b in network.branches))
+            )
+            for network in networks
+        ]  # fmt: skip
+        rank = stats.spearmanr(scores, miou)
+        found["inherited"][str(folder)] = scores
+        found["spearman"][str(folder)] = [float(rank.statistic), float(rank.pvalue)]
+    study.write("inherited", found)
+
+
 def collapse(study: Study) -> None:
     """Where naive and decoupled penalties lead, with lambda held and with the controller."""
     rows = []
@@ -296,7 +333,10 @@ def collapse(study: Study) -> None:
     study.write("collapse", {"fastest_ms": reach.fastest_ms, "runs": rows})
 
 
-STUDIES = {"random": compare_with_random, "correlation": correlate, "collapse": collapse}
+STUDIES = {
+    "random": compare_with_random, "correlation": correlate, "inherited": inherited,
+    "collapse": collapse,
+}  # fmt: skip
 
 
 def main() -> None:
@@ -313,6 +353,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     for name in ("--set", "--train-set"):
         parser.add_argument(name, action="append", default=[])
+    parser.add_argument("--runs", nargs="+", default=[], help="folders of finished searches")
     parser.add_argument("--workers", type=int, default=2, help="processes that train")
     options = parser.parse_args()
     STUDIES[options.study](Study(options))
