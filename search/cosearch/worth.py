@@ -52,7 +52,7 @@ class Worth:
             f"within {100 * self.tolerance:.3g}% of {target_ms:.4g} ms: "
             f"{self.difference_points:+.2f} "
             f"points{interval}, ahead of {ahead} of {self.networks}; on the {self.images} "
-            "validation images that chose it"
+            "validation images that chose it, before either was trained"
         )
         if self.images < FEWEST_IMAGES:
             text += f": too few to rank networks by (fewer than {FEWEST_IMAGES})"
