@@ -58,11 +58,8 @@ class Split:
     source: Source
     _kept: dict[int, Example] = field(default_factory=dict, repr=False, compare=False)
 
-    def __getstate__(self) -> dict[str, object]:
-        return {"source": self.source, "_kept": {}}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state)
+    def __reduce__(self) -> tuple[type[Split], tuple[Source]]:
+        return Split, (self.source,)  # without what is kept
 
     def __len__(self) -> int:
         return len(self.source)

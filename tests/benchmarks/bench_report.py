@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from queue import Queue
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from browser import CHROMIUM, headless
+
 from latlut.reports.page.collect import sections_of
 from latlut.reports.page.write import page_text
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 _PROBE = """
 <script>
 addEventListener("load", () => setTimeout(function probe() {
@@ -46,14 +49,11 @@ addEventListener("load", () => setTimeout(function probe() {
 """
 
 
-def opened(page: Path, port: int, found: Queue[dict[str, float]]) -> dict[str, float]:
+def opened(page: Path, found: Queue[dict[str, float]]) -> dict[str, float]:
     """What one visit's probe tells."""
     with tempfile.TemporaryDirectory() as profile:
-        words = [
-            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            f"--user-data-dir={profile}", f"--remote-debugging-port={port + 1}", page.as_uri(),
-        ]  # fmt: skip
+        # With a port to be debugged by it stays open once the page is loaded.
+        words = headless(Path(profile), "--remote-debugging-port=0", page.as_uri())
         with subprocess.Popen(words, stderr=subprocess.DEVNULL) as browser:
             try:
                 return found.get(timeout=60)
@@ -89,7 +89,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "page.html"
         page.write_text(f"{head}{_PROBE.replace('PORT', str(port))}</body>{tail}")
-        visits = [opened(page, port, found) for _ in range(options.repeats)]
+        visits = [opened(page, found) for _ in range(options.repeats)]
     megabytes, rows = len(text.encode()) / 1e6, visits[0]["rows"]
     print(f"{options.table}: {megabytes:.2f} MB, longest table {rows:.0f} rows")
     for name in ("interactive_ms", "loaded_ms", "drawn_ms", "sort_ms"):

@@ -32,6 +32,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from scipy import stats
@@ -188,12 +189,15 @@ def compare_with_random(study: Study) -> None:
     }
     found: dict[str, dict[int, list[list[float]]]] = {name: {} for name in options.methods}
     for training in range(options.trainings):  # what is cut short has as many of each search
+        wanted: list[tuple[Key, Architecture, int]] = []
         for (seed, method), (searched, randoms) in networks.items():
             key = {"seed": seed, "method": method, "training": training}
             kinds = [("searched", searched)]
             kinds += [(f"{kind} {number}", net) for number, (kind, net) in enumerate(randoms)]
-            wanted = [({**key, "kind": kind}, network, training) for kind, network in kinds]
-            found[method].setdefault(seed, []).append(study.trained(wanted))
+            wanted += [({**key, "kind": kind}, network, training) for kind, network in kinds]
+        miou = np.array(study.trained(wanted)).reshape(len(networks), -1).tolist()
+        for (seed, method), values in zip(networks, miou, strict=True):
+            found[method].setdefault(seed, []).append(values)
         study.write(
             "random",
             {name: compared(np.array(list(values.values()))) for name, values in found.items()},
@@ -258,22 +262,22 @@ def correlate(study: Study) -> None:
     search = Search(problem, checked_data(settings.data).data, settings, study.out / "ranked-0")
     search.restore()
     sampler, rng = sampler_of(search), random.Random("correlation")
-    inherited: list[float] = []
+    scores: list[float] = []
     wanted: list[tuple[Key, Architecture, int]] = []
-    while len(inherited) < study.options.networks:
+    while len(scores) < study.options.networks:
         found = sampler.towards(sampler.draw(rng), problem.target_ms, TOLERANCE, rng)
         if found is None:
             continue
-        key = {"study": "correlation", "number": len(inherited)}
-        inherited.append(100 * search.scorer().score(found.placed))
+        key = {"study": "correlation", "number": len(scores)}
+        scores.append(100 * search.scorer().score(found.placed))
         wanted.append((key, found.placed.architecture, 0))
     trained = study.trained(wanted)
     study.write(
         "correlation",
         {
-            "spearman": float(stats.spearmanr(inherited, trained).statistic),
-            "kendall": float(stats.kendalltau(inherited, trained).statistic),
-            "inherited": inherited,
+            "spearman": float(stats.spearmanr(scores, trained).statistic),
+            "kendall": float(stats.kendalltau(scores, trained).statistic),
+            "inherited": scores,
             "trained": trained,
         },
     )
@@ -310,6 +314,26 @@ def inherited(study: Study) -> None:
         found["inherited"][str(folder)] = scores
         found["spearman"][str(folder)] = [float(rank.statistic), float(rank.pvalue)]
     study.write("inherited", found)
+    draw_scores(found, study.out / "inherited.png")
+
+
+def draw_scores(found: dict[str, Any], path: Path) -> None:
+    """A panel for each search: inherited and trained mIoU of the networks, percentages."""
+    columns = min(3, len(found["inherited"]))
+    lines = -(-len(found["inherited"]) // columns)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(3 * columns, 2.6 * lines), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for axis, (name, scores) in zip(axes.flat, found["inherited"].items(), strict=False):
+        axis.scatter(scores, found["trained"], s=16)
+        axis.set_title(f"{name}: {found['spearman'][name][0]:+.2f}", fontsize=9)
+    for axis in axes.flat[len(found["inherited"]) :]:
+        axis.remove()
+    figure.supxlabel("inherited mIoU, %")
+    figure.supylabel("trained mIoU, %")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def collapse(study: Study) -> None:

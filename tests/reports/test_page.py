@@ -6,13 +6,13 @@ import csv
 import html
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import CHROMIUM, headless
 from click.testing import CliRunner
 
 from latlut.cli import main
@@ -20,7 +20,6 @@ from latlut.reports.page.collect import sections_of
 from latlut.reports.page.parts import Chart, Facts, Grid, Section, Text
 from latlut.reports.page.write import page_text
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = '<script>document.title="hacked"</script>&"\'</script><b>'
 
 #: Run inside the page; its findings go to the page around it.
@@ -81,15 +80,11 @@ def browse(tmp_path: Path) -> Callable[[str, int], tuple[dict[str, Any], str]]:
             f'<iframe src="page.html" width="{width}" height="900" style="border:0"></iframe>'
         )
         (tmp_path / "frame.html").write_text(frame)
-        words = [
-            "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--v=0",
+        words = headless(
+            tmp_path / "profile", "--enable-logging=stderr", "--v=0",
             "--virtual-time-budget=20000", "--dump-dom", f"file://{tmp_path / 'frame.html'}",
-        ]  # fmt: skip
-        ended = subprocess.run(
-            [str(CHROMIUM), *words], capture_output=True, text=True, timeout=120, check=True
-        )
+        )  # fmt: skip
+        ended = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
         found = re.search(r'<pre id="found">(.*?)</pre>', ended.stdout, re.DOTALL)
         assert found, ended.stderr[-2000:]
         return json.loads(html.unescape(found[1])), ended.stderr

@@ -312,7 +312,6 @@ def test_a_writer_and_readers_never_see_a_locked_database(measured: Path) -> Non
             writes += 1
             time.sleep(0.01)  # a sweep writes once for some seconds of measuring
         results = [other.communicate() for other in others]
-    assert writes >= 1
     for output, errors in results:
         assert errors == b""
         assert int(output) >= 1
