@@ -78,3 +78,22 @@ def adder(first: Shape, second: Shape) -> bytes:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return model.SerializeToString()
+
+
+def word_reader(words: int = 7, vocabulary: int = 50, channels: int = 8) -> bytes:
+    """Token numbers (1, words), int64, looked up in a table and multiplied by a matrix."""
+    generator = np.random.default_rng(0)
+    table = generator.standard_normal((vocabulary, channels), dtype=np.float32)
+    matrix = generator.standard_normal((channels, channels), dtype=np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "words"], ["vectors"]),
+            helper.make_node("MatMul", ["vectors", "matrix"], ["out"]),
+        ],
+        "word_reader",
+        [helper.make_tensor_value_info("words", TensorProto.INT64, [1, words])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, words, channels])],
+        [numpy_helper.from_array(table, "table"), numpy_helper.from_array(matrix, "matrix")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return model.SerializeToString()

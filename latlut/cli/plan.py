@@ -99,7 +99,7 @@ def show(
         how = cut or cut_in(table_path)
         used = device.engine if device else None
         files = cut_onnx_files(paths, input_size, batches, shapes, how, used, quiet)
-        found = onnx_plan(files)
+        found = onnx_plan(files, how)
     else:
         name = names[0] if names else None
         found = plan_of(name, space_file, (), input_size, batches)

@@ -48,7 +48,6 @@ from latlut.cli.output import (
 from latlut.cli.profile_output import print_preview, print_report
 from latlut.cli.profile_plan import (
     check_together,
-    cut_in,
     onnx_plan_of,
     own_modules_of,
     plan_of,
@@ -189,11 +188,19 @@ def profile(
 
         from latlut.cluster import sweep as by_workers
         from latlut.cluster.ssh_connection import Host
+        from latlut.engines import engine_class
 
         check_beside("remote" if remotes else "ray", choice, mode)
         hosts = [Host.parse(text) for text in remotes]
         import_own_modules(operator_modules)
-        wanted = plan_of(plan, space_file, ops, input_size, batches)
+        wanted = (
+            onnx_plan_of(
+                files, input_size, batches, shapes, cut, engine_class(by_workers.engine_of(choice)),
+                None, table_path, quiet,
+            )
+            if is_onnx
+            else plan_of(plan, space_file, ops, input_size, batches)
+        )  # fmt: skip
         left_s = supervision.left_of(budget)
         settings = settings_of(statistic, ci, passes, left_s, seed, rebuilds, table_path)
         own_modules = own_modules_of(operator_modules, space_file)
@@ -245,7 +252,9 @@ def profile(
     from latlut.table.table import LatencyTable
 
     wanted = (
-        onnx_plan_of(files, input_size, batches, shapes, cut, chosen, table_path, quiet)
+        onnx_plan_of(
+            files, input_size, batches, shapes, cut, type(chosen), chosen, table_path, quiet
+        )
         if is_onnx
         else plan_of(plan, space_file, ops, input_size, batches)
     )
@@ -283,11 +292,10 @@ def profile(
             "--fraction and --until predict latencies, not differences: use --mode standalone"
         )
     if is_onnx:
-        from latlut.table.subgraphs import keep_cut, keep_graphs
+        from latlut.table.subgraphs import keep_pieces
 
         with LatencyTable.create(path, identity) as table:
-            keep_cut(table, cut or cut_in(table_path))
-            keep_graphs(table, mine.specs)
+            keep_pieces(table, mine.specs, wanted.cut)
             new = len(mine.specs) - len(table.held(mine.specs))
         if new >= MANY_PIECES and not supervision.failed:
             found = preview(wanted, chosen, identity, path, settings, part, waiting(wait, quiet))

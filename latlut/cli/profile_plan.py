@@ -41,9 +41,6 @@ def check_together(given: Mapping[str, object], *, is_onnx: bool, is_active: boo
         raise LatlutError("--onnx is a plan of its own: leave --plan, --space and --op out")
     if given["--cut"] and not is_onnx:
         raise LatlutError("--cut is for pieces of ONNX files: name files with --onnx")
-    if is_onnx and has_workers:
-        option = "--ray" if given["--ray"] else "--remote"
-        raise LatlutError(f"{option} does not take ONNX files: measure them on one machine")
     if given["--workers"] is not None and not has_workers:
         raise LatlutError("--workers is for --ray: name the cluster, or leave it out")
     if given["--remote-python"] is not None and not has_workers:
@@ -91,28 +88,40 @@ def plan_of(
 
 def onnx_plan_of(
     files: tuple[Path, ...], input_size: tuple[int, int] | None, batches: tuple[int, ...] | None,
-    shapes: Shapes, cut: str | None, engine: Engine, table_path: Path | None, quiet: bool,
+    shapes: Shapes, cut: str | None, kind: type[Engine], engine: Engine | None,
+    table_path: Path | None, quiet: bool,
 ) -> Plan:  # fmt: skip
-    """The pieces of the files, cut as those of the table."""
+    """The pieces of the files, cut as those of the table.
+
+    Args:
+        kind: of the engine that measures them.
+        engine: it, None where it is on another machine.
+    """
     from latlut.errors import EngineError
     from latlut.measure.onnx_plans import onnx_plan
     from latlut.measure.plans import Plan
-    from latlut.table.subgraphs import stored_pieces
+    from latlut.table.subgraphs import cut_of, learn_graphs, stored_pieces
     from latlut.table.table import LatencyTable
 
-    if not engine.reads_onnx:
+    if not kind.reads_onnx:
         raise EngineError(
-            f"{engine.title} does not read ONNX files: choose --engine onnxruntime, openvino, "
+            f"{kind.title} does not read ONNX files: choose --engine onnxruntime, openvino, "
             "tensorrt or tensorrt-rtx"
         )
     if not files and table_path is not None:
         with LatencyTable.open(table_path) as table:
-            specs = stored_pieces(table)
+            specs, how = stored_pieces(table), cut_of(table)
+            learn_graphs(table, specs)
         if not specs:
             raise LatlutError(f"{table_path} holds no pieces of ONNX files: name files with --onnx")
-        return Plan("onnx", specs, f"pieces that {table_path} holds")
+        return Plan("onnx", specs, f"pieces that {table_path} holds", cut=how)
     how = cut or cut_in(table_path)
-    return onnx_plan(cut_onnx_files(files, input_size, batches, shapes, how, engine, quiet))
+    if how == "layers" and engine is None:
+        raise EngineError(
+            "--cut layers asks the engine of the machine that measures, which is another one: "
+            "leave it out, or measure here"
+        )
+    return onnx_plan(cut_onnx_files(files, input_size, batches, shapes, how, engine, quiet), how)
 
 
 def cut_onnx_files(

@@ -16,6 +16,7 @@ from latlut.cluster.messages import Hello, Lease, LeaseResult, Lost, WorkerJob
 from latlut.cluster.worker import LeaseWorker
 from latlut.errors import LatlutError
 from latlut.measure.parts import Part
+from latlut.operators.subgraph_store import contents
 from latlut.opspec import OpSpec
 
 #: How long an actor may take to give its device back, seconds.
@@ -97,7 +98,8 @@ class RayPool:
 
     def measure(self, number: int, lease: Lease, sentinels: tuple[OpSpec, ...]) -> None:
         """Give an actor a lease, and what to time beside it."""
-        self._call(number, lambda actor: actor.measure.remote(lease, sentinels))
+        graphs = contents((*lease.specs, *sentinels))
+        self._call(number, lambda actor: actor.measure.remote(lease, sentinels, graphs))
 
     def wait(self, timeout_s: float) -> list[tuple[int, Hello | LeaseResult | Lost]]:
         """What actors answered; of one that ended, that it did."""

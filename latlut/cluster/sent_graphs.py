@@ -1,7 +1,8 @@
-"""Operators that are built here and run there: their graphs, and what their outputs must be.
+"""What is built here and run there: graphs of operators and pieces, and their expected outputs.
 
 A machine that has an inference engine but no PyTorch can build no operator. It is sent the ONNX
-model, and a part of the outputs that PyTorch computes here from the inputs of the parity check.
+model, and a part of the outputs that the reference computes here from the inputs of the parity
+check.
 """
 
 from __future__ import annotations
@@ -39,10 +40,14 @@ class SentOutput:
 
 @dataclass(frozen=True)
 class SentWorkload(Workload):
-    """An operator's graph that another machine built."""
+    """An operator's or a piece's graph that another machine built."""
 
     spec: OpSpec
     graph: bytes = field(repr=False)
+    input_names: tuple[str, ...] = ()
+    input_types: tuple[np.dtype, ...] = ()
+    input_limits: tuple[int | None, ...] = ()
+    arithmetic: str = "fp32"
     outputs: tuple[SentOutput, ...] = field(default=(), repr=False)
 
     has_module: ClassVar[bool] = False
@@ -103,7 +108,7 @@ def graph_to_send(
         EngineError, OperatorError, SpecError: it cannot be built, exported or run.
     """
     workload = Workload.from_spec(spec)
-    module = workload.build() if is_compared else None
+    module = workload.build() if is_compared and workload.has_module else None
     blobs = [cache.onnx_bytes(workload, module)]
     outputs = []
     if is_compared:
@@ -112,7 +117,15 @@ def graph_to_send(
             places = _places(whole)
             outputs.append({"shape": list(whole.shape)})
             blobs += [places.tobytes(), whole.ravel()[places].astype("<f4").tobytes()]
-    return {"spec": spec.key, "outputs": outputs}, blobs
+    inputs = [
+        {"name": name, "shape": list(shape), "type": str(dtype), "limit": limit}
+        for name, shape, dtype, limit in zip(
+            workload.input_names, workload.input_shapes, workload.input_types,
+            workload.input_limits, strict=True,
+        )
+    ]  # fmt: skip
+    values = {"arithmetic": workload.arithmetic, "inputs": inputs, "outputs": outputs}
+    return {"spec": spec.key, **values}, blobs
 
 
 def received_graphs(
@@ -132,8 +145,18 @@ def received_graphs(
             )
             for output in item["outputs"]
         )
-        shapes = tuple((spec.batch, *shape) for shape in spec.inputs)
-        found[spec] = SentWorkload(spec.key, shapes, spec, graph, outputs)
+        inputs = item["inputs"]
+        found[spec] = SentWorkload(
+            spec.key,
+            tuple(tuple(given["shape"]) for given in inputs),
+            spec,
+            graph,
+            tuple(given["name"] for given in inputs),
+            tuple(np.dtype(given["type"]) for given in inputs),
+            tuple(given["limit"] for given in inputs),
+            item["arithmetic"],
+            outputs,
+        )
     return found
 
 

@@ -23,6 +23,7 @@ from latlut.operators.registry import check
 from latlut.progress import Progress
 from latlut.table.identity import Identity
 from latlut.table.roofline import Roofline
+from latlut.table.subgraphs import keep_pieces
 from latlut.table.table import LatencyTable
 
 
@@ -101,7 +102,7 @@ def sweep_on_hosts(
         LatlutError: asyncssh is missing, no worker can measure, or the table cannot be written.
     """
     # A builder's file is needed there only where modules are.
-    needs_modules = not engine_class(_engine(choice)).reads_onnx
+    needs_modules = not engine_class(engine_of(choice)).reads_onnx
     job = _job(choice, None, settings, own_modules if needs_modules else ())
     with ssh_pool(
         hosts, job, python=python, timeout_s=timeout_s, supervision=supervision,
@@ -110,7 +111,8 @@ def sweep_on_hosts(
         return _sweep(plan, settings, pool, path_of, listener, say)
 
 
-def _engine(choice: DeviceChoice) -> str:
+def engine_of(choice: DeviceChoice) -> str:
+    """The engine's name; the default of a GPU or CPU where none was asked for."""
     return choice.engine or ("tensorrt" if choice.gpu else "onnxruntime")
 
 
@@ -118,7 +120,8 @@ def _job(
     choice: DeviceChoice, mode: str | None, settings: SweepSettings, own_modules: Sequence[str]
 ) -> WorkerJob:
     return WorkerJob(
-        choice.gpu, _engine(choice), choice.precision, choice.threads, dict(choice.engine_options),
+        choice.gpu, engine_of(choice), choice.precision, choice.threads,
+        dict(choice.engine_options),
         mode, settings, carried(own_modules),
     )  # fmt: skip
 
@@ -138,6 +141,7 @@ def _sweep(
     def open_table(identity: Identity, hello: Hello) -> ClusterTable:
         paths.append(path_of(identity))
         table = LatencyTable.create(paths[0], identity)
+        keep_pieces(table, plan.specs, plan.cut)
         floor_ms = hello.launch_floor_ms
         return ClusterTable(table, plan, settings, Roofline(*hello.peaks), floor_ms, uuid4().hex)
 

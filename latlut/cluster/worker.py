@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from latlut.measure.parts import Part
 from latlut.measure.sentinels import Sentinels, open_sentinels
 from latlut.measure.stopwatch import Stopwatch
 from latlut.measure.sweep_settings import check_mode, check_rebuilds, identity_of
+from latlut.operators import subgraph_store
 from latlut.operators.graph_cache import GraphCache
 from latlut.operators.own_modules import import_own_modules
 from latlut.operators.registry import check
@@ -62,8 +63,16 @@ class LeaseWorker:
         except LatlutError as error:
             return Lost(str(error), is_final=True)
 
-    def measure(self, lease: Lease, sentinels: tuple[OpSpec, ...]) -> LeaseResult | Lost:
-        """Time a lease's op specs side by side, beside the sentinels."""
+    def measure(
+        self, lease: Lease, sentinels: tuple[OpSpec, ...], graphs: Mapping[str, bytes] | None = None
+    ) -> LeaseResult | Lost:
+        """Time a lease's op specs side by side, beside the sentinels.
+
+        Args:
+            graphs: those of pieces of ONNX files among them, by digest.
+        """
+        for digest, content in (graphs or {}).items():
+            subgraph_store.keep(subgraph_store.read(digest, content))
         try:
             if lease.pass_index != self._pass_index:
                 self._open_pass(lease.pass_index, sentinels)

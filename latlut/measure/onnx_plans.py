@@ -64,8 +64,8 @@ def cut_files(
     return found
 
 
-def onnx_plan(files: Sequence[CutFile]) -> Plan:
-    """The pieces of all files, each once.
+def onnx_plan(files: Sequence[CutFile], how: str) -> Plan:
+    """The pieces of all files, which were cut by the rule ``how``, each once.
 
     Raises:
         SpecError: none of the files has a piece that can be measured.
@@ -75,7 +75,7 @@ def onnx_plan(files: Sequence[CutFile]) -> Plan:
         reasons = "\n  ".join(text for file in files for text in file.unpriced[:3])
         raise SpecError(f"the files have no piece that can be measured:\n  {reasons}")
     names = ", ".join(file.name for file in files[:3]) + (", ..." if len(files) > 3 else "")
-    return Plan("onnx", specs, f"pieces of {len(files)} ONNX files: {names}")
+    return Plan("onnx", specs, f"pieces of {len(files)} ONNX files: {names}", cut=how)
 
 
 def _layers_of(workload: OnnxWorkload, engine: Engine) -> Cut:

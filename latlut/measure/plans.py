@@ -44,6 +44,8 @@ class Plan:
     """The search space that the plan covers, as its ``to_dict()`` with two more keys:
     ``"input_size"``, [height, width] in pixels, and ``"batch"``, a list of batch sizes. None for a
     plan that is no search space."""
+    cut: str | None = None
+    """By which rule its pieces of ONNX files were cut; None for a plan of operators."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "specs", unique(self.specs))

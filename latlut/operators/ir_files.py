@@ -12,7 +12,7 @@ import numpy as np
 from latlut.errors import EngineError, ImportFileError
 from latlut.files.reading import check_file
 from latlut.operators.file_workloads import FileWorkload
-from latlut.operators.input_arrays import arrays_of, by_name, named_arrays, random_arrays
+from latlut.operators.input_arrays import arrays_of, by_name, named_arrays
 from latlut.operators.input_axes import find_axes
 from latlut.operators.onnx_shapes import settle_shapes, sides_of
 
@@ -37,10 +37,6 @@ class IrWorkload(FileWorkload):
 
     only_engine: ClassVar[str | None] = "openvino"
     has_reference: ClassVar[bool] = False
-
-    def random_inputs(self, seed: int = 0) -> list[np.ndarray]:
-        """What the inputs are filled with; see ``random_arrays``."""
-        return list(self.given) or random_arrays(self.input_shapes, self.input_types, seed)
 
     def build(self) -> nn.Module:
         """Refused: there is no PyTorch module of it.

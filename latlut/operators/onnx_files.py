@@ -17,7 +17,7 @@ import numpy as np
 
 from latlut.errors import EngineError, ImportFileError
 from latlut.operators.file_workloads import FileWorkload
-from latlut.operators.input_arrays import arrays_of, by_name, named_arrays, random_arrays
+from latlut.operators.input_arrays import arrays_of, by_name, named_arrays
 from latlut.operators.input_axes import find_axes
 from latlut.operators.onnx_loading import load_onnx, making_sense_of
 from latlut.operators.onnx_nodes import nodes_of, tensors_of
@@ -62,15 +62,12 @@ class OnnxWorkload(FileWorkload):
         with making_sense_of(self.name):
             return _float_type(self.model)
 
-    def random_inputs(self, seed: int = 0) -> list[np.ndarray]:
-        """What the inputs are filled with (``random_arrays``): whole numbers below the length of
-        the axis that they index, as token numbers do."""
-        if self.given:
-            return list(self.given)
+    @property
+    def input_limits(self) -> tuple[int | None, ...]:
+        """The length of the axis that an input indexes, as token numbers do."""
         with making_sense_of(self.name):
             limits = _index_limits(self.model.graph)
-        below = tuple(limits.get(name) for name in self.names)
-        return random_arrays(self.input_shapes, self.input_types, seed, below)
+        return tuple(limits.get(name) for name in self.names)
 
     def build(self) -> nn.Module:
         """Refused: engines that run PyTorch modules cannot run a file.

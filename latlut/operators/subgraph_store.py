@@ -7,6 +7,7 @@ graph's digest alone. Graphs come from files (``onnx_cutting``) and from tables
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from latlut.errors import EngineError, SpecError
@@ -40,6 +41,12 @@ def digest_of(spec: OpSpec) -> str | None:
 def known(spec: OpSpec) -> Subgraph | None:
     """The piece behind an op spec, None where it is an operator or its graph is not known here."""
     return _STORE.get(digest_of(spec) or "")
+
+
+def contents(specs: Iterable[OpSpec]) -> dict[str, bytes]:
+    """The graphs of those op specs that are pieces known here, by digest."""
+    pieces = filter(None, map(known, specs))
+    return {piece.digest: piece.content for piece in pieces}
 
 
 def read(digest: str, content: bytes) -> Subgraph:

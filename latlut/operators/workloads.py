@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from latlut.errors import OperatorError, SpecError
+from latlut.operators.input_arrays import random_arrays
 from latlut.operators.input_axes import InputAxes, common_batch, find_axes
 from latlut.opspec import IMAGE, Node, OpSpec
 
@@ -147,10 +148,15 @@ class Workload(ABC):
         inputs = [np.zeros(shape, dtype=np.float32) for shape in self.input_shapes]
         return export_onnx(self.build() if module is None else module, inputs)
 
+    @property
+    def input_limits(self) -> tuple[int | None, ...]:
+        """Below what the whole numbers of each input have to be, None where nothing says."""
+        return (None,) * len(self.input_shapes)
+
     def random_inputs(self, seed: int = 0) -> list[np.ndarray]:
-        """Standard normal float32 arrays of ``input_shapes``."""
-        generator = np.random.default_rng(seed)
-        return [generator.standard_normal(s, dtype=np.float32) for s in self.input_shapes]
+        """What the inputs are filled with, see ``random_arrays``: standard normal float32 arrays
+        of what latlut builds."""
+        return random_arrays(self.input_shapes, self.input_types, seed, self.input_limits)
 
     def expected(
         self, arrays: Sequence[np.ndarray], module: nn.Module | None = None

@@ -20,6 +20,21 @@ CUT = "onnx_cut"
 DEFAULT_CUT = "work"
 
 
+def keep_pieces(table: LatencyTable, specs: Iterable[OpSpec], cut: str | None) -> None:
+    """What a table needs of a plan's pieces before they are measured: their graphs and their cut.
+
+    Args:
+        cut: by which rule; None where there are no pieces.
+
+    Raises:
+        TableError: it holds pieces that were cut otherwise, or a graph that is none.
+    """
+    if cut is not None:
+        keep_cut(table, cut)
+    learn_graphs(table, specs)
+    keep_graphs(table, specs)
+
+
 def keep_graphs(table: LatencyTable, specs: Iterable[OpSpec]) -> None:
     """Write the graphs of those op specs that are pieces into the table, where it lacks them.
 

@@ -52,7 +52,7 @@ def measure(
     workloads = read_files(files)
     with measuring_on(engine):
         cuts = cut_files(workloads, cut, engine)
-    plan = onnx_plan(cuts)
+    plan = onnx_plan(cuts, cut)
     path = folder / f"{name}-{cut}-{mode}.db"
     timing = TimingSettings(min_time_s=cap_s / 2, time_cap_s=cap_s, warmup_cap_s=cap_s)
     print(f"{path.name}: {len(plan.specs)} pieces of {len(files)} files", flush=True)

@@ -95,8 +95,14 @@ def test_what_a_table_lacks_is_named_with_the_command_that_adds_it(
         (["profile", "--cpu", "--shape", "1x3x8x8"], "--shape is for inputs of ONNX files"),
         (["profile", "--cpu", "--cut", "layers"], "--cut is for pieces"),
         (["profile", "--cpu", "--onnx", "a.onnx", "--plan", "tiny"], "leave --plan, --space"),
-        (["profile", "--cpu", "--onnx", "a.onnx", "--ray", "local"], "--ray does not take ONNX"),
-        (["profile", "--cpu", "--onnx", "a.onnx", "--remote", "me@b"], "--remote does not take"),
+        (
+            ["profile", "--cpu", "--onnx", "a.onnx", "--ray", "local", "--cut", "layers"],
+            "--cut layers asks the engine of the machine that measures",
+        ),
+        (
+            ["profile", "--cpu", "--onnx", "a.onnx", "--remote", "me@b", "--engine", "pytorch"],
+            "does not read ONNX files",
+        ),
         (["profile", "--cpu", "--onnx", "missing.onnx"], "missing.onnx"),
         (
             ["profile", "--cpu", "--engine", "pytorch", "--onnx", "missing.onnx"],

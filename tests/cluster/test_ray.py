@@ -13,6 +13,7 @@ import pytest
 from checkout import ROOT
 from click.testing import CliRunner
 from fake_engine import work_ns
+from onnx_models import segmenter
 
 from latlut.cli import main
 from latlut.cluster.sweep import ClusterResult, sweep_on_ray
@@ -21,9 +22,11 @@ from latlut.errors import LatlutError
 from latlut.machine.cpu import allowed_cpus
 from latlut.measure.plans import Plan, plan_from_ops
 from latlut.measure.sweep_settings import SweepSettings
+from latlut.operators import subgraph_store
 from latlut.operators.workloads import Workload
 from latlut.progress import Progress
 from latlut.table.history import quarantines
+from latlut.table.subgraphs import cut_of, stored_pieces
 from latlut.table.table import LatencyTable
 from latlut.validation.verdict import check
 
@@ -174,6 +177,33 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine_fil
     assert said["table"] == "profiles/cpu-scripted-fp32.db"
     assert (said["entries"], said["measured"], said["quarantine"]) == (2, 4, [])
     assert len(said["workers"]) == 2
+
+
+def test_pieces_of_onnx_files_are_measured_by_workers_that_have_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net.onnx").write_bytes(segmenter())
+    command = [
+        "profile", "--cpu", "--ray", "local", "--onnx", "net.onnx", "--passes", "2", "--json",
+        "--table", "pieces.db",
+    ]  # fmt: skip
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["failed"] == {}
+    with LatencyTable.open(Path("pieces.db")) as table:
+        pieces = stored_pieces(table)
+        assert len(pieces) == len(table) == 2
+        assert cut_of(table) == "work"
+    Path("net.onnx").unlink()
+    monkeypatch.setattr(subgraph_store, "_STORE", {})
+    again = CliRunner().invoke(
+        main,
+        ["profile", "--cpu", "--ray", "local", "--onnx", "--passes", "3", "--json",
+         "--table", "pieces.db"],
+    )  # fmt: skip
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["measured"] == 2
 
 
 def test_a_cluster_that_is_not_there_and_too_many_workers(db_path: Path, engine_file: str) -> None:

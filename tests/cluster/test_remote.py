@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from checkout import ROOT
 from click.testing import CliRunner, Result
+from onnx_models import segmenter, word_reader
 
 from latlut.cli import main
 from latlut.cluster.ssh_connection import Host
@@ -24,6 +25,7 @@ from latlut.measure.plans import plan_from_ops
 from latlut.measure.sweep_settings import SweepSettings
 from latlut.opspec import OpSpec
 from latlut.progress import Progress
+from latlut.table.subgraphs import stored_pieces
 from latlut.table.table import LatencyTable
 
 asyncssh = pytest.importorskip("asyncssh", reason="pip install 'latlut[remote]'")
@@ -100,6 +102,29 @@ def test_a_sweep_where_the_engine_alone_is_installed(server: LoopbackServer, lea
     again = run(server, lean)
     said = json.loads(again.stdout)
     assert (said["measured"], said["reused"]) == (0, 6)
+
+
+def test_pieces_of_onnx_files_where_neither_onnx_nor_pytorch_is_installed(
+    server: LoopbackServer, lean: str
+) -> None:
+    Path("net.onnx").write_bytes(segmenter())
+    Path("words.onnx").write_bytes(word_reader())
+    command = [
+        "profile", "--cpu", "--remote", f"me@127.0.0.1:{server.port}", "--remote-python", lean,
+        "--onnx", "net.onnx", "words.onnx", "--passes", "2", "--table", "pieces.db", "--json",
+    ]  # fmt: skip
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["failed"] == {}
+    wait_until_removed(server)
+    with LatencyTable.open(Path("pieces.db")) as table:
+        assert len(stored_pieces(table)) == len(table) >= 3
+        (row,) = table.rows("SELECT count(*) AS n FROM measurements WHERE parity IS NOT NULL")
+        assert row["n"] >= 3  # each was compared once
+    priced = CliRunner().invoke(
+        main, ["estimate", "--table", "pieces.db", "--onnx", "words.onnx", "--json"]
+    )
+    assert json.loads(priced.stdout)["is_complete"]
 
 
 def test_a_connection_that_is_cut_is_made_again_and_one_that_stays_away_is_resumed(
