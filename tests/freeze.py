@@ -23,10 +23,10 @@ from latlut.operators.modules import ConvNorm, Head, Refine, ZoomedConv
 from latlut.operators.network import Network
 from latlut.search.supernet.ends import Ends, SlicedRefine, output_name
 from latlut.search.supernet.mixing import Mixing
-from latlut.search.supernet.relaxed import is_two_way
 from latlut.search.supernet.superkernel import ConvPair, MixedOperator, SlicedConvNorm, Superkernel
 from latlut.search.supernet.supernet import SuperCell, Supernet
 from latlut.spaces import Architecture, Branch, FasterSegSpace
+from latlut.spaces.topology import is_two_way
 
 #: Branch scale -> layer of each of its cells, increasing.
 Layers = Mapping[int, Sequence[int]]

@@ -17,10 +17,10 @@ from itertools import product
 import torch
 
 from latlut.errors import SpecError
-from latlut.search.derive.choices import Place, path_places
 from latlut.search.derive.derive import Decoding, derive
 from latlut.search.supernet.relaxed import RelaxedArchitecture
 from latlut.spaces import Architecture, Branch, FasterSegSpace
+from latlut.spaces.topology import Place, path_places
 
 #: For the branches in order: the layers of the down cells, and the fate of every layer.
 Fates = tuple[int | None, ...]

@@ -40,13 +40,3 @@ def path_places(layers: int, downs: tuple[int, ...]) -> tuple[Place, ...]:
 def is_two_way(layer: int, scale: int) -> bool:
     """Whether a cell's input can come from the finer and from its own scale."""
     return scale > 8 and 8 * 2**layer > scale
-
-
-def minimum_depth(layers: int, scale: int) -> int:
-    """Cells that a branch down to 1/scale has at least: round(L / 3), and 2 per downsampling.
-
-    Never more than L: a space of 3 or 4 layers keeps every cell of a 1/32 branch.
-
-    Source: the authors' code.
-    """
-    return min(layers, round(layers / 3) + 2 * SCALES.index(scale))

@@ -2,8 +2,9 @@
 
 A genome holds a choice for every cell and map of the supernet, as its logits would: an operator
 (and a second one, where a skip cannot stay one), a width, and for each branch the layers of its
-downsamplings. It is decoded by the rules of ``derive``, so that every network of a genome can be
-derived by the search. A network is brought near a latency by mutations that lead there.
+downsamplings. It is decoded by the rules of ``derive``, but for two that would leave out networks
+of the space, good ones among them: a branch may downsample in its first layer, and every skip may
+drop out. A network is brought near a latency by mutations that lead there.
 
 The distribution: every choice uniform, then random single changes, kept where they do not lead away
 from the latency (and seldom where they do), until it is within the tolerance.
@@ -20,10 +21,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from latlut.search.derive.choices import Choices, Floats, Place, path_places
-from latlut.search.derive.derive import Placed, compared_positions, derive_from
+from latlut.search.derive.choices import Choices, Floats
+from latlut.search.derive.derive import Placed, derive_from
 from latlut.search.derive.fitting import Price
 from latlut.spaces import Architecture, FasterSegSpace
+from latlut.spaces.topology import Place, path_places
 
 #: Changes after which a walk towards a latency gives up.
 MOST_CHANGES = 400
@@ -69,9 +71,7 @@ class Sampler:
         self.space, self.widths, self.end_width = space, widths, end_width
         self.price, self.is_allowed = price, is_allowed
         self._positions = {
-            scale: compared_positions(space, scale)
-            for scales in space.branch_scales()
-            for scale in scales
+            scale: space.positions(scale) for scales in space.branch_scales() for scale in scales
         }
 
     def draw(self, rng: random.Random) -> Genome:
@@ -94,6 +94,7 @@ class Sampler:
                 genome.widths,
             ),
             genome.downs,
+            keep_depth=False,
         )
 
     def embedded(self, placed: Placed, rng: random.Random) -> Genome:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +19,8 @@ from latlut.errors import SpecError
 from latlut.search.supernet.relaxed import RelaxedArchitecture
 from latlut.spaces import Cell, FasterSegSpace
 from latlut.spaces.shapes import SCALES
+from latlut.spaces.topology import Place, path_places
 
-#: (layer, scale) of a supernet cell.
-Place = tuple[int, int]
 Floats = npt.NDArray[np.float64]
 
 
@@ -94,12 +92,6 @@ def choices_of(relaxed: RelaxedArchitecture) -> Choices:
         tables[name] = dict(zip(places, values, strict=True))
     width = {place: relaxed.widths[int(row.argmax())] for place, row in tables["gamma"].items()}
     return Choices(relaxed.space, relaxed.end_width, tables["alpha"], tables["beta"], width)
-
-
-@cache
-def path_places(layers: int, downs: tuple[int, ...]) -> tuple[Place, ...]:
-    """The cell of each layer on a path that downsamples in the layers ``downs``."""
-    return tuple((layer, 8 * 2 ** sum(down < layer for down in downs)) for layer in range(layers))
 
 
 def minimum_depth(layers: int, scale: int) -> int:

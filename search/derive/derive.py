@@ -24,18 +24,11 @@ from typing import Literal, get_args
 import numpy as np
 
 from latlut.errors import SpecError
-from latlut.search.derive.choices import (
-    Choices,
-    Floats,
-    Place,
-    choices_of,
-    least_gap,
-    minimum_depth,
-    path_places,
-)
+from latlut.search.derive.choices import Choices, Floats, choices_of, least_gap, minimum_depth
 from latlut.search.derive.released import released_branches
-from latlut.search.supernet.relaxed import RelaxedArchitecture, is_two_way
+from latlut.search.supernet.relaxed import RelaxedArchitecture
 from latlut.spaces import Architecture, Branch, FasterSegSpace
+from latlut.spaces.topology import Place, is_two_way, path_places
 
 #: How positions (and, in "released", skips) are read; ``derive`` says what each means.
 Decoding = Literal["corrected", "path", "released"]
@@ -116,14 +109,18 @@ class Placed:
 
 
 def derive_from(
-    choices: Choices, downs: Mapping[int, tuple[int, ...]], allow_skip: bool = True
+    choices: Choices,
+    downs: Mapping[int, tuple[int, ...]],
+    allow_skip: bool = True,
+    keep_depth: bool = True,
 ) -> Placed:
     """The network of choices whose branches downsample in given layers; skips as in ``derive``.
 
     Args:
         downs: scale of each branch -> the layers of its down cells.
+        keep_depth: False drops skips below ``minimum_depth`` too.
     """
-    kept = _kept_operators(choices, downs, allow_skip)
+    kept = _kept_operators(choices, downs, allow_skip, keep_depth)
     found = {scale: (downs[scale], kept[scale]) for scale in sorted(downs)}
     layers = tuple(tuple(sorted(kept[scale])) for scale in sorted(downs))
     return Placed(_network(choices, found), layers)
@@ -250,7 +247,7 @@ def _log_beta(choices: Choices, place: Place) -> Floats:
 
 
 def _kept_operators(
-    choices: Choices, downs: Mapping[int, tuple[int, ...]], allow_skip: bool
+    choices: Choices, downs: Mapping[int, tuple[int, ...]], allow_skip: bool, keep_depth: bool
 ) -> dict[int, dict[int, str]]:
     """Per branch the operator of every layer that stays.
 
@@ -262,7 +259,9 @@ def _kept_operators(
     staying: set[Place] = set()
     while True:
         dropped = {
-            scale: _dropped(choices, scale, path, staying) if allow_skip else frozenset()
+            scale: _dropped(choices, scale, path, staying, keep_depth)
+            if allow_skip
+            else frozenset()
             for scale, path in downs.items()
         }
         disputed = together & frozenset.union(*dropped.values()).difference(
@@ -292,7 +291,11 @@ def _walked_together(space: FasterSegSpace, paths: tuple[tuple[int, ...], ...]) 
 
 
 def _dropped(
-    choices: Choices, scale: int, downs: tuple[int, ...], staying: set[Place]
+    choices: Choices,
+    scale: int,
+    downs: tuple[int, ...],
+    staying: set[Place],
+    keep_depth: bool,
 ) -> frozenset[Place]:
     """The cells of one branch that drop out: skips of stride 1, by the rules of ``derive``."""
     layers = choices.space.layers
@@ -312,4 +315,5 @@ def _dropped(
         stretch = path[start:stop]
         if stretch and free.issuperset(stretch):
             free.remove(max(stretch, key=order))
-    return frozenset(sorted(free, key=order)[: layers - minimum_depth(layers, scale)])
+    most = layers - minimum_depth(layers, scale) if keep_depth else layers
+    return frozenset(sorted(free, key=order)[:most])

@@ -25,7 +25,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from latlut.search.derive.choices import Floats, Place, choices_of, path_places
+from latlut.search.derive.choices import Floats, choices_of
 from latlut.search.derive.derive import (
     Placed,
     best_positions,
@@ -35,6 +35,7 @@ from latlut.search.derive.derive import (
 )
 from latlut.search.supernet.relaxed import RelaxedArchitecture
 from latlut.spaces import Architecture
+from latlut.spaces.topology import Place, path_places
 
 #: Milliseconds of a network.
 Price = Callable[[Architecture], float]

@@ -23,8 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from latlut.errors import SpecError
-from latlut.search.derive.choices import Choices, Place, path_places
+from latlut.search.derive.choices import Choices
 from latlut.spaces.shapes import SCALES
+from latlut.spaces.topology import Place, path_places
 
 #: Layers below which the authors' code fails for want of a cell to choose.
 FEWEST_LAYERS = 5

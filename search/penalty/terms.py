@@ -29,7 +29,7 @@ import numpy as np
 
 from latlut.search.penalty.prices import SpacePrices
 from latlut.search.penalty.walk import BranchGraph, Walk
-from latlut.search.supernet.relaxed import is_two_way
+from latlut.spaces.topology import is_two_way
 
 
 class Evaluation(NamedTuple):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from latlut.errors import SpecError
 from latlut.spaces import FasterSegSpace
+from latlut.spaces.topology import is_two_way
 
 #: Logits start as normal noise of this size: every choice is nearly uniform.
 INITIAL_STD = 1e-3
@@ -99,8 +100,3 @@ class RelaxedArchitecture(nn.Module):
         """Softmax of the logits; differentiable."""
         beta = self._fixed_beta.index_copy(0, self._two_way_rows, self.beta.softmax(-1)[:, 0])
         return Probabilities(self.alpha.softmax(-1), beta, self.gamma.softmax(-1))
-
-
-def is_two_way(layer: int, scale: int) -> bool:
-    """Whether a cell's input can come from the finer and from its own scale."""
-    return scale > 8 and 8 * 2**layer > scale

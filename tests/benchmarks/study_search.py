@@ -14,8 +14,8 @@
 
 A network that is trained is written to OUT/trainings.jsonl at once, and a command that is given
 again goes on behind what is there. Random networks are of two kinds, in turn: the space's sampler,
-and uniform choices through the search's own decoding, brought to the latency by random changes;
-both within 2% of the searched network's. Trainings see other scenes than the searches.
+and random logits through the search's own decoding and fitting; both within 2% of the searched
+network's latency. Trainings see other scenes than the searches.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from latlut.search.cosearch.search import Search
 from latlut.search.cosearch.settings import SearchSettings, load_settings
 from latlut.search.data.opening import open_data
 from latlut.search.derive.derive import Placed
+from latlut.search.derive.fitting import Fitter
 from latlut.search.networks.network import trainable
 from latlut.search.runs.listening import RunListener
 from latlut.search.train.data import checked_data
@@ -167,16 +168,26 @@ def random_networks(
         widths=problem.student_widths,
         stem_head_widths=(problem.student_end,),
     )
-    sampler = sampler_of(type("Of", (), {"problem": problem}))  # type: ignore[arg-type]
     while True:
         drawn = (students.sample(rng) for _ in range(TRIES))
         near = (n for n in drawn if abs(problem.price(n) / ms - 1) <= TOLERANCE)
         if (network := next(near, None)) is None:
             raise SystemExit(f"the sampler has no network of {ms:.4g} ms")
         yield "sampler", network
-        walks = (sampler.towards(sampler.draw(rng), ms, TOLERANCE, rng) for _ in range(TRIES))
-        found = next(walk for walk in walks if walk is not None)
-        yield "logits", found.placed.architecture
+        fits = (_fit_of_random_logits(problem, ms, rng) for _ in range(TRIES))
+        yield "logits", next(fit for fit in fits if fit is not None)
+
+
+def _fit_of_random_logits(
+    problem: SearchProblem, ms: float, rng: random.Random
+) -> Architecture | None:
+    relaxed = problem.student(0)
+    drawn = torch.Generator().manual_seed(rng.getrandbits(63))
+    with torch.no_grad():
+        for parameter in relaxed.parameters():
+            parameter.normal_(generator=drawn)
+    fit = Fitter(relaxed, rng.choice(problem.branch_sets), problem.price).fit(ms, TOLERANCE)
+    return fit.architecture if abs(fit.latency_ms / ms - 1) <= TOLERANCE else None
 
 
 def compare_with_random(study: Study) -> None:

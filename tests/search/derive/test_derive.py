@@ -13,7 +13,7 @@ from relaxed_networks import relaxed_from
 
 from latlut.errors import SpecError
 from latlut.resources import profiles_dir
-from latlut.search.derive.choices import choices_of, least_gap, minimum_depth, path_places
+from latlut.search.derive.choices import choices_of, least_gap, minimum_depth
 from latlut.search.derive.derive import (
     DECODINGS,
     Candidate,
@@ -27,6 +27,7 @@ from latlut.search.derive.derive import (
 from latlut.search.supernet.relaxed import RelaxedArchitecture
 from latlut.spaces import Architecture, FasterSegSpace
 from latlut.spaces.architecture import OPERATORS
+from latlut.spaces.topology import path_places
 
 
 def published(name: str) -> Architecture:
