@@ -211,9 +211,13 @@ def _print(found: Fitted, curve: list[CurvePoint], path: str) -> None:
     click.echo(f"stored in: {path}")
 
 
+#: Effect in milliseconds -> for what.
+_ADDED = {"network": "constant per network", "call": "per piece", "weights": "per MB of weights"}
+
+
 def _print_factors(found: Fitted) -> None:
     """The factor of an entry, by its kind and the size of the map that it writes."""
-    from latlut.pricing.calibration import NETWORK, map_size
+    from latlut.pricing.calibration import ADDED, map_size
 
     own = found.calibration
     specs = {term.spec for item in found.fitted for term in item.plain.terms}
@@ -234,11 +238,12 @@ def _print_factors(found: Fitted) -> None:
         _print_ranges(own, known)
     else:
         print_table(["factor of an entry (±95%)", *(f"at {size}" for size in sizes)], rows)
-    place = own.effects.index(NETWORK)
-    half = 1.96 * own.covariance[place][place] ** 0.5
     others = sorted({spec.kind for spec in specs if not own.covers(spec)})
+    for place, name in enumerate(own.effects):
+        if name in ADDED:
+            half = 1.96 * own.covariance[place][place] ** 0.5
+            click.echo(f"{_ADDED[name]}: {own.values[place]:+.4g} ±{half:.2g} ms")
     click.echo(
-        f"constant per network: {own.constant_ms:+.4g} ±{half:.2g} ms\n"
         f"residual spread: ±{196 * own.residual_sd:.2g}% (95%)\n"
         + (f"not corrected: {', '.join(others)}\n" if others else "")
     )

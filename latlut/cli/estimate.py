@@ -193,8 +193,8 @@ def _print(found: Estimate, path: str, cut: CutFile | None) -> None:
     click.echo("")
     if calibration is not None:
         click.echo(
-            f"calibrated on {calibration.networks} networks: {found.constant_ms:+.4g} ms for "
-            f"every network; the plain sum is {found.plain_ms:.4g} ms"
+            f"calibrated on {calibration.networks} networks: {found.constant_ms:+.4g} ms beside "
+            f"its entries; the plain sum is {found.plain_ms:.4g} ms"
         )
         for note in found.notes:
             click.echo(f"note: outside of what the calibration was fitted on: {note}")

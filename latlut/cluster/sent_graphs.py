@@ -48,6 +48,7 @@ class SentWorkload(Workload):
     input_types: tuple[np.dtype, ...] = ()
     input_limits: tuple[int | None, ...] = ()
     arithmetic: str = "fp32"
+    free_layouts: tuple[str, ...] = ()
     outputs: tuple[SentOutput, ...] = field(default=(), repr=False)
 
     has_module: ClassVar[bool] = False
@@ -124,8 +125,14 @@ def graph_to_send(
             workload.input_limits, strict=True,
         )
     ]  # fmt: skip
-    values = {"arithmetic": workload.arithmetic, "inputs": inputs, "outputs": outputs}
-    return {"spec": spec.key, **values}, blobs
+    values = {
+        "spec": spec.key,
+        "inputs": inputs,
+        "outputs": outputs,
+        "arithmetic": workload.arithmetic,
+        "free_layouts": list(workload.free_layouts),
+    }
+    return values, blobs
 
 
 def received_graphs(
@@ -155,6 +162,7 @@ def received_graphs(
             tuple(np.dtype(given["type"]) for given in inputs),
             tuple(given["limit"] for given in inputs),
             item["arithmetic"],
+            tuple(item["free_layouts"]),
             outputs,
         )
     return found

@@ -21,11 +21,14 @@ from latlut.operators.onnx_loading import making_sense_of
 from latlut.operators.onnx_nodes import bodies_of
 from latlut.operators.subgraph import (
     DOMAINS,
+    FIRST,
+    LAST,
     MAX_BYTES,
     MAX_NUMBERS,
     MAX_SCALARS,
     WEIGHTED,
     Subgraph,
+    is_map,
     unsound,
 )
 from latlut.opspec import OpSpec
@@ -214,10 +217,12 @@ def _subgraph(graph: OpenGraph, members: Sequence[int]) -> Subgraph | None:
         return None
     helpers, tensors, inputs = _needed(graph, own, made)
     names: dict[str, str] = {"": ""}
-    for prefix, items in (("in", inputs), ("w", tensors)):
-        names.update({name: f"{prefix}{i}" for i, name in enumerate(items)})
     results = [name for node in [*helpers, *own] for name in node.output if name]
-    names.update({name: f"t{i}" for i, name in enumerate(results)})
+    for prefix, items in (("in", inputs), ("w", tensors), ("t", results)):
+        names.update({name: f"{prefix}{i}" for i, name in enumerate(items)})
+    for prefix, ends in ((FIRST, graph.inputs), (LAST, graph.outputs)):
+        mine = [name for name in ends if name in names and is_map(graph.scope.shapes[name])]
+        names.update({name: f"{prefix}{i}" for i, name in enumerate(mine)})
     nodes = []
     for number, node in enumerate([*helpers, *own]):
         copy = onnx.NodeProto(op_type=node.op_type, domain=node.domain, name=f"n{number}")

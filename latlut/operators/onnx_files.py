@@ -39,6 +39,7 @@ class OnnxWorkload(FileWorkload):
     """The serialised model."""
     weights_folder: Path | None = None
     """Where the weights lie that are too large to be in ``content``."""
+    free_layouts: tuple[str, ...] = ()
 
     reference: ClassVar[str] = "ONNX Runtime without optimisations"
 

@@ -44,8 +44,9 @@ class OpenGraph:
     """Those that depend on the inputs, in order."""
     constants: dict[str, Any] = field(repr=False)
     """Tensor -> its initializer, or the node that makes it from constants alone."""
-    outputs: tuple[str, ...] = ()
-    """Of the graph."""
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    """``inputs`` and ``outputs``: of the graph."""
 
     @property
     def makers(self) -> dict[str, int]:
@@ -106,7 +107,9 @@ def _opened(called: str, model: Any, scope: Scope) -> OpenGraph:
         for name, item in constants.items()
     }
     outputs = tuple(item.name for item in graph.output)
-    return OpenGraph(called, model, scope, _living(nodes, outputs), constants, outputs)
+    inputs = tuple(item.name for item in graph.input if item.name not in constants)
+    living = _living(nodes, outputs)
+    return OpenGraph(called, model, scope, living, constants, inputs, outputs)
 
 
 def _copied(node: Any) -> Any:

@@ -24,6 +24,7 @@ from typing import Any
 from latlut.errors import ImportFileError, SpecError
 from latlut.operators.graph_macs import UncountedError, count_macs, node_macs
 from latlut.operators.graph_view import attributes_of, scope_of
+from latlut.operators.in_context import IMAGE_CHANNELS
 from latlut.operators.onnx_loading import load_onnx, making_sense_of
 from latlut.operators.onnx_nodes import bodies_of, tensors_of
 from latlut.operators.subgraph_kinds import KINDS
@@ -45,6 +46,10 @@ WEIGHTED = {
     "Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 0, "BatchNormalization": 1,
     "LayerNormalization": 1, "InstanceNormalization": 1, "GroupNormalization": 1, "PRelu": 1,
 }  # fmt: skip
+
+#: What inputs and outputs of a piece are called that are a network's own, where they are feature
+#: maps: engines may exchange those between layers in any layout, but not these.
+FIRST, LAST = "first", "last"
 
 Shape = tuple[int, ...]
 
@@ -102,7 +107,11 @@ class Subgraph:
             left = sum(list(others.values())[3:])
             words = [*words[:3], f"{left} more"]
         _, *size = self.spec.output
-        return " + ".join([self._described(main), *words]) + f" at {size[0]}x{size[1]}"
+        ends = [text for text, items in ((", network's input", self.model.graph.input),
+                                         (", network's output", self.model.graph.output))
+                if any(item.name.startswith((FIRST, LAST)) for item in items)]  # fmt: skip
+        place = f" at {size[0]}x{size[1]}"
+        return " + ".join([self._described(main), *words]) + place + "".join(ends)
 
     @cached_property
     def macs(self) -> int | None:
@@ -118,14 +127,19 @@ class Subgraph:
         weights = [t for t in self.model.graph.initializer if is_open(t)]
         return sum(math.prod(item.dims) for item in weights)
 
+    @cached_property
+    def weight_bytes(self) -> int:
+        """Bytes of weights and other constants."""
+        tensors = self.model.graph.initializer
+        return sum(math.prod(t.dims) * _bytes_of(t.data_type) for t in tensors)
+
     @property
     def moved_bytes(self) -> int:
         """Bytes of inputs, weights and outputs, once each."""
-        graph, total = self.model.graph, 0
+        graph, total = self.model.graph, self.weight_bytes
         for item in (*graph.input, *graph.output):
             total += math.prod(shape_of(item)) * _bytes_of(item.type.tensor_type.elem_type)
-        weights = (math.prod(t.dims) * _bytes_of(t.data_type) for t in graph.initializer)
-        return total + sum(weights)
+        return total
 
     @cached_property
     def _scope(self) -> Any:
@@ -243,6 +257,11 @@ def is_open(tensor: Any) -> bool:
 def shape_of(item: Any) -> Shape:
     """The shape of an ``onnx.ValueInfoProto``."""
     return tuple(dim.dim_value for dim in item.type.tensor_type.shape.dim)
+
+
+def is_map(shape: Shape) -> bool:
+    """Whether a tensor's shape is that of a feature map, of more channels than an image."""
+    return len(shape) == 4 and shape[1] > IMAGE_CHANNELS
 
 
 def _lines(model: Any) -> Iterator[str]:

@@ -1,5 +1,9 @@
 """Pieces of graphs as engines run them: alone, and between neighbours (``operators.in_context``).
 
+Alone a piece is spared what engines do at the ends of a graph and not between the layers of a
+network, converting feature maps from and to (B, C, H, W): an input may come in the layout that the
+engine computes in, and an output ends in a sink. A network's own inputs and outputs are left.
+
 In context a feature map (B, C, H, W) of more than three channels comes out of a 1x1 convolution
 with ReLU and ends in a sink that pools, as an operator's; other floating-point tensors of two axes
 or more come out of a product with a narrow matrix and end in their first column. What is left,
@@ -8,25 +12,42 @@ whole numbers and images, is read and written as it is.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from latlut.operators.in_context import (
-    IMAGE_CHANNELS,
     NEIGHBOUR_CHANNELS,
     SINK_STRIDE,
     Context,
 )
 from latlut.operators.onnx_files import OnnxWorkload, read_onnx
-from latlut.operators.subgraph import Shape, Subgraph, shape_of
+from latlut.operators.subgraph import FIRST, LAST, Subgraph, is_map, shape_of
 from latlut.operators.subgraph_weights import with_weights
 
 
 def workload_of(subgraph: Subgraph) -> OnnxWorkload:
     """The piece by itself, with seeded weights."""
-    content = with_weights(subgraph.model).SerializeToString()
-    return read_onnx(content, name=subgraph.spec.key)
+    whole = with_weights(subgraph.model)
+    outputs = list(whole.graph.output)
+    del whole.graph.output[:]
+    for number, item in enumerate(outputs):
+        if _has_free_layout(item):
+            _add_sink(whole.graph, item, number)
+        else:
+            whole.graph.output.append(item)
+    free = tuple(item.name for item in whole.graph.input if _has_free_layout(item))
+    found = read_onnx(whole.SerializeToString(), name=subgraph.spec.key)
+    return replace(found, free_layouts=free)
+
+
+def _has_free_layout(item: Any) -> bool:
+    from onnx import TensorProto
+
+    if item.name.startswith((FIRST, LAST)):
+        return False
+    return item.type.tensor_type.elem_type == TensorProto.FLOAT and is_map(shape_of(item))
 
 
 def context_of(subgraph: Subgraph) -> Context:
@@ -70,16 +91,18 @@ class _Neighbour:
         if not self.has(item):
             return
         shape, source = shape_of(item), f"before{number}"
-        is_map = _is_map(shape)
-        channels = shape[1] if is_map else shape[-1]
+        has_channels = is_map(shape)
+        channels = shape[1] if has_channels else shape[-1]
         narrow = list(shape)
-        narrow[1 if is_map else -1] = NEIGHBOUR_CHANNELS
-        sides = [channels, NEIGHBOUR_CHANNELS, 1, 1] if is_map else [NEIGHBOUR_CHANNELS, channels]
+        narrow[1 if has_channels else -1] = NEIGHBOUR_CHANNELS
+        sides = (
+            [channels, NEIGHBOUR_CHANNELS, 1, 1] if has_channels else [NEIGHBOUR_CHANNELS, channels]
+        )
         values = np.random.default_rng([1, number]).standard_normal(sides, dtype=np.float32)
         weight, middle = f"weight{number}", f"middle{number}"
         self.weights = [helper.make_tensor(weight, TensorProto.FLOAT, sides, values, raw=False)]
         self.input = helper.make_tensor_value_info(source, TensorProto.FLOAT, narrow)
-        kind = "Conv" if is_map else "MatMul"
+        kind = "Conv" if has_channels else "MatMul"
         self.nodes = [
             helper.make_node(kind, [source, weight], [middle], name=f"neighbour{number}"),
             helper.make_node("Relu", [middle], [item.name], name=f"after{number}"),
@@ -93,11 +116,7 @@ class _Neighbour:
         shape = shape_of(item)
         if item.type.tensor_type.elem_type != TensorProto.FLOAT or len(shape) < 2:
             return False
-        return _is_map(shape) if len(shape) == 4 else True
-
-
-def _is_map(shape: Shape) -> bool:
-    return len(shape) == 4 and shape[1] > IMAGE_CHANNELS
+        return is_map(shape) if len(shape) == 4 else True
 
 
 def _add_sink(graph: Any, item: Any, number: int) -> None:

@@ -149,6 +149,12 @@ class Workload(ABC):
         return export_onnx(self.build() if module is None else module, inputs)
 
     @property
+    def free_layouts(self) -> tuple[str, ...]:
+        """Inputs that an engine may take in the layout that it computes in instead of (B, C, H, W):
+        maps that come from the rest of a network."""
+        return ()
+
+    @property
     def input_limits(self) -> tuple[int | None, ...]:
         """Below what the whole numbers of each input have to be, None where nothing says."""
         return (None,) * len(self.input_shapes)

@@ -8,6 +8,15 @@ the size of the map that it writes (whether maps fit in a cache) and by both tog
 every network costs whatever is in it. The model is linear in the entries, so a search can use it as
 it uses them. ``validation.fitting`` fits it, ``table.calibrations`` keeps it; here it is applied.
 
+Pieces of ONNX files have maps of any size, so that c and d are left out for them, and two effects
+more:
+
+    + sum_e (f + g w_e)
+
+f is milliseconds of an execution, as each entry holds the start of a run and a network has one; g
+milliseconds per megabyte of weights w_e, which a piece that runs again and again finds in a cache
+and a network may have to read from memory.
+
 Symbols: P effects.
 """
 
@@ -23,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from latlut.errors import CalibrationError
+from latlut.operators.subgraph_store import digest_of, known
 from latlut.opspec import OpSpec
 from latlut.shell import command
 from latlut.stats.quantiles import student_95
@@ -35,6 +45,12 @@ CALIBRATION_VERSION = 1
 
 #: The effect that is no operator's: b0.
 NETWORK = "network"
+#: f and g, of pieces of ONNX files alone.
+CALL, WEIGHTS = "call", "weights"
+#: Effects in milliseconds (per execution, per megabyte); the others are fractions of entries.
+ADDED = (NETWORK, CALL, WEIGHTS)
+#: A network takes at least this part of its plain sum.
+LEAST_PART = 0.1
 
 
 def kind_effect(spec: OpSpec) -> str:
@@ -48,10 +64,20 @@ def map_size(spec: OpSpec) -> str:
     return f"{height}x{width}"
 
 
-def spec_effects(spec: OpSpec) -> tuple[str, str, str]:
+def spec_effects(spec: OpSpec) -> tuple[str, ...]:
     """Names of the effects that an op spec's entry has in a network: a, c and d of (1)."""
+    if digest_of(spec) is not None:
+        return (kind_effect(spec),)
     size = map_size(spec)
     return kind_effect(spec), f"map {size}", f"{spec.kind} at {size}"
+
+
+def added_amounts(spec: OpSpec) -> dict[str, float]:
+    """What an execution of an op spec counts in the effects f and g; empty of an operator."""
+    if digest_of(spec) is None:
+        return {}
+    piece = known(spec)
+    return {CALL: 1.0, WEIGHTS: piece.weight_bytes / 1e6 if piece else 0.0}
 
 
 @dataclass(frozen=True)
@@ -59,18 +85,18 @@ class Calibration:
     """Equation (1) with what is known of its error. Lists are of length P, in one order."""
 
     effects: tuple[str, ...]
-    """Names: ``kind conv``, ``map 16x32`` and ``conv at 16x32`` are fractions of an entry,
-    ``network`` is in milliseconds."""
+    """Names: ``kind conv``, ``map 16x32`` and ``conv at 16x32`` are fractions of an entry, the rest
+    see ``ADDED``."""
     values: tuple[float, ...]
-    """A, c, d and b0."""
+    """A, c, d, f, g and b0."""
     covariance: tuple[tuple[float, ...], ...]
     """(P, P) of ``values``, posterior."""
     prior_sd: tuple[float, ...]
     """Of ``values`` before any network was seen."""
     low_ms: tuple[float, ...]
     high_ms: tuple[float, ...]
-    """``low_ms``, ``high_ms``: range of each effect's sum of entries over the fitted networks; 1
-    for ``network``."""
+    """``low_ms``, ``high_ms``: range of each effect's feature over the fitted networks, see
+    ``features_ms``."""
     residual_sd: float
     """Relative standard deviation of a measured network around the model."""
     entries_sd: float
@@ -91,6 +117,15 @@ class Calibration:
     def constant_ms(self) -> float:
         """b0, milliseconds."""
         return self._values.get(NETWORK, 0.0)
+
+    def added_ms(self, features: np.ndarray) -> float:
+        """What a network takes beside its entries: b0 and all f and g, milliseconds.
+
+        Args:
+            features: (P,) as ``features_ms`` gives.
+        """
+        pairs = zip(self.effects, features, strict=True)
+        return sum(self._values[name] * float(amount) for name, amount in pairs if name in ADDED)
 
     def covers(self, spec: OpSpec) -> bool:
         """Whether the fitted networks say anything of this op spec's kind."""
@@ -175,25 +210,27 @@ class Calibration:
         )
 
 
-def features_ms(effects: Sequence[str], terms: Iterable[tuple[OpSpec, float]]) -> np.ndarray:
+def features_ms(effects: Sequence[str], terms: Iterable[tuple[OpSpec, float, float]]) -> np.ndarray:
     """Sums of entries by effect; an op spec whose kind has no effect is in none.
 
     Args:
         effects: P names.
-        terms: (op spec, milliseconds of all its executions).
+        terms: (op spec, milliseconds of all its executions, how many these are).
 
     Returns:
-        (P,) milliseconds; 1 for ``network``.
+        (P,) milliseconds; executions for ``call``, megabytes for ``weights``, 1 for ``network``.
     """
     column = {name: index for index, name in enumerate(effects)}
     found = np.zeros(len(effects))
     if NETWORK in column:
         found[column[NETWORK]] = 1.0
-    for spec, ms in terms:
+    for spec, ms, count in terms:
+        amounts = {name: count * amount for name, amount in added_amounts(spec).items()}
         if kind_effect(spec) in column:
-            for name in spec_effects(spec):
-                if name in column:
-                    found[column[name]] += ms
+            amounts |= dict.fromkeys(spec_effects(spec), ms)
+        for name, amount in amounts.items():
+            if name in column:
+                found[column[name]] += amount
     return found
 
 

@@ -23,7 +23,7 @@ from latlut.errors import MissingEntryError
 from latlut.operators.registry import alternatives, check_options
 from latlut.opspec import HasOpSpecs, OpSpec
 from latlut.pricing import calibration as calibrations
-from latlut.pricing.calibration import Calibration, features_ms
+from latlut.pricing.calibration import CALL, LEAST_PART, WEIGHTS, Calibration, features_ms
 from latlut.pricing.missing import missing_message
 from latlut.pricing.named import opened, specs_of
 from latlut.pricing.sum_errors import SumError, sum_error
@@ -33,6 +33,9 @@ from latlut.table.table import LatencyTable
 
 if TYPE_CHECKING:
     import pandas
+
+#: Of features of a calibration that are no milliseconds.
+_UNITS = {CALL: "executions", WEIGHTS: "MB"}
 
 
 @dataclass(frozen=True)
@@ -209,14 +212,15 @@ def estimate(
 def calibrated(plain: Estimate, calibration: Calibration) -> Estimate:
     """A plain estimate by a calibration."""
     terms = tuple(replace(term, factor=calibration.factor(term.spec)) for term in plain.terms)
-    sums = ((term.spec, term.count * term.latency_ms) for term in plain.terms)
+    sums = ((term.spec, term.count * term.latency_ms, term.count) for term in plain.terms)
     features = features_ms(calibration.effects, sums)
-    total = calibration.constant_ms + sum(term.total_ms for term in terms)
+    added_ms = calibration.added_ms(features)
+    total = max(added_ms + sum(term.total_ms for term in terms), LEAST_PART * plain.plain_ms)
     half = None
     if plain.entries_sd_ms is not None:
         half = calibration.half_width_ms(features, plain.plain_ms, plain.entries_sd_ms)
     notes = [
-        f"{name}: {value:.4g} ms, the calibration saw {low:.4g} to {high:.4g} ms"
+        f"{name}: {value:.4g} {_UNITS.get(name, 'ms')}, the calibration saw {low:.4g} to {high:.4g}"
         for name, (value, low, high) in calibration.outside(features).items()
     ]
     return replace(
@@ -225,7 +229,7 @@ def calibrated(plain: Estimate, calibration: Calibration) -> Estimate:
         ci_low_ms=None if half is None else max(0.0, total - half),
         ci_high_ms=None if half is None else total + half,
         terms=terms,
-        constant_ms=calibration.constant_ms,
+        constant_ms=added_ms,
         calibration=calibration,
         notes=tuple(notes),
         sum_error=None,

@@ -75,5 +75,5 @@ def gap_half_width_ms(
 def _features(
     calibration: Calibration, executed: Executions, alone_ms: Mapping[OpSpec, float]
 ) -> np.ndarray:
-    sums = ((spec, count * alone_ms[spec]) for spec, count in executed.items())
+    sums = ((spec, count * alone_ms[spec], count) for spec, count in executed.items())
     return features_ms(calibration.effects, sums)

@@ -21,8 +21,10 @@ import numpy as np
 
 from latlut.errors import CalibrationError
 from latlut.pricing.calibration import (
+    ADDED,
     NETWORK,
     Calibration,
+    added_amounts,
     entries_digest,
     features_ms,
     kind_effect,
@@ -35,6 +37,7 @@ from latlut.stats.machine_speed import is_disturbed
 from latlut.stats.quantiles import student_95
 from latlut.table.calibrations import UsedNetwork
 from latlut.table.space import space_of
+from latlut.table.subgraphs import learn_graphs
 from latlut.table.table import LatencyTable
 from latlut.table.validations import quietness, stored_networks, validation_ids
 from latlut.validation.measured import MeasuredNetwork
@@ -88,6 +91,7 @@ def measured_networks(
             where = where or space_of(source)
             size, batch = where.input_size, where.batch
         specs = network.op_specs(size, batch)
+        learn_graphs(table, specs)
         plain = estimate(specs, table, is_calibrated=False, allow_missing=True)
         if not plain.is_complete or plain.substituted:
             lacks = next(spec for spec in specs if spec not in table)
@@ -176,7 +180,10 @@ def _posterior(networks: Sequence[MeasuredNetwork], digest: str) -> Calibration:
     measured = np.array([item.measured_ms for item in networks])
     effects, sums = _effects(networks)
     scales = np.ones(len(effects))
-    scales[-1] = plain.mean()  # the prior of the constant is relative, as that of the others
+    # Priors are relative: what is added to a network is judged by its part of the mean network.
+    for place, name in enumerate(effects):
+        if name in ADDED:
+            scales[place] = plain.mean() / sums[:, place].mean()
     x = sums * scales / plain[:, None]  # (N, P)
     ridge = BayesianRidge(fit_intercept=False, compute_score=False)
     ridge.fit(x, measured / plain - 1)
@@ -216,7 +223,9 @@ def _effects(networks: Sequence[MeasuredNetwork]) -> tuple[list[str], np.ndarray
     others = {
         name for spec in specs if kind_effect(spec) in kinds for name in spec_effects(spec)[1:]
     }
-    effects = [*kinds, *_varying(networks, [*kinds, *sorted(others)])[len(kinds) :], NETWORK]
+    added = sorted({name for spec in specs for name in added_amounts(spec)})
+    varying = _varying(networks, [*kinds, *sorted(others), *added])
+    effects = [*kinds, *varying[len(kinds) :], NETWORK]
     return effects, np.array([features_ms(effects, item.terms) for item in networks])
 
 

@@ -49,6 +49,6 @@ class MeasuredNetwork:
         return 100 * (self.plain.ms / self.measured_ms - 1)
 
     @property
-    def terms(self) -> list[tuple[OpSpec, float]]:
-        """(op spec, plain milliseconds of all its executions)."""
-        return [(term.spec, term.count * term.latency_ms) for term in self.plain.terms]
+    def terms(self) -> list[tuple[OpSpec, float, float]]:
+        """(op spec, plain milliseconds of all its executions, how many these are)."""
+        return [(t.spec, t.count * t.latency_ms, t.count) for t in self.plain.terms]

@@ -1,4 +1,4 @@
-"""Kills and failing disks over the commands that write tables, and what they left.
+"""Kills and failing disks over the commands that write tables and run folders: what they left.
 
     python tests/faults/campaign.py --kills 1000 --disk 300 --seed 1
 

@@ -2,26 +2,30 @@
 
 A folder's content is a ``Counter`` of facts, anything that can be hashed and stays the same when
 the command is repeated: what is measured is named by op spec and pass, what was there before by
-its value too. So a fact that is missing was lost, one too many was doubled.
+its value too. So a fact that is missing was lost, one too many was doubled. Searches and trainings
+come to the same bits, so that every number of theirs is a fact.
 """
 
 from __future__ import annotations
 
+import csv
+import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from old_tables import make_old_table
-from small_tables import make_table, plausible_ms
+from small_tables import make_table, plausible_ms, space_table
 
 from latlut.engines import engine_class
 from latlut.measure.sweep_settings import identity_of
 from latlut.opspec import OpSpec
-from latlut.spaces import FasterSegSpace
+from latlut.spaces import Architecture, Branch, Cell, FasterSegSpace
 from latlut.table import recording, validations
 from latlut.table.identity import Identity
 from latlut.table.import_export import import_file
@@ -40,6 +44,10 @@ MODULES = (
     "latlut.cli.residuals", "latlut.cli.profile_output", "matplotlib.backends.backend_agg",
     "torch.onnx", "pandas", "scipy.special", "scipy.optimize",
     "scipy.stats", "faults.measuring",
+    "latlut.cli.search", "latlut.cli.train",
+    "latlut.search.cosearch.run", "latlut.search.train.run",
+    "latlut.search.networks.finding", "latlut.reports.architecture", "latlut.reports.trajectory",
+    "torch.utils.tensorboard",
 )  # fmt: skip
 COMMAND, MEASURING = "faults.forking:command", "faults.measuring:command"
 
@@ -201,6 +209,79 @@ def _calibrated(folder: Path) -> Facts:
     return found
 
 
+# ---- searches and trainings ------------------------------------------------------------------
+
+
+def _priced_space(folder: Path) -> None:
+    space_table(folder / "table.db", SPACE, plausible_ms).close()
+
+
+def _small_network(folder: Path) -> None:
+    branch = Branch(16, (Cell("conv", 4, True), Cell("conv", 8)))
+    Architecture(8, 8, (branch,), base_width=3).save(folder / "small.json")
+
+
+def run_folder(folder: Path) -> Facts:
+    """All that must come out the same, file by file, and the names of everything that lies there.
+
+    The names of TensorBoard's files have the time in them.
+    """
+    found: Facts = entries(folder / "table.db")
+    run = folder / "run"
+    for path in sorted(run.rglob("*")):
+        name = str(path.relative_to(run))
+        if name.startswith("tensorboard/") or path.is_dir() or name == "run.json":
+            continue
+        if name == "result.json":
+            values = _without_times(json.loads(path.read_text()))
+            found[name, json.dumps(values, sort_keys=True)] += 1
+        elif path.suffix == ".csv":
+            with path.open(newline="") as file:
+                lines = [sorted(_without_times(row).items()) for row in csv.DictReader(file)]
+            found.update((name, number, str(line)) for number, line in enumerate(lines))
+        elif name == "checkpoints/last.pt":
+            found.update(_numbers(torch.load(path, weights_only=True), name))
+        else:
+            found[name, None if path.suffix in (".pt", ".png") else path.read_bytes()] += 1
+    return found
+
+
+def _without_times(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in ("seconds", "finished_at")}
+
+
+def _numbers(values: object, name: str) -> Iterator[Hashable]:
+    """Tensors and numbers of a checkpoint with their places; times are left out."""
+    if isinstance(values, torch.Tensor):
+        yield name, values.numpy().tobytes()
+    elif name.endswith("/records"):
+        assert isinstance(values, str)
+        yield name, str([_without_times(record) for record in json.loads(values)])
+    elif isinstance(values, dict | list | tuple):
+        for key, item in values.items() if isinstance(values, dict) else enumerate(values):
+            yield from _numbers(item, f"{name}/{key}")
+    else:
+        yield name, values
+
+
+_SEARCHED = {
+    "data.image_size": "[32, 64]", "data.train_images": 8, "data.validation_images": 2,
+    "pretrain.epochs": 1, "pretrain.iterations": 1, "pretrain.batch": 2, "pretrain.crop": "[24,40]",
+    "search.epochs": 1, "search.iterations": 1, "search.batch": 2, "search.crop": "[24, 40]",
+    "rank.epochs": 1, "rank.iterations": 1, "rank.batch": 2, "rank.crop": "[24, 40]",
+    "rank.candidates": 2, "rank.evolution": 1,
+}  # fmt: skip
+_TRAINED = {
+    "data.image_size": "[32, 64]", "data.train_images": 4, "data.validation_images": 2,
+    "schedule.epochs": 2, "schedule.batch": 2, "schedule.crop": "[32, 48]",
+}  # fmt: skip
+_RUN = ("--run", "run", "--threads", "1", "--accelerator", "cpu", "--quiet")
+
+
+def _sets(values: Mapping[str, object]) -> tuple[str, ...]:
+    return tuple(word for name, value in values.items() for word in ("--set", f"{name}={value}"))
+
+
 _SET = tuple(
     f"--identity={pair}"
     for pair in ("target=cpu", "device_model=x", "engine=e", "engine_version=1")
@@ -238,5 +319,13 @@ SCENARIOS: Mapping[str, Scenario] = {
     "calibrate": Scenario(
         ("calibrate", "--table", "table.db", "--networks", "10", "--force"),
         _measured_space, _calibrated,
+    ),
+    "search": Scenario(
+        ("search", "--table", "table.db", *_RUN, *_sets(_SEARCHED)),
+        _priced_space, run_folder, is_atomic=False,
+    ),
+    "train": Scenario(
+        ("train", "--arch", "small.json", "--teacher", "none", *_RUN, *_sets(_TRAINED)),
+        _small_network, run_folder, is_atomic=False,
     ),
 }  # fmt: skip

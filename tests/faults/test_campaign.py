@@ -14,7 +14,7 @@ from faults.injecting import Injector, case_count
 from faults.scenarios import MODULES, SCENARIOS
 
 #: Their cases take seconds of CPU each: with ``-m long`` alone.
-MEASURED = {"sweep", "validate", "calibrate"}
+SLOW = {"sweep", "validate", "calibrate", "search"}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def _run(injector: Injector, name: str, place: Path, kills: int, disk: int, stop
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in SCENARIOS if name not in MEASURED])
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if name not in SLOW])
 def test_a_fault_loses_and_doubles_nothing(injector: Injector, tmp_path: Path, name: str) -> None:
     _run(injector, name, tmp_path, 2, 2, 1)
 

@@ -60,8 +60,8 @@ def residual(seed: int, prefix: str = "") -> bytes:
 def test_pieces_are_convolutions_with_their_tails() -> None:
     found = cut(read_onnx(residual(0), name="net"), by_work)
     assert [piece.label for piece in found.pieces] == [
-        "Conv 8->8 3x3 s1 + Relu at 12x12",
-        "Conv 8->8 3x3 s1 + Add + Relu at 12x12",
+        "Conv 8->8 3x3 s1 + Relu at 12x12, network's input",
+        "Conv 8->8 3x3 s1 + Add + Relu at 12x12, network's input, network's output",
     ]
     assert found.unpriced == ()
     first, second = found.op_specs()

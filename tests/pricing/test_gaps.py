@@ -59,7 +59,7 @@ def test_the_calibrations_effects_are_drawn_together() -> None:
     rng = np.random.default_rng(0)
     drawn = rng.multivariate_normal(own.values, COVARIANCE, 200_000)
     ends = [
-        features_ms(EFFECTS, [(spec, n * exact[spec.key].latency_ms) for spec, n in end.items()])
+        features_ms(EFFECTS, [(spec, n * exact[spec.key].latency_ms, n) for spec, n in end.items()])
         for end in (low, high)
     ]
     gaps = drawn @ (ends[1] - ends[0])

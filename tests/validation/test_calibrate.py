@@ -308,7 +308,7 @@ def test_factors_stay_positive_whatever_was_measured() -> None:
     rng = np.random.default_rng(3)
     networks = []
     for item in synthetic(30, rng):
-        convs = sum(ms for spec, ms in item.terms if spec.kind == "conv")
+        convs = sum(ms for spec, ms, _ in item.terms if spec.kind == "conv")
         wrong = item.plain.ms - 1.5 * convs  # as if convolutions took less than nothing
         networks.append(replace(item, measured_first_ms=wrong, measured_second_ms=wrong))
     own = fit([item for item in networks if item.measured_ms > 0])
