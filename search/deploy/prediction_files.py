@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
 from latlut.errors import DataError, LatlutError
-from latlut.files.writing import written_whole
+from latlut.files.writing import why_not_written, written_whole
 from latlut.progress import Progress
 from latlut.search.data.files import open_picture, read_image
 from latlut.search.data.pictures import DAMAGED
@@ -288,7 +288,9 @@ def _save(task: Task, save: Callable[[Path], None]) -> None:
     try:
         with written_whole(task.target) as temporary:
             save(temporary)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise LatlutError(f"cannot write {task.target}: {why_not_written(error)}") from error
+    except ValueError as error:
         raise LatlutError(f"cannot write {task.target}: {error}") from error
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 from latlut.errors import ImportFileError, LatlutError
 from latlut.files.reading import check_file
 from latlut.files.strict_json import read_json
-from latlut.files.writing import written_whole
+from latlut.files.writing import why_not_written, written_whole
 from latlut.search.data.classes import MAX_CLASSES, Classes
 from latlut.search.networks.baselines import baseline_on_meta, build_baseline
 from latlut.search.networks.network import SegmentationNetwork
@@ -167,8 +169,11 @@ def save_model(folder: Path, network: nn.Module, facts: ModelFacts) -> Path:
     text = json.dumps(facts.to_dict(), indent=2) + "\n"
 
     def refused(error: Exception) -> CheckpointError:
+        code = re.search(r"\(os error (\d+)\)", str(error))
+        cause = OSError(int(code[1]), os.strerror(int(code[1]))) if code else error
+        reason = why_not_written(cause) if isinstance(cause, OSError) else cause
         return CheckpointError(
-            f"cannot write the model {folder}: {error}; the one before it is unharmed"
+            f"cannot write the model {folder}: {reason}; the one before it is unharmed"
         )
 
     try:

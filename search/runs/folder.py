@@ -19,7 +19,7 @@ from typing import Any
 
 from latlut.errors import ImportFileError, LatlutError
 from latlut.files.strict_json import read_json as read_json_file
-from latlut.files.writing import written_whole
+from latlut.files.writing import why_not_written, written_whole
 from latlut.timestamps import now_text
 from latlut.version import __version__
 
@@ -59,7 +59,9 @@ def begin_run(
         if not _has_only_begun(path):
             raise LatlutError(f"{path} is a folder of something else: name another with --run")
     except OSError as error:
-        raise LatlutError(f"cannot write the run's folder {path}: {error}") from error
+        raise LatlutError(
+            f"cannot write the run's folder {path}: {why_not_written(error)}"
+        ) from error
     once = {"started_at": now_text(), **remarks, "latlut_version": __version__}
     write_json(path / RUN, {**facts, **once, "environment": dict(environment())})
     write_json(path / SETTINGS, settings)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,19 @@ class RunListener:
     """Told what a search found, ``cosearch.folder.Found``, once it is written."""
 
 
+@cache
+def _leave_failed_writes_to_the_log() -> None:
+    """TensorBoard's thread keeps what it raised for the next call; Python would print it too."""
+    shown = threading.excepthook
+
+    def hook(raised: threading.ExceptHookArgs) -> None:
+        is_writer = type(raised.thread).__module__.startswith("tensorboard.")
+        if not (is_writer and isinstance(raised.exc_value, OSError)):
+            shown(raised)
+
+    threading.excepthook = hook
+
+
 class RunLog:
     """Writes event files into a folder.
 
@@ -50,6 +65,7 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter
 
         self._folder = folder
+        _leave_failed_writes_to_the_log()
         with self._refusing():
             self._writer = SummaryWriter(str(folder))
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from latlut.errors import LatlutError
+from latlut.files.writing import why_not_written
 
 try:
     import fcntl
@@ -36,7 +37,9 @@ def run_lock(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LatlutError(f"cannot write the run's folder {folder}: {error}") from error
+        raise LatlutError(
+            f"cannot write the run's folder {folder}: {why_not_written(error)}"
+        ) from error
     descriptor = _locked(folder)
     try:
         yield
@@ -56,7 +59,9 @@ def _locked(folder: Path) -> int | None:
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise LatlutError(f"cannot write the run's folder {folder}: {error}") from error
+        raise LatlutError(
+            f"cannot write the run's folder {folder}: {why_not_written(error)}"
+        ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -20,10 +20,11 @@ from pathlib import Path
 
 PAGE_MB = resource.getpagesize() / 2**20
 SAMPLE_S = 0.5
-#: Images of a pass over the data, and images of a step.
-IMAGES, BATCH = 32, 4
-SMALL = ["--set", "data.image_size=[64,128]", "--set", f"data.train_images={IMAGES}",
-         "--set", "data.validation_images=2"]  # fmt: skip
+#: Images of a step.
+BATCH = 4
+SMALL = ["--set", "data.image_size=[64,128]", "--set", "data.validation_images=2"]
+#: Images of a pass over the data. An epoch of a search also derives, scores and keeps networks.
+TRAINED, SEARCHED = 32, 256
 
 
 def resident_mb(process_id: int) -> float:
@@ -58,19 +59,21 @@ def main() -> None:
         table = options.table or f"{folder}/tiny.db"
         if options.table is None and options.only != "training":
             watched(["profile", "--cpu", "--plan", "tiny", "--passes", "2", "--table", table])
-        epochs = -(-options.steps * BATCH // IMAGES)
+        epochs = -(-options.steps * BATCH // TRAINED)
         runs = {
             "training": [
                 "train", "--network", "enet", "--preset", "quickstart", "--run", f"{folder}/t",
-                *SMALL, "--set", f"schedule.epochs={epochs}", "--set", "schedule.crop=[64,64]",
+                *SMALL, "--set", f"data.train_images={TRAINED}",
+                "--set", f"schedule.epochs={epochs}", "--set", "schedule.crop=[64,64]",
                 "--set", f"schedule.evaluate_every={epochs}",
             ],
             # Half of the images train weights, the other half the architecture: a step each.
             "search": [
                 "search", "--table", table, "--preset", "quickstart", "--method", "paper",
-                "--run", f"{folder}/s", *SMALL, "--set", "pretrain.epochs=1",
+                "--run", f"{folder}/s", *SMALL, "--set", f"data.train_images={SEARCHED}",
+                "--set", "pretrain.epochs=1", "--set", "pretrain.iterations=1",
                 "--set", "pretrain.crop=[64,64]", "--set", "search.crop=[64,64]",
-                "--set", f"search.epochs={2 * epochs}",
+                "--set", f"search.epochs={-(-options.steps * BATCH // SEARCHED)}",
             ],
         }  # fmt: skip
         for name, words in runs.items():

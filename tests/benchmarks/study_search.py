@@ -59,6 +59,8 @@ TRIES = 20_000
 FIXED = {"latency.strength": 30.0, "latency.proportional": 0, "latency.integral": 0, "rank": None}
 #: With the phase that ranks networks, and without.
 METHODS = ("ranked", "paper")
+#: Of random networks, in turn.
+KINDS = ("sampler", "logits")
 #: Of a training: all that tells it from the others.
 Key = dict[str, Any]
 WEIGHTS = {"naive": (1 / 3, 1 / 3, 1 / 3), "paper": (0.001, 0.997, 0.002)}
@@ -98,7 +100,7 @@ class Study:
         What has no line yet is trained by ``--workers`` processes at once.
         """
         known = {_frozen(line["key"]): float(line["miou"]) for line in self.results()}
-        new = [item for item in wanted if _frozen(item[0]) not in known]
+        new = {_frozen(item[0]): item for item in wanted if _frozen(item[0]) not in known}
         options = self.options
         with ProcessPoolExecutor(
             options.workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)
@@ -108,7 +110,7 @@ class Study:
                     key,
                     network,
                 )
-                for key, network, seed in new
+                for key, network, seed in new.values()
             }
             for done in as_completed(running):
                 key, network = running[done]
@@ -173,9 +175,9 @@ def random_networks(
         near = (n for n in drawn if abs(problem.price(n) / ms - 1) <= TOLERANCE)
         if (network := next(near, None)) is None:
             raise SystemExit(f"the sampler has no network of {ms:.4g} ms")
-        yield "sampler", network
+        yield KINDS[0], network
         fits = (_fit_of_random_logits(problem, ms, rng) for _ in range(TRIES))
-        yield "logits", next(fit for fit in fits if fit is not None)
+        yield KINDS[1], next(fit for fit in fits if fit is not None)
 
 
 def _fit_of_random_logits(
@@ -191,39 +193,46 @@ def _fit_of_random_logits(
 
 
 def compare_with_random(study: Study) -> None:
-    """Searched networks, with and without the rank phase, against random ones."""
+    """Searched networks, with and without the rank phase, against random ones.
+
+    All methods have one target, and are compared with the same random networks.
+    """
     options = study.options
-    networks = {
-        (seed, method): _searched_and_random(study, seed, method)
-        for seed in range(options.seeds)
-        for method in options.methods
-    }
-    found: dict[str, dict[int, list[list[float]]]] = {name: {} for name in options.methods}
+    networks = [_compared_networks(study, seed) for seed in range(options.seeds)]
+    found: list[list[list[float]]] = []  # (T, S, methods + R)
     for training in range(options.trainings):  # what is cut short has as many of each search
-        wanted: list[tuple[Key, Architecture, int]] = []
-        for (seed, method), (searched, randoms) in networks.items():
-            key = {"seed": seed, "method": method, "training": training}
-            kinds = [("searched", searched)]
-            kinds += [(f"{kind} {number}", net) for number, (kind, net) in enumerate(randoms)]
-            wanted += [({**key, "kind": kind}, network, training) for kind, network in kinds]
-        miou = np.array(study.trained(wanted)).reshape(len(networks), -1).tolist()
-        for (seed, method), values in zip(networks, miou, strict=True):
-            found[method].setdefault(seed, []).append(values)
-        study.write(
-            "random",
-            {name: compared(np.array(list(values.values()))) for name, values in found.items()},
-        )
+        wanted = [
+            ({"seed": seed, "method": method, "training": training, "kind": kind}, net, training)
+            for seed, own in enumerate(networks)
+            for method, kind, net in own
+        ]
+        found.append(np.array(study.trained(wanted)).reshape(options.seeds, -1).tolist())
+        miou = np.array(found).swapaxes(0, 1)
+        count = len(options.methods)
+        means = {  # of all random networks of a kind
+            kind: miou[:, :, count + first :: len(KINDS)].mean() for first, kind in enumerate(KINDS)
+        }
+        results = {}
+        for place, name in enumerate(options.methods):
+            own = np.concatenate([miou[:, :, [place]], miou[:, :, count:]], axis=2)
+            over = {kind: float(own[:, :, 0].mean() - mean) for kind, mean in means.items()}
+            results[name] = {**compared(own), "points_over": over}
+        study.write("random", results)
 
 
-def _searched_and_random(
-    study: Study, seed: int, method: str
-) -> tuple[Architecture, list[tuple[str, Architecture]]]:
-    """A search's network, and random ones of its latency with the kind of each."""
-    settings = study.settings(seed, **({} if method == "ranked" else {"rank": None}))
-    found = study.search(f"{method}-{seed}", settings)
+def _compared_networks(study: Study, seed: int) -> list[tuple[str, str, Architecture]]:
+    """Method, kind, network: of each method's search, then random ones of the first's latency."""
+    methods, found = study.options.methods, []
+    for method in methods:
+        settings = study.settings(seed, **({} if method == "ranked" else {"rank": None}))
+        student = study.search(f"{method}-{seed}", settings).student
+        found.append((method, "searched", student))
     problem = SearchProblem(study.table, settings.space, settings.latency)
-    drawn = random_networks(problem, found.student.ms, seed)
-    return found.student.architecture, list(itertools.islice(drawn, study.options.randoms))
+    drawn = random_networks(problem, found[0][2].ms, seed)
+    first = itertools.islice(drawn, study.options.randoms)
+    return [(method, kind, item.architecture) for method, kind, item in found] + [
+        (methods[0], f"{kind} {number}", net) for number, (kind, net) in enumerate(first)
+    ]
 
 
 def compared(miou: np.ndarray) -> dict[str, Any]:
@@ -307,7 +316,7 @@ def inherited(study: Study) -> None:
         )
     networks = [Architecture.from_json(text) for text in trained]
     miou = [float(np.mean(values)) for values in trained.values()]
-    found: dict[str, Any] = {"trained": miou, "inherited": {}, "spearman": {}}
+    found: dict[str, Any] = {"trained": miou, "inherited": {}, "spearman": {}, "kendall": {}}
     for folder in map(Path, study.options.runs):
         saved = json.loads((folder / "settings.json").read_text())
         settings = SearchSettings.model_validate(saved)
@@ -321,9 +330,11 @@ def inherited(study: Study) -> None:
             )
             for network in networks
         ]  # fmt: skip
-        rank = stats.spearmanr(scores, miou)
-        found["inherited"][str(folder)] = scores
-        found["spearman"][str(folder)] = [float(rank.statistic), float(rank.pvalue)]
+        name = folder.name
+        found["inherited"][name] = scores
+        for kind, test in (("spearman", stats.spearmanr), ("kendall", stats.kendalltau)):
+            rank = test(scores, miou)
+            found[kind][name] = [float(rank.statistic), float(rank.pvalue)]
     study.write("inherited", found)
     draw_scores(found, study.out / "inherited.png")
 
