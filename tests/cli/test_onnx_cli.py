@@ -42,7 +42,7 @@ def test_a_file_is_swept_priced_validated_and_swept_again_without_it(
     found = json.loads(priced.stdout)
     assert found["is_complete"]
     assert [term["label"] for term in found["terms"]] == [
-        "Conv 3->4 3x3 s2 + Relu at 8x12", "Resize at 16x24",
+        "Conv 3->4 3x3 s2 + Relu at 8x12", "Resize at 16x24, network's output",
     ]  # fmt: skip
     assert "Conv 3->4 3x3 s2 + Relu at 8x12" in run("table", "query", table).output
     checked = run("validate", "--table", table, "--onnx", *files, "--rounds", 1, "--json")
