@@ -37,7 +37,7 @@ from latlut.stats.machine_speed import is_disturbed
 from latlut.table import history, recording
 from latlut.table.recording import Measurement, SpecFacts
 from latlut.table.roofline import Roofline, set_bounds
-from latlut.table.subgraphs import keep_graphs, learn_graphs
+from latlut.table.subgraphs import keep_pieces
 from latlut.table.summary import are_entries_current, summarise
 from latlut.table.table import LatencyTable
 
@@ -169,9 +169,8 @@ class Sweep:
                 sound, self.settings.sentinels
             )
             specs = unique([*self.plan.specs, *self.sentinels])
-            learn_graphs(self.table, specs)
+            keep_pieces(self.table, specs, self.plan.cut)
             self._ids = recording.add_op_specs(self.table, specs)
-            keep_graphs(self.table, specs)
             self._costed = history.keys_of_known_cost(self.table)
             floor_ms = self.engine.launch_floor_ms()
             clock_error_ms = 1e3 * self.engine.resolution.error_s

@@ -29,6 +29,7 @@ from latlut.pricing.named import opened, specs_of
 from latlut.pricing.sum_errors import SumError, sum_error
 from latlut.spaces.space import SpaceNetwork
 from latlut.table.entry import Entry
+from latlut.table.subgraphs import learn_graphs
 from latlut.table.table import LatencyTable
 
 if TYPE_CHECKING:
@@ -206,6 +207,8 @@ def estimate(
         if plain.unpriced and not allow_missing:
             raise MissingEntryError(missing_message(entries, plain.unpriced))
         found = calibrations.stored(entries) if is_calibrated else None
+        if found is not None and WEIGHTS in found.effects:
+            learn_graphs(entries, [term.spec for term in plain.terms])  # which say their weights
     return plain if found is None else calibrated(plain, found)
 
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from small_tables import make_table
 
+from latlut.errors import CalibrationError
+from latlut.operators import subgraph_store
 from latlut.operators.onnx_cutting import by_work, cut
 from latlut.operators.onnx_files import read_onnx
 from latlut.opspec import OpSpec
+from latlut.pricing import calibration as calibrations
 from latlut.pricing.calibration import CALL, NETWORK, WEIGHTS, added_amounts
-from latlut.pricing.estimator import Estimate, Term, calibrated
+from latlut.pricing.estimator import Estimate, Term, calibrated, estimate
 from latlut.spaces import FasterSegSpace
+from latlut.table.subgraphs import keep_graphs
 from latlut.validation.fitting import fit
 from latlut.validation.measured import MeasuredNetwork
 
@@ -90,3 +97,27 @@ def test_a_network_of_starts_alone_takes_some_time() -> None:
     (spec, *_) = SPECS
     tiny = Term(spec, 1000, CALL_MS / 10, (spec.key,), "measured")
     assert calibrated(estimate_of([tiny]), own).ms > 0
+
+
+def test_weights_count_where_the_table_alone_knows_the_graphs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    own = fit([network(rng) for _ in range(40)])
+    specs = sorted(SPECS, key=str)
+    with make_table(tmp_path / "t.db", specs, lambda spec: 0.02) as table:
+        keep_graphs(table, specs)
+        calibrations.store(table, own, {}, 0, [])
+        there = estimate(specs, table).ms
+        monkeypatch.setattr(subgraph_store, "_STORE", {})
+        assert estimate(specs, table).ms == there
+
+
+def test_a_calibration_of_pieces_by_the_sizes_of_their_maps_is_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    own = fit([network(rng) for _ in range(40)])
+    old = replace(own, effects=("subgraph_conv at 8x8", *own.effects[1:]))
+    with make_table(tmp_path / "t.db", SPECS, lambda spec: 0.02) as table:
+        calibrations.store(table, old, {}, 0, [])
+        with pytest.raises(CalibrationError, match=r"(?s)cannot apply.*latlut calibrate"):
+            estimate(sorted(SPECS, key=str), table)

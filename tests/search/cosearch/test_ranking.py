@@ -136,6 +136,24 @@ def test_samples_hit_latencies_and_embed_again(table: LatencyTable) -> None:
     assert kinds == set(SPACE.branch_scales())
 
 
+def test_samples_are_of_the_whole_space(table: LatencyTable) -> None:
+    """What the logits' decoding cannot give trained best, and was never drawn."""
+    problem = SearchProblem(table, settings().space, settings().latency)
+    search_like: Any = type("S", (), {"problem": problem})
+    sampler, rng = sampler_of(search_like), random.Random(0)
+    genomes = [sampler.draw(rng) for _ in range(60)]
+    skipping = [
+        replace(genome, operators=dict.fromkeys(genome.operators, ("skip", "conv")))
+        for genome in genomes
+    ]
+    branches, shallow = (
+        [branch for own in some for branch in sampler.decoded(own).architecture.branches]
+        for some in (genomes, skipping)
+    )
+    assert {branch.scale: len(branch.cells) for branch in shallow if branch.scale == 8} == {8: 1}
+    assert any(branch.cells[0].is_down for branch in branches)
+
+
 def test_a_score_is_of_the_discrete_network_and_leaves_the_supernet_alone(
     table: LatencyTable, data: SegmentationData, tmp_path: Path
 ) -> None:
