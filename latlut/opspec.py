@@ -58,7 +58,8 @@ _DEFAULTS = {kind: {**OPTION_DEFAULTS, **own} for kind, own in KIND_DEFAULTS.ite
 PAIRS = frozenset({"kernel_size", "dilation", "padding"})
 
 MAX_DIMENSION = 1 << 16
-MAX_ELEMENTS = 1 << 31
+#: Of one map: 4 GB in float32.
+MAX_ELEMENTS = 1 << 30
 #: Input maps of one operator, and options of one.
 MAX_INPUTS = MAX_OPTIONS = 256
 #: Characters of an op spec as text.

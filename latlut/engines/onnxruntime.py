@@ -29,7 +29,7 @@ from latlut.engines.precision import half_precision
 from latlut.engines.resolution import EVENT_TICK_S, EXACT, Resolution
 from latlut.errors import EngineError
 from latlut.machine.provenance import installed_version
-from latlut.operators.onnx_files import runtime_session
+from latlut.operators.onnx_weights import runtime_session
 
 if TYPE_CHECKING:
     from torch import nn

@@ -21,7 +21,7 @@ import numpy as np
 
 from latlut.engines.base import LayerTime
 from latlut.errors import EngineError
-from latlut.operators.onnx_files import runtime_session
+from latlut.operators.onnx_weights import runtime_session
 
 _WARMUP_RUNS = 3
 _KERNEL_SUFFIX = "_kernel_time"

@@ -14,7 +14,7 @@ from latlut.files.reading import check_file
 from latlut.operators.file_workloads import FileWorkload
 from latlut.operators.input_arrays import arrays_of, by_name, named_arrays
 from latlut.operators.input_axes import find_axes
-from latlut.operators.onnx_shapes import settle_shapes, sides_of
+from latlut.operators.onnx_shapes import refuse_huge, settle_shapes, sides_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -88,6 +88,11 @@ def read_ir(
     axes = [find_axes(item.name, sides_of(item)) for item in inputs]
     found, axes = settle_shapes(called, inputs, axes, asked, input_size, batch)
     given = arrays_of(called, inputs, found, types, arrays)
+    for node in model.get_ops():
+        for output in node.outputs():
+            if output.partial_shape.is_static:
+                shown = f"{called}: the output of {node.get_friendly_name()}"
+                refuse_huge(shown, tuple(output.shape))
     is_quantised = any(node.get_type_name() == "FakeQuantize" for node in model.get_ops())
     names, arithmetic = tuple(item.name for item in inputs), "int8" if is_quantised else "fp32"
     return IrWorkload(

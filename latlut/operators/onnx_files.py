@@ -17,12 +17,13 @@ import numpy as np
 
 from latlut.errors import EngineError, ImportFileError
 from latlut.operators.file_workloads import FileWorkload
+from latlut.operators.graph_view import Scope, scope_of
 from latlut.operators.input_arrays import arrays_of, by_name, named_arrays
 from latlut.operators.input_axes import find_axes
 from latlut.operators.onnx_loading import load_onnx, making_sense_of
 from latlut.operators.onnx_nodes import nodes_of, tensors_of
-from latlut.operators.onnx_shapes import settle_shapes, sides_of, write_shapes
-from latlut.operators.onnx_weights import model_file, take_in_weights
+from latlut.operators.onnx_shapes import refuse_huge, settle_shapes, sides_of, write_shapes
+from latlut.operators.onnx_weights import runtime_session, take_in_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -110,18 +111,6 @@ class OnnxWorkload(FileWorkload):
         return [np.asarray(item) for item in found]
 
 
-def runtime_session(
-    content: bytes, weights_folder: Path | None, options: Any, providers: Sequence[Any]
-) -> Any:
-    """An ``onnxruntime.InferenceSession`` of a model, its weights inside or in a folder."""
-    import onnxruntime
-
-    if weights_folder is None:
-        return onnxruntime.InferenceSession(content, options, providers=providers)
-    with model_file(content, weights_folder) as path:
-        return onnxruntime.InferenceSession(path, options, providers=providers)
-
-
 def read_onnx(
     source: str | Path | bytes,
     input_size: tuple[int, int] | None = None,
@@ -178,6 +167,7 @@ def _workload(
     found, axes = settle_shapes(called, inputs, axes, asked, input_size, batch)
     given = arrays_of(called, inputs, found, types, arrays)
     write_shapes(model, inputs, found)
+    _refuse_huge_maps(called, scope_of(model))
     try:
         content = bytes(model.SerializeToString())
     except Exception as error:  # protobuf's limit of 2 GiB
@@ -188,6 +178,13 @@ def _workload(
     names = tuple(item.name for item in inputs)
     folder = None if is_whole else Path(source).parent  # type: ignore[arg-type]
     return OnnxWorkload(called, found, names, types, tuple(axes), content, folder, given=given)
+
+
+def _refuse_huge_maps(called: str, scope: Scope) -> None:
+    for node in scope.nodes:
+        for name in node.output:
+            shown = f"{called}: the output {name} of {node.op_type}"
+            refuse_huge(shown, scope.shapes.get(name, ()))
 
 
 def _is_quantised(kind: str) -> bool:

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from latlut.operators.graph_view import Scope, inlined, learn_shapes, scope_of
+from latlut.operators.graph_view import Scope, inlined, scope_of
 from latlut.operators.onnx_files import OnnxWorkload
 from latlut.operators.onnx_loading import making_sense_of
 from latlut.operators.onnx_nodes import bodies_of
+from latlut.operators.run_shapes import learn_shapes
 
 #: Lists of so many numbers are computed while preparing.
 _MOST_VALUES = 1024

@@ -10,14 +10,24 @@ import numpy as np
 
 from latlut.errors import SpecError
 from latlut.operators.input_axes import InputAxes, Side
-
-#: Elements of an input beyond which no engine is asked (8 GB in float32).
-_MAX_ELEMENTS = 1 << 31
+from latlut.opspec import MAX_ELEMENTS
 
 #: Axes of an array that NumPy has.
 _MAX_AXES = 64
 
 Shape = tuple[int, ...]
+
+
+def refuse_huge(shown: str, shape: Sequence[int]) -> None:
+    """Refuse a map that engines would fill the memory with.
+
+    Raises:
+        SpecError: of more than ``MAX_ELEMENTS``; ``shown`` says what it is.
+    """
+    if (elements := np.prod(shape, dtype=np.float64)) > MAX_ELEMENTS:
+        raise SpecError(
+            f"{shown} is too large to be run: {elements:.3g} elements, {MAX_ELEMENTS} at most"
+        )
 
 
 def settle_shapes(
@@ -79,8 +89,7 @@ def settle_shapes(
         settled = [side for side in shape if side is not None]
         if len(settled) != len(shape):
             left_open.append((item, known))
-        if np.prod(settled, dtype=np.float64) > _MAX_ELEMENTS:
-            raise SpecError(f"{called}: the input {shown_inputs([item])} is too large to be run")
+        refuse_huge(f"{called}: the input {shown_inputs([item])}", settled)
         found.append(tuple(settled))
     if left_open:
         raise SpecError(_open_message(called, left_open, len(inputs)))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -97,6 +97,18 @@ def model_file(content: bytes, weights_folder: Path | None) -> Iterator[Path]:
         path = Path(folder) / name
         path.write_bytes(content)
         yield path
+
+
+def runtime_session(
+    content: bytes, weights_folder: Path | None, options: Any, providers: Sequence[Any]
+) -> Any:
+    """An ``onnxruntime.InferenceSession`` of a model, its weights inside or in a folder."""
+    import onnxruntime
+
+    if weights_folder is None:
+        return onnxruntime.InferenceSession(content, options, providers=providers)
+    with model_file(content, weights_folder) as path:
+        return onnxruntime.InferenceSession(path, options, providers=providers)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

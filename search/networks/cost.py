@@ -20,9 +20,10 @@ from torch import nn
 
 from latlut.operators.building import cost
 from latlut.operators.graph_macs import UncountedError, count_macs
-from latlut.operators.graph_view import learn_shapes, scope_of
+from latlut.operators.graph_view import scope_of
 from latlut.operators.onnx_files import OnnxWorkload
 from latlut.operators.onnx_loading import making_sense_of
+from latlut.operators.run_shapes import learn_shapes
 from latlut.search.networks.baselines import baseline_on_meta
 from latlut.search.networks.graph_parameters import count_parameters
 from latlut.search.networks.network import SegmentationNetwork

@@ -16,7 +16,8 @@ from latlut.engines import onnxruntime as ort
 from latlut.engines.cuda.graphs import ENQUEUED, REPLAYED
 from latlut.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeSession
 from latlut.errors import EngineError
-from latlut.operators.onnx_files import read_onnx, runtime_session
+from latlut.operators.onnx_files import read_onnx
+from latlut.operators.onnx_weights import runtime_session
 from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 

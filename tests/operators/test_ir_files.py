@@ -86,6 +86,16 @@ def test_open_sides_and_wrong_files_are_refused(tmp_path: Path) -> None:
             read_ir(path)
 
 
+def test_a_layer_that_is_seen_to_be_huge_is_refused(tmp_path: Path) -> None:
+    image = openvino.opset13.parameter([1, 1], np.float32, name="x")
+    wide = openvino.opset13.broadcast(image, np.array([1 << 16, 1 << 15], np.int64))
+    wide.set_friendly_name("wide")
+    whole = openvino.opset13.reduce_sum(wide, np.array([0, 1], np.int64))
+    openvino.save_model(openvino.Model([whole], [image]), tmp_path / "w.xml")
+    with pytest.raises(SpecError, match=r"w.xml: the output of wide is too large to be run"):
+        read_ir(tmp_path / "w.xml")
+
+
 def test_bench_takes_openvino_by_itself(tmp_path: Path) -> None:
     path = str(saved(segmenter(), tmp_path))
     found = CliRunner().invoke(main, ["bench", path, "--cpu", "--passes", "1", "--quiet"])

@@ -14,6 +14,7 @@ from onnx_models import adder, segmenter
 
 from latlut.engines import engine_class
 from latlut.errors import EngineError, ImportFileError, SpecError
+from latlut.operators.graph_view import scope_of
 from latlut.operators.input_files import read_inputs
 from latlut.operators.onnx_files import read_onnx
 
@@ -107,28 +108,59 @@ def test_a_graph_that_an_engine_rejects_is_named(name: str) -> None:
         engine.load(workload)
 
 
-@pytest.mark.parametrize("is_output", [True, False])
-def test_a_tensor_that_no_memory_holds_is_the_engine_s_refusal(is_output: bool) -> None:
-    length = onnx.numpy_helper.from_array(np.array([1 << 50]), "length")
+def large_zeros(*, is_output: bool, is_inferred: bool) -> bytes:
+    """A graph that makes 2^50 zeros; ONNX infers no product of a list."""
+    factors = onnx.numpy_helper.from_array(np.array([1 << 25, 1 << 25]), "factors")
+    whole = onnx.numpy_helper.from_array(np.array([1 << 50]), "whole")
     long, image = (
         helper.make_tensor_value_info(name, TensorProto.FLOAT, [side])
         for name, side in (("y", "n"), ("x", 1))
     )
     nodes = [
-        helper.make_node("ConstantOfShape", ["length"], ["zeros"]),
+        helper.make_node("ReduceProd", ["factors"], ["product"], keepdims=1),
+        helper.make_node("ConstantOfShape", ["whole" if is_inferred else "product"], ["zeros"]),
         helper.make_node("Add", ["x", "zeros"], ["y" if is_output else "sum"]),
     ]
     if not is_output:
         nodes.append(helper.make_node("ReduceMax", ["sum"], ["y"], keepdims=1))
-    graph = helper.make_graph(nodes, "g", [image], [long], [length])
-    content = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
-    ).SerializeToString()
+    graph = helper.make_graph(nodes, "g", [image], [long], [factors, whole])
+    opset = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+
+
+@pytest.mark.parametrize("is_output", [True, False])
+def test_a_map_that_is_seen_to_be_huge_is_refused_unrun(is_output: bool) -> None:
+    content = large_zeros(is_output=is_output, is_inferred=True)
+    with pytest.raises(SpecError, match=r"long.onnx: the output zeros of ConstantOfShape is too"):
+        read_onnx(content, name="long.onnx")
+
+
+@pytest.mark.parametrize("is_output", [True, False])
+def test_a_tensor_that_no_memory_holds_is_the_engine_s_refusal(is_output: bool) -> None:
+    content = large_zeros(is_output=is_output, is_inferred=False)
     with (
         pytest.raises(EngineError, match=r"ONNX Runtime (failed on|rejects) long.onnx: "),
         engine_named("onnxruntime").load(read_onnx(content, name="long.onnx")) as session,
     ):
         session.run()
+
+
+def test_large_weights_are_left_out_of_inference_and_small_ones_are_not() -> None:
+    weight = onnx.numpy_helper.from_array(np.ones((64, 3, 32, 32), np.float32), "w")
+    sides = onnx.numpy_helper.from_array(np.array([1, -1, 64]), "sides")
+    image, found = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", [1, 3, 40, 40]), ("y", None))
+    )
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("Reshape", ["c", "sides"], ["y"]),
+    ]
+    graph = helper.make_graph(nodes, "g", [image], [found], [weight, sides])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    shapes = scope_of(model).shapes
+    assert shapes["w"] == (64, 3, 32, 32) and shapes["y"] == (1, 81, 64)
+    assert model.graph.initializer[0].raw_data == weight.raw_data
 
 
 def test_more_axes_than_an_array_has_are_refused() -> None:

@@ -120,8 +120,12 @@ def test_a_long_chain_and_a_doubled_one_are_walked_once() -> None:
     weight = helper.make_tensor("w0", TensorProto.FLOAT, [3, 3], np.eye(3).flatten())
     chain = [helper.make_node("Identity", [f"w{n}"], [f"w{n + 1}"]) for n in range(3000)]
     doubled = [
-        helper.make_node("Concat", [f"w{n}", f"w{n}"], [f"w{n + 1}"], axis=0)
+        node
         for n in range(3000, 3060)
+        for node in (
+            helper.make_node("Concat", [f"w{n}", f"w{n}"], [f"twice{n}"], axis=0),
+            helper.make_node("Split", [f"twice{n}"], [f"w{n + 1}", f"other{n}"], axis=0),
+        )
     ]
     last = helper.make_node("Add", ["x", "w3060"], ["y"])
     made = onnx.load_model_from_string(model([*chain, *doubled, last]))
@@ -130,9 +134,9 @@ def test_a_long_chain_and_a_doubled_one_are_walked_once() -> None:
 
 
 def test_a_loop_without_an_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    from latlut.operators import graph_view
+    from latlut.operators import run_shapes
 
-    monkeypatch.setattr(graph_view, "_RUN_S", 0.2)
+    monkeypatch.setattr(run_shapes, "_RUN_S", 0.2)
     one = helper.make_tensor_value_info("more", TensorProto.BOOL, [])
     value = helper.make_tensor_value_info("v", TensorProto.FLOAT, None)
     step = helper.make_tensor_value_info("i", TensorProto.INT64, [])
