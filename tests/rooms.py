@@ -22,7 +22,7 @@ from checkout import ROOT
 #: Package -> its floors, lowest first. A room imports from its own floor and from those below.
 FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "latlut": (
-        ("errors", "version", "timestamps", "shell"),
+        ("errors", "version", "timestamps", "shell", "heap"),
         ("opspec", "resources", "progress", "files"),
         ("stats", "machine", "operators", "predict"),
         ("spaces", "engines", "table"),

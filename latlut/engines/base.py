@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from latlut.engines.device_errors import engine_error
-from latlut.engines.heap import return_freed_memory
 from latlut.engines.parity import worst_difference
 from latlut.engines.resolution import EXACT, Resolution
 from latlut.errors import EngineError, LatlutError, ParityError, SpecError
+from latlut.heap import return_freed_memory
 from latlut.machine.cpu import cpu_model
 from latlut.operators.workloads import Workload
 

@@ -21,6 +21,7 @@ import torch
 from latlut.errors import LatlutError
 from latlut.files.reading import check_archive
 from latlut.files.writing import why_not_written, written_whole
+from latlut.heap import return_freed_memory
 
 FORMAT = "latlut checkpoint"
 VERSION = 1
@@ -41,6 +42,8 @@ class CheckpointError(LatlutError):
 
 def save_checkpoint(folder: Path, kind: str, state: Mapping[str, Any]) -> Path:
     """Write ``state`` as the folder's last checkpoint; the last one becomes the previous one.
+
+    Returns freed memory to the system: an epoch has ended, whose maps of many sizes leave holes.
 
     Args:
         folder: made where it is missing.
@@ -70,6 +73,7 @@ def save_checkpoint(folder: Path, kind: str, state: Mapping[str, Any]) -> Path:
             with suppress(OSError):
                 new.unlink(missing_ok=True)
             raise refused(error) from error
+    return_freed_memory()
     return last
 
 

@@ -1,4 +1,4 @@
-"""The process's heap, as engines find it when they allocate their buffers."""
+"""The process's heap: what was freed goes back to the system."""
 
 from __future__ import annotations
 

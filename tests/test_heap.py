@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from latlut.engines.heap import return_freed_memory
+from latlut.heap import return_freed_memory
 
 
 def _resident_bytes() -> int:
