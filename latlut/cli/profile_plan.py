@@ -100,7 +100,7 @@ def onnx_plan_of(
     from latlut.errors import EngineError
     from latlut.measure.onnx_plans import onnx_plan
     from latlut.measure.plans import Plan
-    from latlut.table.subgraphs import cut_of, learn_graphs, stored_pieces
+    from latlut.table.subgraphs import count_without_graph, cut_of, learn_graphs, stored_pieces
     from latlut.table.table import LatencyTable
 
     if not kind.reads_onnx:
@@ -110,10 +110,14 @@ def onnx_plan_of(
         )
     if not files and table_path is not None:
         with LatencyTable.open(table_path) as table:
-            specs, how = stored_pieces(table), cut_of(table)
+            specs, how, lacking = stored_pieces(table), cut_of(table), count_without_graph(table)
             learn_graphs(table, specs)
+        bare = f"{lacking} pieces in {table_path} came without their graphs"
         if not specs:
-            raise LatlutError(f"{table_path} holds no pieces of ONNX files: name files with --onnx")
+            why = bare if lacking else f"{table_path} holds no pieces of ONNX files"
+            raise LatlutError(f"{why}: name files with --onnx")
+        if lacking:
+            remark(f"{bare} and are not measured: name their files with --onnx", quiet)
         return Plan("onnx", specs, f"pieces that {table_path} holds", cut=how)
     how = cut or cut_in(table_path)
     if how == "layers" and engine is None:

@@ -309,21 +309,19 @@ def merge(into: Path, sources: tuple[str, ...], as_json: bool) -> None:
 @click.argument("file", type=_FILE)
 def export(name: str, file: Path) -> None:
     """Write a table's entries to FILE, .csv or .parquet, with its identity."""
-    from latlut.shell import command
-    from latlut.table.import_export import export_file
-    from latlut.table.subgraphs import pieces_count
+    from latlut.table.import_export import MAX_GRAPH_BYTES, export_file
+    from latlut.table.subgraphs import count_without_graph
     from latlut.table.table import LatencyTable
 
     with LatencyTable.open(name) as opened:
         count, predicted = export_file(opened, file), opened.predicted_count
-        pieces, path = pieces_count(opened), opened.path
+        lacking = count_without_graph(opened, MAX_GRAPH_BYTES)
     note = f", {predicted} of them predicted (column predicted_from)" if predicted else ""
     click.echo(f"{count} entries written to {file}{note}")
-    if pieces:
+    if lacking:
         remark(
-            f"{pieces} of them are pieces of ONNX files, whose graphs a file of entries does not "
-            "carry: a table made of it prices files, but cannot measure the pieces again; "
-            f"to keep the graphs: {command('table', 'merge', 'NEW.db', path)}"
+            f"{lacking} of them are pieces of ONNX files without their graphs: a table made of the "
+            "file prices networks, but cannot measure these pieces again"
         )
 
 

@@ -12,9 +12,7 @@ from latlut.operators.onnx_cutting import Cut, CutFile, by_layers, by_work, cut
 from latlut.operators.onnx_files import OnnxWorkload, read_onnx
 from latlut.operators.onnx_graph import open_graph
 from latlut.opspec import unique
-
-#: By what files are cut: engine-independent work, or the layers of the table's engine.
-CUTS = ("work", "layers")
+from latlut.table.subgraphs import CUTS
 
 
 def read_files(
@@ -44,7 +42,7 @@ def cut_files(
 
     Args:
         workloads: the files.
-        how: one of ``CUTS``.
+        how: one of ``table.subgraphs.CUTS``.
         engine: whose layers they are, for ``layers``; the caller holds its device.
 
     Raises:

@@ -23,7 +23,6 @@ from latlut.operators.subgraph import (
     DOMAINS,
     FIRST,
     LAST,
-    MAX_BYTES,
     MAX_NUMBERS,
     MAX_SCALARS,
     WEIGHTED,
@@ -31,6 +30,7 @@ from latlut.operators.subgraph import (
     is_map,
     unsound,
 )
+from latlut.operators.subgraph_kinds import MAX_BYTES
 from latlut.opspec import OpSpec
 
 #: Nodes that engines compute with the one before: element by element, or a tensor seen otherwise.

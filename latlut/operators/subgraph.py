@@ -27,13 +27,11 @@ from latlut.operators.graph_view import attributes_of, scope_of
 from latlut.operators.in_context import IMAGE_CHANNELS
 from latlut.operators.onnx_loading import load_onnx, making_sense_of
 from latlut.operators.onnx_nodes import bodies_of, tensors_of
-from latlut.operators.subgraph_kinds import KINDS
+from latlut.operators.subgraph_kinds import KINDS, MAX_BYTES
 from latlut.opspec import MAX_DIMENSION, OpSpec
 
 #: Domains whose operators every engine here may know.
 DOMAINS = ("", "ai.onnx", "com.microsoft")
-#: A piece without weights takes a few kilobytes, tables of indices included.
-MAX_BYTES = 4 << 20
 MAX_PIECE_NODES = 2_000
 #: Elements of the weights of one piece, 2 GB in float32.
 MAX_WEIGHTS = 1 << 29

@@ -1,11 +1,10 @@
 """Read and write latency entries as CSV and Parquet files.
 
 A file of entries has one row per op spec: ``op_spec`` (the canonical text) and ``latency_ms``,
-and may have ``ci_low_ms``, ``ci_high_ms``, ``n``, ``passes``, ``warnings`` and
-``predicted_from``. Whose latencies
-they are travels in the same file: in CSV as columns, the same in every row, in Parquet as the file
-metadata ``latlut_identity``. Nothing is guessed: a row that cannot be an entry is refused
-with its number, its column and what was found.
+and may have ``ci_low_ms``, ``ci_high_ms``, ``n``, ``passes``, ``warnings``, ``predicted_from`` and,
+of pieces of ONNX files, ``graph``. Whose latencies they are travels in the same file: in CSV as
+columns, the same in every row, in Parquet as the file metadata ``latlut_identity``. Nothing is
+guessed: a row that cannot be an entry is refused with its number, its column and what was found.
 """
 
 from __future__ import annotations
@@ -32,15 +31,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REQUIRED_COLUMNS = ("op_spec", "latency_ms")
-OPTIONAL_COLUMNS = ("ci_low_ms", "ci_high_ms", "n", "passes", "warnings", "predicted_from")
+OPTIONAL_COLUMNS = (
+    "ci_low_ms", "ci_high_ms", "n", "passes", "warnings", "predicted_from", "graph",
+)  # fmt: skip
 SUFFIXES = (".csv", ".parquet")
 #: Of a file, and of what a Parquet file unpacks to: a million rows have 100 MB.
 MAX_FILE_BYTES = 256 << 20
 #: Of one text in it, ``csv``'s own limit for a cell.
 MAX_TEXT_BYTES = 1 << 17
 
-#: Whose latencies they are, the same in every row; ``shared_error`` travels with them.
-IDENTITY_COLUMNS = (*(field.name for field in fields(Identity)), "shared_error")
+#: Whose latencies they are, the same in every row; what else is of all entries travels with them.
+IDENTITY_COLUMNS = (*(field.name for field in fields(Identity)), "shared_error", "onnx_cut")
 _KNOWN_COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS, *IDENTITY_COLUMNS)
 _NUMBER_COLUMNS = (
     "latency_ms", "ci_low_ms", "ci_high_ms", "n", "passes", "shared_error", "predicted_from",

@@ -6,14 +6,21 @@ received and what was expected.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from latlut.errors import ImportFileError
+from latlut.errors import ImportFileError, SpecError
+from latlut.operators import subgraph_store
 from latlut.opspec import OpSpec
 from latlut.table.content import LEAST_MS, MOST_COUNT, MOST_MS
+
+if TYPE_CHECKING:
+    from latlut.operators.subgraph import Subgraph
 
 #: Characters of the text beside an entry.
 MAX_WARNINGS = 10_000
@@ -24,8 +31,9 @@ class EntryRow:
     """One row of a file of entries; what the file does not say is None, ``warnings`` empty.
 
     Latency and interval are milliseconds; ``n`` counts samples, ``passes`` measuring passes;
-    ``predicted_from`` how many measured entries a predicted one rests on, None of measured ones.
-    ``row`` is where it stands: the line in a CSV file, the row counted from 1 in Parquet.
+    ``predicted_from`` how many measured entries a predicted one rests on, None of measured ones;
+    ``piece`` is the graph behind a piece of an ONNX file, if the file carries it. ``row`` is where
+    it stands: the line in a CSV file, the row counted from 1 in Parquet.
     """
 
     spec: OpSpec
@@ -37,6 +45,12 @@ class EntryRow:
     warnings: str = ""
     row: int = 0
     predicted_from: int | None = None
+    piece: Subgraph | None = None
+
+    @property
+    def is_bare_piece(self) -> bool:
+        """Whether it is of a piece of an ONNX file, and the file does not carry the graph."""
+        return self.piece is None and subgraph_store.digest_of(self.spec) is not None
 
 
 _RANGE = f" between {LEAST_MS:g} and {MOST_MS:g}"
@@ -104,8 +118,9 @@ class Cells:
             raise self.error("warnings", f"text of at most {MAX_WARNINGS} characters")
         predicted_from = self.count("predicted_from")
         least = 1 if predicted_from is None else 0
+        spec = self.spec()
         return EntryRow(
-            self.spec(),
+            spec,
             latency_ms,
             low_ms,
             high_ms,
@@ -114,6 +129,7 @@ class Cells:
             str(warnings or ""),
             self.row,
             predicted_from,
+            self.piece(spec),
         )
 
     def _is_possible(self, latency_ms: float) -> bool:
@@ -131,6 +147,24 @@ class Cells:
             raise self.error(
                 "op_spec", f"an operator configuration ({str(error)[:300]})"
             ) from error
+
+    def piece(self, spec: OpSpec) -> Subgraph | None:
+        """The graph in the column ``graph``, which has to be that of the op spec."""
+        text = self.values.get("graph")
+        if text in (None, ""):
+            return None
+        digest = subgraph_store.digest_of(spec)
+        if digest is None:
+            raise self.error("graph", "nothing: the operator configuration is no piece of a graph")
+        try:
+            found = subgraph_store.read(digest, base64.b64decode(str(text), validate=True))
+            if found.spec != spec:
+                raise SpecError(f"it is that of {found.spec.key}")
+        except (binascii.Error, ValueError, ImportFileError, SpecError) as error:
+            raise self.error(
+                "graph", f"the piece's graph as `latlut table export` writes it ({error})"
+            ) from error
+        return found
 
     def number(self, column: str, expected: str) -> float | None:
         value = self.values.get(column)

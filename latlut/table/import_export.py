@@ -6,8 +6,9 @@ and makes none where there was none.
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from latlut.errors import IdentityError, ImportFileError, TableError
+from latlut.operators import subgraph_store
 from latlut.opspec import OpSpec
 from latlut.spaces.fasterseg import FasterSegSpace
-from latlut.table import recording
+from latlut.table import recording, subgraphs
 from latlut.table.authors_npy import read_fasterseg_npy
 from latlut.table.content import MOST_SHARED_ERROR
-from latlut.table.entries_file import read_entries, write_entries
+from latlut.table.entries_file import MAX_TEXT_BYTES, read_entries, write_entries
 from latlut.table.entry_rows import EntryRow
 from latlut.table.history import measured_keys
 from latlut.table.identity import STANDALONE, Identity
@@ -49,6 +51,8 @@ PUBLISHED_SOURCE = (
     "latency_lookup_table.npy of FasterSeg, github.com/VITA-Group/FasterSeg, MIT licence, "
     "Copyright (c) 2019 Wuyang"
 )
+#: Of a piece's graph that fits into a cell as base64.
+MAX_GRAPH_BYTES = 3 * (MAX_TEXT_BYTES // 4)
 #: (height, width) of the images and the number of classes of the published table.
 _PUBLISHED_SIZE, _PUBLISHED_CLASSES = (1024, 2048), 19
 #: What a file of that form does not say of any other device.
@@ -113,9 +117,20 @@ def import_file(
         entries = read_entries(path, None if mode is None else str(mode))
         values = dict(entries.identity or {})
         shared = _shared_error(values.pop("shared_error", 0.0), path)
+        cut = _cut(values.pop("onnx_cut", None), path)
         specs, count = [row.spec for row in entries.rows], len(entries.rows)
-        remarks = [f"column {name} is not part of an entry" for name in entries.ignored_columns]
-        write = partial(_write_entries, rows=entries.rows, shared=shared, path=path, space=space)
+        remarks = []
+        if entries.ignored_columns:
+            names = ", ".join(entries.ignored_columns)
+            remarks.append(f"columns that are not part of an entry: {names[:1000]}")
+        if lacking := sum(row.is_bare_piece for row in entries.rows):
+            remarks.append(
+                f"{lacking} pieces of ONNX files came without their graphs: they price networks, "
+                "but cannot be measured again from this table"
+            )
+        write = partial(
+            _write_entries, rows=entries.rows, shared=shared, path=path, space=space, cut=cut
+        )
     identity = Identity.from_dict(values | overrides)
 
     def fill(table: LatencyTable) -> None:
@@ -231,14 +246,27 @@ def _shared_error(value: object, path: Path) -> float:
     return float(value)
 
 
+def _cut(value: object, path: Path) -> str | None:
+    if value is None or value in subgraphs.CUTS:
+        return None if value is None else str(value)
+    raise ImportFileError(
+        f"{path}: onnx_cut is {' or '.join(subgraphs.CUTS)}, received {str(value)[:80]!r}"
+    )
+
+
 def _write_entries(
     table: LatencyTable,
     rows: Sequence[EntryRow],
     shared: float,
     path: Path,
     space: Mapping[str, object] | None,
+    cut: str | None,
 ) -> None:
     ids = recording.add_op_specs(table, [row.spec for row in rows])
+    if pieces := [row.piece for row in rows if row.piece is not None]:
+        subgraphs.add_pieces(table, pieces, cut or subgraphs.DEFAULT_CUT)
+    elif cut is not None:
+        subgraphs.keep_cut(table, cut)
     run_id = _start(table, path, len(rows), space)
     with table.writing() as db:
         for row in rows:
@@ -279,7 +307,10 @@ def _own_errors(
 
 
 def export_file(table: LatencyTable, path: Path) -> int:
-    """Write all entries with the table's identity to a CSV or Parquet file; how many."""
+    """Write all entries with the table's identity to a CSV or Parquet file; how many.
+
+    Pieces of ONNX files carry their graphs, unless one is too large for a cell.
+    """
     frame = table.frame()
     if frame.empty:
         raise TableError(f"{table.path} has no entries to export")
@@ -288,5 +319,19 @@ def export_file(table: LatencyTable, path: Path) -> int:
         frame[column] = [getattr(rounded[key], column) for key in frame["op_spec"]]
     # The part of the intervals that all entries share travels beside the identity.
     identity = table.identity.to_dict() | {"shared_error": table.shared_error}
+    if subgraphs.pieces_count(table):
+        frame["graph"] = _graphs(table, frame["op_spec"])
+        identity["onnx_cut"] = subgraphs.cut_of(table)
     write_entries(frame, path, identity=identity)
     return len(frame)
+
+
+def _graphs(table: LatencyTable, keys: Iterable[str]) -> list[str | None]:
+    """What the column ``graph`` says of each op spec: None where there is no graph, or too much."""
+    held = subgraphs.contents(table)
+    found = []
+    for key in keys:
+        content = held.get(subgraph_store.digest_of(OpSpec.parse(key)) or "", b"")
+        text = base64.b64encode(content).decode()
+        found.append(text if 0 < len(content) <= MAX_GRAPH_BYTES else None)
+    return found

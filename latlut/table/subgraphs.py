@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from latlut.errors import ImportFileError, TableError
 from latlut.operators import subgraph_store as store
+from latlut.operators.subgraph_kinds import MAX_BYTES
 from latlut.opspec import OpSpec
 from latlut.table.table import LatencyTable
 from latlut.table.writing import insert, set_fact
 
+if TYPE_CHECKING:
+    from latlut.operators.subgraph import Subgraph
+
 #: Fact of a table: by which rule files are cut into its pieces (``measure.onnx_plans``).
 CUT = "onnx_cut"
+#: By what files are cut: engine-independent work, or the layers of the table's engine.
+CUTS = ("work", "layers")
 DEFAULT_CUT = "work"
 
 
@@ -40,8 +47,25 @@ def keep_graphs(table: LatencyTable, specs: Iterable[OpSpec]) -> None:
 
     A piece whose graph is not known here is left out: it came without, from a file of entries.
     """
+    _write(table, (piece for piece in map(store.known, specs) if piece is not None))
+
+
+def add_pieces(table: LatencyTable, pieces: Iterable[Subgraph], cut: str) -> None:
+    """Write graphs that came with entries into the table, where it lacks them.
+
+    Args:
+        cut: by which rule they were cut.
+
+    Raises:
+        TableError: it holds pieces that were cut otherwise.
+    """
+    keep_cut(table, cut)
+    _write(table, pieces)
+
+
+def _write(table: LatencyTable, pieces: Iterable[Subgraph]) -> None:
     there = set(digests(table))
-    found = {piece.digest: piece for piece in map(store.known, specs) if piece is not None}
+    found = {piece.digest: piece for piece in pieces}
     new = [piece for digest, piece in found.items() if digest not in there]
     if not new:
         return
@@ -77,6 +101,11 @@ def digests(table: LatencyTable) -> list[str]:
     return [row[0] for row in table.tuples("SELECT digest FROM subgraphs ORDER BY digest")]
 
 
+def contents(table: LatencyTable) -> dict[str, bytes]:
+    """Digest -> serialised graph; as the table has it, which nobody has looked at."""
+    return dict(table.tuples("SELECT digest, graph FROM subgraphs"))
+
+
 def stored_pieces(table: LatencyTable) -> tuple[OpSpec, ...]:
     """The op specs of the table that are pieces whose graphs it holds."""
     there = set(digests(table))
@@ -91,6 +120,19 @@ def pieces_count(table: LatencyTable) -> int:
         table.tuples(
             "SELECT count(*) FROM entries JOIN op_specs ON op_specs.id = op_spec_id"
             " WHERE kind LIKE 'subgraph_%'"
+        )[0][0]
+    )
+
+
+def count_without_graph(table: LatencyTable, most_bytes: int = MAX_BYTES) -> int:
+    """How many entries are of pieces whose graph the table lacks, or has only as more bytes."""
+    return int(
+        table.tuples(
+            "SELECT count(*) FROM entries JOIN op_specs ON op_specs.id = op_spec_id"
+            " LEFT JOIN subgraphs"
+            " ON digest = substr(key, instr(key, ' graph=g') + length(' graph=g'), 40)"
+            " WHERE kind LIKE 'subgraph_%' AND (graph IS NULL OR length(graph) > ?)",
+            [most_bytes],
         )[0][0]
     )
 
@@ -145,7 +187,18 @@ def wrong_graphs(table: LatencyTable) -> Iterator[str]:
 
 
 def copy_graphs(into: LatencyTable, source: LatencyTable) -> None:
-    """Add the graphs that another table has; they were examined (``table.examination``)."""
+    """Add the graphs that another table has; they were examined (``table.examination``).
+
+    Raises:
+        TableError: the tables hold pieces that were cut by different rules: no network's sum
+            could have pieces of both.
+    """
+    theirs, own = source.fact(CUT), into.fact(CUT)
+    if None not in (theirs, own) and theirs != own:
+        raise TableError(
+            f"{source.path} holds pieces that were cut by {theirs}, {into.path} such that were cut "
+            f"by {own}: a network is a sum of one kind of pieces; keep two tables"
+        )
     there = set(digests(into))
     with into.writing() as db:
         for digest in digests(source):

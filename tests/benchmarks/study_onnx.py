@@ -29,13 +29,14 @@ from latlut.engines import engine_class
 from latlut.engines.base import Session
 from latlut.machine.targets import cpu_target
 from latlut.measure.held_device import measuring_on
-from latlut.measure.onnx_plans import CUTS, cut_files, onnx_plan, read_files
+from latlut.measure.onnx_plans import cut_files, onnx_plan, read_files
 from latlut.measure.profile import profile
 from latlut.measure.sweep_settings import SweepSettings
 from latlut.measure.timing import TimingSettings
 from latlut.spaces.onnx_files import OnnxNetwork
 from latlut.table.identity import MODES
 from latlut.table.space import files_as_space
+from latlut.table.subgraphs import CUTS
 from latlut.table.table import LatencyTable
 from latlut.table.validations import validation_ids
 from latlut.validation.fitting import measured_networks

@@ -123,7 +123,7 @@ def test_layers_of_a_file(files: list[Path]) -> None:
     assert {"Conv_0", "Relu_1", "Resize_2"} <= set(nodes)
 
 
-def test_pieces_are_shown_by_their_labels_and_exports_say_that_graphs_stay(
+def test_pieces_are_shown_by_their_labels(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from small_tables import make_table
@@ -145,5 +145,24 @@ def test_pieces_are_shown_by_their_labels_and_exports_say_that_graphs_stay(
     assert "subgraph_" not in shown
     exported = run("table", "export", tables[0], tmp_path / "entries.csv")
     assert exported.exit_code == 0
-    assert "4 of them are pieces of ONNX files, whose graphs" in exported.stderr
-    assert "latlut table merge NEW.db" in exported.stderr
+    assert not exported.stderr
+
+
+def test_pieces_whose_graphs_are_nowhere_are_named_where_they_matter(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from small_tables import make_table
+
+    from latlut.operators.onnx_cutting import by_work, cut
+    from latlut.operators.onnx_files import read_onnx
+
+    bare = tmp_path / "bare.db"
+    make_table(bare, cut(read_onnx(files[0]), by_work).op_specs()).close()
+    monkeypatch.setattr(subgraph_store, "_STORE", {})
+    exported = run("table", "export", bare, tmp_path / "entries.csv")
+    assert exported.exit_code == 0
+    assert "2 of them are pieces of ONNX files without their graphs" in exported.stderr
+    words = ["--cpu", "--engine", "onnxruntime", "--onnx"]
+    found = run("profile", *words, "--table", bare, "--dry-run")
+    assert found.exit_code == 2
+    assert f"2 pieces in {bare} came without their graphs: name files" in found.output

@@ -14,7 +14,8 @@ from latlut.operators.building import build, cost
 from latlut.operators.in_context import context_of
 from latlut.operators.onnx_cutting import by_layers, by_work, cut
 from latlut.operators.onnx_files import read_onnx
-from latlut.operators.subgraph import MAX_BYTES, stored_subgraph
+from latlut.operators.subgraph import stored_subgraph
+from latlut.operators.subgraph_kinds import MAX_BYTES
 from latlut.operators.subgraph_store import known, subgraph_of
 from latlut.operators.subgraph_weights import with_weights
 from latlut.operators.workloads import Workload

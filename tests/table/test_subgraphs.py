@@ -9,15 +9,17 @@ import pytest
 from onnx_models import segmenter
 from small_tables import make_table
 
-from latlut.errors import SpecError, TableError
+from latlut.errors import ImportFileError, SpecError, TableError
 from latlut.operators import subgraph_store
 from latlut.operators.onnx_cutting import by_work, cut
 from latlut.operators.onnx_files import read_onnx
 from latlut.operators.workloads import Workload
 from latlut.opspec import OpSpec
 from latlut.table.examination import faults
+from latlut.table.import_export import export_file, import_file
 from latlut.table.merging import merge, merge_files
 from latlut.table.subgraphs import (
+    count_without_graph,
     cut_of,
     keep_cut,
     keep_graphs,
@@ -112,3 +114,53 @@ def test_a_table_keeps_to_one_way_of_cutting(path: Path) -> None:
         assert cut_of(table) == "layers"
         with pytest.raises(TableError, match="cut by layers"):
             keep_cut(table, "work")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_file_of_entries_carries_graphs_and_cut(
+    path: Path, tmp_path: Path, specs: tuple[OpSpec, ...], monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+) -> None:  # fmt: skip
+    file, copy = tmp_path / f"entries{suffix}", tmp_path / "copy.db"
+    with LatencyTable.open(path, is_writable=True) as table:
+        keep_cut(table, "layers")
+        export_file(table, file)
+    monkeypatch.setattr(subgraph_store, "_STORE", {})
+    report = import_file(file, copy)
+    assert not any("graphs" in text for text in report.remarks)
+    with LatencyTable.open(copy) as table:
+        assert (stored_pieces(table), cut_of(table)) == (specs, "layers")
+        assert count_without_graph(table) == 0
+        assert faults(table) == []
+        learn_graphs(table, specs)
+    assert Workload.from_spec(specs[0]).input_shapes == ((1, 3, 16, 24),)
+
+
+def test_a_graph_in_a_file_of_entries_is_looked_at(path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "entries.csv"
+    with LatencyTable.open(path) as table:
+        export_file(table, file)
+    head, first, second, *_ = file.read_text().splitlines()
+    place = head.split(",").index("graph") - len(head.split(","))
+    cells, others = first.rsplit(",", -place), second.rsplit(",", -place)
+    for wrong in ("no base64", "AAAA", others[1]):
+        file.write_text("\n".join([head, ",".join([cells[0], wrong, *cells[2:]])]))
+        with pytest.raises(ImportFileError, match="row 2, column graph"):
+            import_file(file, tmp_path / "new.db")
+    file.write_text("\n".join([head, ",".join([cells[0], "", *cells[2:]])]))
+    report = import_file(file, tmp_path / "bare.db")
+    assert any("1 pieces of ONNX files came without their graphs" in t for t in report.remarks)
+    with LatencyTable.open(tmp_path / "bare.db") as table:
+        assert count_without_graph(table) == 1
+    file.write_text(file.read_text().replace(",work", ",sideways"))
+    with pytest.raises(ImportFileError, match="onnx_cut is work or layers, received 'sideways'"):
+        import_file(file, tmp_path / "none.db")
+
+
+def test_pieces_of_different_cuts_are_not_merged(path: Path, tmp_path: Path) -> None:
+    merge_files(tmp_path / "other.db", [path])
+    for name, cut_by in ((path, "work"), (tmp_path / "other.db", "layers")):
+        with LatencyTable.open(name, is_writable=True) as table:
+            keep_cut(table, cut_by)
+    with pytest.raises(TableError, match="cut by work.*cut by layers.*keep two tables"):
+        merge_files(tmp_path / "other.db", [path])
