@@ -14,6 +14,7 @@ from latlut.cli.onnx import onnx_option
 from latlut.cli.options import seed_option, table_option
 from latlut.cli.output import (
     json_option,
+    predicted_text,
     print_json,
     print_table,
     remark,
@@ -134,6 +135,8 @@ def calibrate(
             )
         else:
             _print(found, curve, str(table.path))
+            if text := predicted_text([item.plain for item in measured]):
+                click.echo(text)
             if tried is not None:
                 _print_families(tried)
 

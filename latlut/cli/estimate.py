@@ -88,6 +88,10 @@ def estimate(
         )
     if len(files) > 1:
         raise LatlutError("an estimate is of one file: name them one by one")
+    if has_layers and is_onnx:
+        raise LatlutError(
+            "--layers is for --arch; for ONNX files: latlut layers FILE --table TABLE"
+        )
     if has_layers and not arch_name:
         raise LatlutError("--layers runs a whole network: name one with --arch")
     if space_file and not arch_name:

@@ -78,8 +78,9 @@ def print_layers(view: LayerView) -> None:
             f"note: this process had a CPU for only {100 * view.cpu_share:.0f}% of that time, "
             "others the rest: the whole is too slow beside its layers"
         )
-    click.echo("\nlargest differences between layers and entry:")
-    for group in view.differences():
+    if differences := view.differences():
+        click.echo("\nlargest differences between layers and entry:")
+    for group in differences:
         names = " + ".join(f"{node.name} ({node.spec})" for node in group.nodes)
         click.echo(f"  {group.difference_ms:+8.4g} ms  {names}")
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from latlut.opspec import OpSpec
+    from latlut.pricing.estimator import Estimate
     from latlut.table.table import LatencyTable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -74,6 +76,36 @@ def remark_predictions(table: LatencyTable, is_quiet: bool = False) -> None:
         remark(
             f"{count} of {len(table)} entries of {table.path} are predicted, not measured", is_quiet
         )
+
+
+def remark_predicted_part(table: LatencyTable, specs: Iterable[OpSpec]) -> None:
+    """Say how much of a space's latencies nobody has measured, where that is some of them.
+
+    Args:
+        table: prices the space.
+        specs: each op spec of the space once.
+    """
+    from latlut.pricing.estimator import estimate
+
+    if not table.predicted_count:
+        return
+    found = estimate(list(specs), table, is_calibrated=False, allow_missing=True)
+    if found.predicted:
+        remark(
+            f"{len(found.predicted)} of {len(found.terms)} operator configurations of the space "
+            f"are predicted, not measured: {100 * found.predicted_share:.0f}% of their latencies"
+        )
+
+
+def predicted_text(estimates: Sequence[Estimate]) -> str:
+    """How much of networks' estimates is predicted; empty where all of it was measured."""
+    shares = [100 * item.predicted_share for item in estimates]
+    if not any(shares):
+        return ""
+    return (
+        f"predicted, not measured: {sum(shares) / len(shares):.0f}% of an estimate (mean of "
+        f"{len(shares)} networks; {min(shares):.0f} to {max(shares):.0f}%)"
+    )
 
 
 def print_table(

@@ -20,6 +20,10 @@ _ACTIVE = (
     "--fraction and --until choose what to measure from what is measured, on one device: "
     "leave --devices, --shard, --ray, --remote and --dry-run out"
 )
+_PIECES_ACTIVE = (
+    "--fraction and --until predict a part, and pieces of ONNX files are not predicted: leave them "
+    "out; with --budget the same command continues later"
+)
 _BESIDE_ACTIVE = ("--devices", "--shard", "--ray", "--remote", "--dry-run")
 
 
@@ -37,6 +41,8 @@ def check_together(given: Mapping[str, object], *, is_onnx: bool, is_active: boo
     has_workers = bool(given["--ray"] or given["--remote"])
     if is_active and any(given[name] for name in _BESIDE_ACTIVE):
         raise LatlutError(_ACTIVE)
+    if is_onnx and is_active:
+        raise LatlutError(_PIECES_ACTIVE)
     if is_onnx and any(given[name] for name in ("--plan", "--space", "--op")):
         raise LatlutError("--onnx is a plan of its own: leave --plan, --space and --op out")
     if given["--cut"] and not is_onnx:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from latlut.cli.agreements import print_agreements
-from latlut.cli.output import print_table
+from latlut.cli.output import predicted_text, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -106,6 +106,8 @@ def print_validation(
         )
     for note in a.notes:
         click.echo(f"note: {note}")
+    if text := predicted_text([item.estimate for item in found.networks]):
+        click.echo(text)
     trends = found.trends()
     if has_details:
         _print_conditions(found)

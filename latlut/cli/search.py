@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,10 +19,15 @@ from latlut.cli.options import (
 )
 from latlut.cli.output import (
     json_option,
+    predicted_text,
     quiet_option,
     remark_predictions,
 )
 from latlut.cli.run_output import print_result_file, print_search, run_listener
+
+if TYPE_CHECKING:
+    from latlut.search.cosearch.folder import Found
+    from latlut.table.table import LatencyTable
 
 
 class WeightsType(click.ParamType[Any]):
@@ -158,8 +163,25 @@ def search(
         print_result_file(folder)
         return
     print_search(found, table_name)
+    with LatencyTable.open(table_name) as table:
+        if text := _predicted(found, table, settings.latency.input_size):
+            click.echo(text)
     if met:
         click.echo("\n" + "\n".join(met))
+
+
+def _predicted(found: Found, table: LatencyTable, input_size: tuple[int, int] | None) -> str:
+    """How much of the students' latencies is predicted, in words; empty if all is measured."""
+    from latlut.pricing.estimator import estimate
+    from latlut.pricing.named import size_and_batch
+
+    if not table.predicted_count:
+        return ""
+    where = size_and_batch(table, input_size, None)
+    networks = [member.student.architecture for member in found.members]
+    return predicted_text(
+        [estimate(n.op_specs(*where), table, allow_missing=True) for n in networks]
+    )
 
 
 def _targets(text: str) -> tuple[float, ...]:

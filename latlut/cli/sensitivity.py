@@ -14,7 +14,7 @@ from latlut.cli.output import (
     json_option,
     print_json,
     print_table,
-    remark_predictions,
+    remark_predicted_part,
 )
 from latlut.errors import LatlutError
 
@@ -70,8 +70,8 @@ def sensitivity(
 
     own = own_space(space_file) if space_file else None
     with LatencyTable.open(table_name) as table:
-        remark_predictions(table)
         where = space_to_use(table, plan, input_size, own)
+        remark_predicted_part(table, where.space.op_specs(where.input_size, where.batch))
         if not isinstance(where.space, FasterSegSpace):
             if branches is not None or end_width is not None:
                 raise LatlutError("--branches and --end-width are of the FasterSeg space")

@@ -203,6 +203,7 @@ def _as_json(found: Validation, table_path: str, plot_path: str) -> dict[str, ob
             {
                 "estimated_ms": item.estimate.ms,
                 "plain_ms": item.plain.ms,
+                "predicted_ms": item.estimate.predicted_ms,
                 "is_fitted": item.is_fitted,
                 "ci_low_ms": item.estimate.ci_low_ms,
                 "ci_high_ms": item.estimate.ci_high_ms,

@@ -21,7 +21,7 @@ from latlut.measure.sweep_report import SweepSummary, joined
 from latlut.opspec import OpSpec
 from latlut.predict.design import Design, counts_of
 from latlut.predict.predictor import LEAST_KNOWN, Predictor
-from latlut.pricing.predicting import predict_entries, store_predictions
+from latlut.pricing.predicting import NO_PIECES, predict_entries, store_predictions
 from latlut.table.history import failures, measurement_count
 from latlut.table.space import space_from_plan
 from latlut.table.table import LatencyTable
@@ -106,8 +106,13 @@ def sweep_actively(
         say: told after each batch.
 
     Raises:
-        PredictionError: the plan is too small to predict a part of it, or the part is.
+        PredictionError: the plan is too small to predict a part of it, or the part is; it is one
+            of pieces of ONNX files.
     """
+    if plan.cut is not None:
+        raise PredictionError(
+            f"{NO_PIECES}: measure all of them; with --budget the same command continues later"
+        )
     design = design_of(plan, settings.seed)
     total = max(math.ceil(settings.fraction * len(plan.specs) - 1e-9), 1)
     least = max(LEAST_KNOWN, len(design.always) + 1)

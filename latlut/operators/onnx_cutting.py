@@ -57,6 +57,9 @@ class Piece:
     nodes: tuple[str, ...]
 
 
+_DEPENDS = "its sizes depend on the data"
+
+
 @dataclass(frozen=True)
 class CutFile:
     """A file as pieces, one for each execution; anything with ``op_specs`` can be priced."""
@@ -88,7 +91,7 @@ def cut(workload: OnnxWorkload, rule: Cut) -> CutFile:
 
 
 def _cut(graph: OpenGraph, groups: Groups) -> CutFile:
-    reasons = {i: reason for i, n in enumerate(graph.nodes) if (reason := _why_not(graph, n))}
+    reasons = _reasons(graph)
     unpriced = [f"{_called(graph.nodes[i])}: {reason}" for i, reason in reasons.items()]
     pieces = []
     for group in groups:
@@ -175,6 +178,26 @@ def _called(node: Any) -> str:
     return f"{kind} {node.name!r}"
 
 
+def _reasons(graph: OpenGraph) -> dict[int, str]:
+    """Why nodes can be in no piece, by number."""
+    found: dict[int, str] = {}
+    follows: dict[
+        str, str
+    ] = {}  # tensor without a shape -> the custom operator that it follows from
+    for number, node in enumerate(graph.nodes):
+        if not (reason := _why_not(graph, node)):
+            continue
+        custom = next((follows[name] for name in node.input if name in follows), "")
+        if node.domain not in DOMAINS and not bodies_of(node):
+            custom = _called(node)
+        elif custom and reason == _DEPENDS:
+            reason = f"its sizes follow from {custom}, a custom operator"
+        found[number] = reason
+        if custom:
+            follows |= dict.fromkeys(node.output, custom)
+    return found
+
+
 def _why_not(graph: OpenGraph, node: Any) -> str:
     """Why a node can be in no piece, empty if it can."""
     if bodies_of(node):
@@ -189,7 +212,7 @@ def _why_not(graph: OpenGraph, node: Any) -> str:
             used = name in graph.outputs or any(name in other.input for other in graph.nodes)
             if name in node.output and not used:
                 continue
-            return "its sizes depend on the data"
+            return _DEPENDS
         if not types.get(name):
             return f"the type of {name!r} is not known"
         if math.prod(shapes[name]) == 0:

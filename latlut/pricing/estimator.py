@@ -113,6 +113,12 @@ class Estimate:
         return sum(term.count * term.factor * term.predicted_ms for term in self.terms)
 
     @property
+    def predicted_share(self) -> float:
+        """``predicted_ms`` as a part of what all terms take; 0 where that is nothing."""
+        total_ms = sum(term.total_ms for term in self.terms)
+        return self.predicted_ms / total_ms if total_ms else 0.0
+
+    @property
     def disturbed(self) -> tuple[Term, ...]:
         """Terms that rest on entries of a disturbed machine: they may be too high."""
         return tuple(term for term in self.terms if term.is_disturbed)

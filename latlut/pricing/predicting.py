@@ -9,15 +9,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from latlut.errors import PredictionError
+from latlut.operators.subgraph_store import digest_of
 from latlut.opspec import OpSpec, unique
 from latlut.predict.predictor import LEAST_KNOWN, Predictor
 from latlut.table import predictions
 from latlut.table.entry import Entry
 from latlut.table.predictions import PredictedEntry
+from latlut.table.subgraphs import pieces_count
 from latlut.table.table import LatencyTable
 
 #: A prediction whose 95% interval is wider than by a factor of two either way is none.
 WIDEST = math.log(2)
+#: With work, bytes and weights as features, 118 of 382 pieces of ten networks told the others to
+#: 11 to 16% in the median, but only 78 to 84% of them lay inside 95% intervals.
+NO_PIECES = (
+    "pieces of ONNX files are not predicted, since their shapes do not say what they compute"
+)
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,8 @@ class Predicted:
 
 
 def measured_entries(table: LatencyTable) -> list[Entry]:
-    """The entries that were measured or imported."""
-    return [entry for entry in table if not entry.is_predicted]
+    """The entries that were measured or imported, of operators; see ``NO_PIECES``."""
+    return [entry for entry in table if not entry.is_predicted and digest_of(entry.spec) is None]
 
 
 def fit_predictor(table: LatencyTable, random: Collection[OpSpec] | None = None) -> Predictor:
@@ -57,6 +64,12 @@ def fit_predictor(table: LatencyTable, random: Collection[OpSpec] | None = None)
             "only standalone latencies can be predicted"
         )
     known = measured_entries(table)
+    if len(known) < LEAST_KNOWN and pieces_count(table):
+        raise PredictionError(
+            f"{table.path} has {len(known)} measured entries of operators, too few to predict "
+            f"others from; {NO_PIECES}: measure them with: "
+            + table.command("profile", "--onnx", "FILES")
+        )
     if len(known) < LEAST_KNOWN:
         raise PredictionError(
             f"{table.path} has {len(known)} measured entries, too few to predict others from: "

@@ -14,9 +14,10 @@ from latlut.errors import PredictionError
 from latlut.opspec import OpSpec
 from latlut.predict.features import Features
 from latlut.predict.transfer import LEAST_DEVICES, LEAST_MEASURED, DevicePrior
-from latlut.pricing.predicting import WIDEST, measured_entries
+from latlut.pricing.predicting import NO_PIECES, WIDEST, measured_entries
 from latlut.table import predictions
 from latlut.table.predictions import PredictedEntry
+from latlut.table.subgraphs import pieces_count
 from latlut.table.table import LatencyTable
 
 #: Op specs that the sources must have in common.
@@ -45,6 +46,7 @@ class KnownDevices:
                 "different as the new one may be"
             )
         columns: list[dict[str, float]] = []
+        has_pieces = False
         for name in names:
             with LatencyTable.open(name) as table:
                 if table.identity.is_in_context:
@@ -52,6 +54,7 @@ class KnownDevices:
                         f"{table.path} holds differences (--mode in-context): only standalone "
                         "latencies can be transferred"
                     )
+                has_pieces = has_pieces or pieces_count(table) > 0
                 columns.append({e.key: e.latency_ms for e in measured_entries(table)})
         common = [key for key in columns[0] if all(key in column for column in columns)]
         if len(common) < LEAST_COMMON:
@@ -59,6 +62,7 @@ class KnownDevices:
                 f"{', '.join(map(str, names))} have {len(common)} measured operator "
                 "configurations in common, too "
                 f"few to transfer from: it takes {LEAST_COMMON} of the same plan and input size"
+                + (f"; {NO_PIECES}" if has_pieces else "")
             )
         values = [[column[key] for column in columns] for key in common]
         return cls(tuple(OpSpec.parse(key) for key in common), np.array(values))

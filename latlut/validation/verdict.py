@@ -257,8 +257,9 @@ def _networks(table: LatencyTable, limits: Limits) -> _Networks:
         try:
             calibration = calibrations.stored(table)
             networks = measured_networks(table, validation_id=number)
-        except LatlutError:  # of another version, or of a space that is not priced
-            text = f"the networks of validation {number} cannot be priced by it"
+        except LatlutError as error:  # another version's, or of a space that is not known here
+            why = str(error).splitlines()[0]
+            text = f"the networks of validation {number} cannot be priced by it: {why}"
             return _Networks(None, (Reason(Level.CAUTION, text),))
         if found := doubts(networks, table):
             disturbed += found

@@ -155,6 +155,18 @@ def test_what_can_be_no_piece_is_named() -> None:
     custom = [conv("x", "a"), helper.make_node("Magic", ["a"], ["y"], domain="mine", name="m")]
     found = cut(read_onnx(model(custom, weights=weights)), by_work)
     assert "mine.Magic 'm': a custom operator" in found.unpriced
+    behind = [
+        conv("x", "a"),
+        helper.make_node("Magic", ["a"], ["b"], domain="mine", name="m"),
+        helper.make_node("Relu", ["b"], ["y"], name="r"),
+    ]
+    content = onnx.load_model_from_string(model(behind, weights=weights))
+    del content.graph.output[0].type.tensor_type.shape.dim[:]
+    content.graph.output[0].type.tensor_type.ClearField("shape")
+    found = cut(read_onnx(content.SerializeToString()), by_work)
+    assert found.unpriced[-1] == (
+        "Relu 'r': its sizes follow from mine.Magic 'm', a custom operator"
+    )
     dependent = [conv("x", "a"), helper.make_node("NonZero", ["a"], ["y"], name="where")]
     content = onnx.load_model_from_string(model(dependent, weights=weights))
     content.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64

@@ -106,6 +106,9 @@ def test_too_small_a_part_is_refused(tmp_path: Path) -> None:
         sweep_actively(plan, tmp_path / "t.db", ActiveSettings(0.1), Sweeper(tmp_path / "t.db"))
     with pytest.raises(PredictionError, match="too small"):
         design_of(Plan("few", SPECS[:10]), 0)
+    pieces = replace(plan, cut="work")
+    with pytest.raises(PredictionError, match="pieces of ONNX files are not predicted"):
+        sweep_actively(pieces, tmp_path / "t.db", ActiveSettings(0.5), Sweeper(tmp_path / "t.db"))
     with pytest.raises(PredictionError, match="between 0 and 1"):
         ActiveSettings(fraction=1.5)
 

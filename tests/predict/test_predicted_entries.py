@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from small_tables import make_table
 
 from latlut.cli import main
+from latlut.cli.output import predicted_text
 from latlut.errors import PredictionError
 from latlut.opspec import OpSpec
 from latlut.predict.conformal import quantile_of, quantiles_by_kind
@@ -23,6 +24,7 @@ from latlut.pricing.predicting import (
     store_predictions,
     stored_predictor,
 )
+from latlut.pricing.transferring import KnownDevices
 from latlut.table.diff import diff
 from latlut.table.import_export import export_file, import_file
 from latlut.table.merging import merge
@@ -166,6 +168,34 @@ def test_too_little_is_refused(tmp_path: Path) -> None:
         assert predict_entries(one, [far], wild).left_out == (far,)
     with pytest.raises(PredictionError, match="no logarithm"):
         Predictor.fit(SPECS[:30], np.zeros(30))
+
+
+def test_pieces_of_files_are_neither_predicted_nor_transferred(tmp_path: Path) -> None:
+    pieces = [
+        OpSpec("subgraph_conv", (8, 4, 8), 8, graph=f"g{number:040x}") for number in range(30)
+    ]
+    for name in ("a.db", "b.db"):
+        with (
+            make_table(tmp_path / name, [*pieces, *SPECS[:5]]) as only,
+            pytest.raises(PredictionError, match="pieces of ONNX files are not predicted"),
+        ):
+            fit_predictor(only)
+    with pytest.raises(PredictionError, match="5 measured .* in common.*pieces of ONNX files"):
+        KnownDevices.of([tmp_path / "a.db", tmp_path / "b.db"])
+    with make_table(tmp_path / "both.db", [*pieces, *SPECS[:40]], lambda spec: 1.0) as both:
+        assert len(fit_predictor(both).keys) == 40
+
+
+def test_commands_say_how_much_of_a_number_is_predicted(table: LatencyTable) -> None:
+    known, others = split(0)
+    predicted(table)
+    found = [estimate(known[:2], table), estimate([known[0], others[0]], table)]
+    share = 100 * found[1].predicted_ms / found[1].ms
+    assert predicted_text(found[:1]) == ""
+    assert predicted_text(found) == (
+        f"predicted, not measured: {share / 2:.0f}% of an estimate (mean of 2 networks; "
+        f"0 to {share:.0f}%)"
+    )
 
 
 def test_command(table: LatencyTable) -> None:
