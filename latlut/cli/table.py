@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from latlut.cli.choices import FractionType
+from latlut.cli.choices import FractionType, space_option
 from latlut.cli.commands import Group
 from latlut.cli.names import NEW_TABLE, TABLE
 from latlut.cli.options import csv_option, op_option
@@ -87,9 +87,12 @@ def info(name: str, as_json: bool) -> None:
     "--caution", type=FractionType(), default="10%", show_default=True,
     help="Largest error of a table to be used with CAUTION; above it is NOT RELIABLE.",
 )  # fmt: skip
+@space_option
 @click.option("--migrate", is_flag=True, help="First update the file of an older latlut.")
 @json_option
-def check(name: str, ok: float, caution: float, migrate: bool, as_json: bool) -> None:
+def check(
+    name: str, ok: float, caution: float, space_file: str | None, migrate: bool, as_json: bool
+) -> None:
     """Verdict on a table: OK, CAUTION or NOT RELIABLE, and why.
 
     Also lists suspect entries and what has changed on this machine since. Exit code 1 if the table
@@ -99,11 +102,14 @@ def check(name: str, ok: float, caution: float, migrate: bool, as_json: bool) ->
     latlut table check cpu --ok 2% --caution 5%
     """
     from latlut.engines import run_environment
+    from latlut.spaces.own import own_space
     from latlut.table.subgraphs import shown_keys
     from latlut.table.table import LatencyTable
     from latlut.validation.verdict import Limits
     from latlut.validation.verdict import check as judge
 
+    if space_file:
+        own_space(space_file)
     limits = Limits(100 * ok, 100 * caution)
     with LatencyTable.open(name, is_writable=migrate) as opened:
         verdict = judge(opened, run_environment(), limits)

@@ -9,7 +9,7 @@ from enum import IntEnum
 import numpy as np
 
 from latlut.engines import engine_packages
-from latlut.errors import CalibrationError, LatlutError, SpecError
+from latlut.errors import CalibrationError, LatlutError, SpecError, UnknownNameError
 from latlut.machine.provenance import Environment, environment_changes
 from latlut.pricing import calibration as calibrations
 from latlut.pricing.estimator import calibrated
@@ -260,6 +260,8 @@ def _networks(table: LatencyTable, limits: Limits) -> _Networks:
         except LatlutError as error:  # another version's, or of a space that is not known here
             why = str(error).splitlines()[0]
             text = f"the networks of validation {number} cannot be priced by it: {why}"
+            if isinstance(error, UnknownNameError) and table.own_modules:
+                text += f": name the file that registers it, --space {table.own_modules[0]}"
             return _Networks(None, (Reason(Level.CAUTION, text),))
         if found := doubts(networks, table):
             disturbed += found

@@ -266,6 +266,11 @@ def test_the_documented_space_from_a_table_to_a_network(tmp_path: Path) -> None:
     measured = json.loads(call("validate", "--space", space, "--table", table, "--networks", "12",
                                "--rounds", "1", "--explain", "0", "-q", "--json"))  # fmt: skip
     assert len(measured["networks"]) == 12
+    spaces._SPACES.pop("chain")
+    for words in ([], ["--space", space]):
+        said = CliRunner().invoke(main, ["table", "check", table, *words]).output
+        assert (f"name the file that registers it, --space {space}" in said) is not bool(words)
+        assert ("networks estimated to" in said) is bool(words) or "disturbed" in said
     fitted = json.loads(call("calibrate", "--space", space, "--table", table, "--networks", "10",
                              "--force", "--json"))  # fmt: skip
     assert fitted["networks"] == 10
