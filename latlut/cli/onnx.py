@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from latlut.cli.options import shape_option
-from latlut.errors import LatlutError
+from latlut.errors import IdentityError, LatlutError
 
 if TYPE_CHECKING:
     from latlut.engines.base import Engine
@@ -65,7 +65,8 @@ def cut_as_in(
         engine: the table's, whose device is held; found and taken if not given and needed.
 
     Raises:
-        LatlutError: the table's rule needs its engine, which is not here or of another version.
+        LatlutError: the table's rule needs its engine, which is not here.
+        IdentityError: its engine here is of another version, or on another device.
     """
     from latlut.measure.onnx_plans import cut_files
     from latlut.table.subgraphs import cut_of
@@ -79,7 +80,14 @@ def cut_as_in(
 
     own = table.identity
     target, engine = choose_engine(DeviceChoice.of_identity(own))
-    table.check_identity(identity_of(engine, target.name, mode=own.mode, statistic=own.statistic))
+    here = identity_of(engine, target.name, mode=own.mode, statistic=own.statistic)
+    if differences := own.differences(here):
+        raise IdentityError(
+            f"{table.path} holds the layers of {own.engine} {own.engine_version} on "
+            f"{own.device_model}, and only the same engine cuts files in the same way (here: in "
+            "the table, there: on this machine):\n  " + "\n  ".join(differences) + "\nprice the "
+            "file there, or make a table whose pieces depend on no engine: --cut work"
+        )
     with measuring_on(engine):
         return cut_files(workloads, how, engine)
 

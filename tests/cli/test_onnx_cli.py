@@ -166,3 +166,21 @@ def test_pieces_whose_graphs_are_nowhere_are_named_where_they_matter(
     found = run("profile", *words, "--table", bare, "--dry-run")
     assert found.exit_code == 2
     assert f"2 pieces in {bare} came without their graphs: name files" in found.output
+
+
+def test_layers_of_another_engine_price_no_file(files: list[Path], tmp_path: Path) -> None:
+    from small_tables import make_table
+
+    from latlut.operators.onnx_cutting import by_work, cut
+    from latlut.operators.onnx_files import read_onnx
+    from latlut.table.identity import Identity
+    from latlut.table.subgraphs import keep_cut
+
+    own = Identity("cpu", "another CPU", "onnxruntime", "1.0.0")
+    specs = cut(read_onnx(files[0]), by_work).op_specs()
+    with make_table(tmp_path / "layers.db", specs, identity=own) as table:
+        keep_cut(table, "layers")
+    found = run("estimate", "--table", tmp_path / "layers.db", "--onnx", files[0])
+    assert found.exit_code == 2
+    assert "holds the layers of onnxruntime 1.0.0 on another CPU" in found.output
+    assert "--cut work" in found.output
