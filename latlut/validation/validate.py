@@ -144,6 +144,23 @@ def _naming(space: Space) -> list[str]:
     return ["--space", str(sys.modules[type(space).__module__].__file__)]
 
 
+def _too_few(
+    count: int, fitted: int, where: TableSpace, settings: ValidationSettings
+) -> CalibrationError:
+    """The refusal of fewer networks than say anything, before they are measured."""
+    why = (
+        f"{fitted} of these {count} networks are those that the calibration was fitted on, and it "
+        "can only be judged on others"
+        if fitted
+        else f"{count} networks say too little of a table"
+    )
+    if where.size_text is None:
+        more = "name more files; a single one is measured by latlut bench"
+    else:
+        more = f"measure others with another --seed, not {settings.seed}, or more with --networks"
+    return CalibrationError(f"{why}: it takes {MIN_NETWORKS}\n{more}")
+
+
 def validate(
     table: LatencyTable,
     engine: Engine,
@@ -165,21 +182,17 @@ def validate(
 
     Raises:
         MissingEntryError: the table lacks op specs of the sampled networks (before measuring).
-        CalibrationError: the table's calibration cannot be applied, or was fitted on so many of
-            the sampled networks that too few are left (before measuring).
+        CalibrationError: the table's calibration cannot be applied, or fewer than 3 networks are
+            left without those that it was fitted on (before measuring).
         ParityError: the engine computes another network than PyTorch.
     """
     networks = where.space.sample_many(settings.networks, settings.seed)
     plain = estimate_all(networks, table, where)
-    calibration = stored_calibration(table)
+    stored_calibration(table)  # one that cannot be applied is refused before measuring
     fitted = fitted_networks(table)
     is_fitted = [network.to_json() in fitted for network in networks]
-    if calibration is not None and len(networks) - sum(is_fitted) < MIN_NETWORKS:
-        raise CalibrationError(
-            f"{sum(is_fitted)} of these {len(networks)} networks are those that the calibration "
-            "was fitted on: it can only be judged on others\nmeasure others with another --seed, "
-            f"not {settings.seed}, or more with --networks"
-        )
+    if len(networks) - sum(is_fitted) < MIN_NETWORKS:
+        raise _too_few(len(networks), sum(is_fitted), where, settings)
     workloads = [
         _workload(network, where, f"network {index}") for index, network in enumerate(networks)
     ]

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_predict.py
 
-CPU time of one thread, from 15% of the FasterSeg plan and from all of it, beside Eq. 2.25 and 2.26
-of Rasmussen and Williams written out, in the same process.
+CPU time of one thread, from 15%, 30% and all of the FasterSeg plan, beside Eq. 2.25 and 2.26 of
+Rasmussen and Williams written out, in the same process.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
         for spec in PLAN
         if spec.kind.endswith(("conv", "conv_2x"))
     ][:1000]
-    for count in (98, len(PLAN)):
+    for count in (98, 200, len(PLAN)):
         model = a_predictor(random.Random(0).sample(list(PLAN), count))
         model.predict(others)
         for batch, repeats in ((others[:1], 1000), (others, 100)):

@@ -50,6 +50,9 @@ def test_a_file_is_swept_priced_validated_and_swept_again_without_it(
     networks = json.loads(checked.stdout)["networks"]
     names = [json.loads(item["architecture"])["name"] for item in networks]
     assert names == ["net4-a", "net5-a", "net6-a"]
+    two = run("validate", "--table", table, "--onnx", *files[:2])
+    assert two.exit_code == 2
+    assert "2 networks say too little of a table: it takes 3\nname more files" in two.output
     few = run("calibrate", "--table", table, "--onnx", "--force")
     assert few.exit_code == 2
     assert "a calibration needs 10" in few.output

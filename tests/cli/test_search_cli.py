@@ -21,6 +21,7 @@ from latlut.cli import main
 from latlut.search.runs.checkpoints import load_checkpoint
 from latlut.spaces import Architecture, FasterSegSpace
 from latlut.table.identity import Identity
+from latlut.table.table import LatencyTable
 
 SPACE = FasterSegSpace(layers=4, base_width=3, widths=(4, 8), stem_head_widths=(4, 8))
 SMALL = [
@@ -73,17 +74,22 @@ def test_a_search_writes_all_that_it_says(folder: Path) -> None:
     assert Architecture.load(at / "teacher.json").stem_width == 12
 
 
-def test_the_last_lines_say_what_the_choice_is_worth(folder: Path) -> None:
+def test_the_last_lines_say_what_the_choice_is_worth_and_what_is_predicted(folder: Path) -> None:
+    with LatencyTable.open("table.db", is_writable=True) as table, table.writing() as db:
+        db.execute("UPDATE entries SET predicted_from = 20 WHERE op_spec_id % 2")
     result = run("--accelerator", "cpu", "--set", "search.epochs=1")
     assert result.exit_code == 0, result.output
     assert "ms, which was then fitted to" in result.stdout
     assert "chosen against random at equal latency: inherited mIoU" in result.stdout
     assert "too few to rank networks by" in result.stderr
+    assert re.search(r"predicted, not measured: [1-9]\d?% of an estimate", result.stdout)
     paper = run("--method", "paper", "--accelerator", "cpu", "--run", "paper")
     assert paper.exit_code == 0, paper.output
     assert "chosen against random" not in paper.stdout
     result = json.loads((folder / "paper" / "result.json").read_text())
     assert result["against_random"] is None
+    gaps = CliRunner().invoke(main, ["sensitivity", "--table", "table.db"])
+    assert "operator configurations of the space are predicted, not measured" in gaps.stderr
 
 
 def test_measuring_on_another_machine_is_refused_before_the_search(
