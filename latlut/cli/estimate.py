@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from latlut.pricing.estimator import Estimate
     from latlut.table.table import LatencyTable
 
+#: Unpriced op specs that are printed; --json has all.
+_SHOWN = 30
+
 
 @click.command(cls=Command)
 @table_option("Table that prices the network.")
@@ -210,8 +213,10 @@ def _print(found: Estimate, path: str, cut: CutFile | None) -> None:
             f"at least {interval_text(found.ms, found.ci_low_ms, found.ci_high_ms)}  from {path}"
         )
         click.echo("without what the table cannot price:")
-        for text in left_out:
+        for text in left_out[:_SHOWN]:
             click.echo(f"  {text}")
+        if len(left_out) > _SHOWN:
+            click.echo(f"  ... {len(left_out) - _SHOWN} more: --json")
     if found.excluded:
         names = ", ".join(sorted({spec.kind for spec in found.excluded}))
         click.echo(

@@ -187,3 +187,15 @@ def test_layers_of_another_engine_price_no_file(files: list[Path], tmp_path: Pat
     assert found.exit_code == 2
     assert "holds the layers of onnxruntime 1.0.0 on another CPU" in found.output
     assert "--cut work" in found.output
+
+
+def test_of_many_unpriced_op_specs_the_first_are_printed(tmp_path: Path) -> None:
+    from small_tables import make_table
+
+    from latlut.opspec import OpSpec
+
+    make_table(tmp_path / "one.db", [OpSpec("conv", (8, 8, 8), 8)]).close()
+    ops = [word for out in range(8, 49) for word in ("--op", f"conv 8->{out} stride 1 at 8x8")]
+    found = run("estimate", "--table", tmp_path / "one.db", *ops)
+    assert found.exit_code == 1
+    assert "conv 8->38 stride 1 at 8x8\n  ... 10 more: --json" in found.stdout
