@@ -115,7 +115,8 @@ def estimate(
         if not found.terms and cut is not None:
             reasons = "".join(f"\n  {text}" for text in cut.unpriced[:5])
             raise LatlutError(
-                f"{table.path} prices no piece of {cut.name}{reasons}\nadd them with: {adding}"
+                f"{table.path} prices no piece of {cut.name}{reasons}\n"
+                + table.adding(adding, len(specs))
             )
         if not found.terms:
             raise LatlutError(
