@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -255,6 +259,32 @@ def test_names_are_completed(
 ) -> None:
     found = BashComplete(main, {}, "latlut", "_LATLUT_COMPLETE").get_completions(words, incomplete)
     assert name in [item.value for item in found]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no Bash")
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["estimate", "--table", ""], "1080ti-fasterseg epyc4-onnxruntime-fp32"),
+        (["targets", "h1"], "h100 h100-nvl h100-pcie"),
+        (["profile", "--engine", "open"], "openvino"),
+        (["profile", "--plan", ""], "fasterseg table1 tiny"),
+        (["bench", "fasterseg-s"], "fasterseg-student"),
+        (["bench", "network.o"], ""),  # a file's name is left to Bash
+    ],
+)
+def test_bash_shows_names(words: list[str], shown: str, tmp_path: Path) -> None:
+    program = tmp_path / "latlut"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m latlut "$@"\n')
+    program.chmod(0o755)
+    script = BashComplete(main, {}, "latlut", "_LATLUT_COMPLETE").source()
+    typed = " ".join(map(shlex.quote, ["latlut", *words]))
+    asking = f"COMP_WORDS=({typed}); COMP_CWORD={len(words)}; _latlut_completion {program}"
+    found = subprocess.run(
+        ["bash", "-c", f'compopt() {{ :; }}\n{script}\n{asking}\necho "${{COMPREPLY[*]}}"'],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert found.stdout.strip().startswith(shown) and bool(found.stdout.strip()) == bool(shown)
 
 
 # --- entries of a table ---
