@@ -7,6 +7,8 @@ its traceback, because it is a defect of latlut.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class LatlutError(Exception):
     """Base of all errors that a caller can cause or mend."""
@@ -79,18 +81,26 @@ class DataError(LatlutError, ValueError):
 MOST_LISTED = 40
 
 
-def did_you_mean(name: str, known: list[str], title: str = "known") -> str:
+def did_you_mean(
+    name: str, known: list[str], title: str = "known", short: Iterable[str] = ()
+) -> str:
     """A sentence that names the nearest known name and lists the rest.
 
     Args:
         name: what was asked for.
         known: what there is.
         title: of the list.
+        short: other names of it, named only where none of the known ones is near.
     """
-    from difflib import get_close_matches
-
-    close = get_close_matches(name[:100], known, n=1)  # it may come from a hostile file
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    hint = nearest_name(name, known) or nearest_name(name, list(short))
     if hint and len(known) > MOST_LISTED:
         return hint.rstrip()
     return f"{hint}{title}: {', '.join(sorted(known)) or 'none'}"
+
+
+def nearest_name(name: str, known: list[str]) -> str:
+    """``did you mean 'NAME'? `` of the known name that is near; empty where none is."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name[:100], known, n=1)  # it may come from a hostile file
+    return f"did you mean {close[0]!r}? " if close else ""

@@ -13,8 +13,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -112,8 +114,8 @@ def _study_rows() -> list[dict[str, str]]:
 
 
 if __name__ == "__main__":
-    os.chdir(ROOT)  # the tables keep the path of what they were calibrated from
-    place = Path("profiles") / "tables"
-    for name in ENGINES:
-        (place / table_name(name)).unlink(missing_ok=True)
-        print(make(name, place))
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # the tables keep the path of what they were calibrated from
+        for name in ENGINES:
+            print(shutil.copy(make(name, Path()), ROOT / "profiles" / "tables"))
+        os.chdir(ROOT)

@@ -116,7 +116,7 @@ def _draw(found: AblationResult, table: LatencyTable, path: Path) -> None:
 
     seeds = len({item.seed for item in found.results})
     height, width = found.plan.input_size
-    subtitle = f"{seeds} seed(s); latency of images of {height}x{width} by {table.path.name}"
+    subtitle = f"seeds: {seeds}; latency of images of {height}x{width} by {table.path.name}"
     plot_ablation(found, "Ablation", subtitle, path)
 
 
@@ -149,7 +149,7 @@ def _report(found: AblationResult, folder: Path) -> None:
     columns = ["", "mIoU, %", "sd", "range", "latency, ms", "range", "FPS", "G MACs",
                "M parameters"]  # fmt: skip
     print_table(columns, rows)
-    click.echo(f"\nmeans over {len(seeds)} seed(s), {', '.join(map(str, seeds))}; {DEFINITION}")
+    click.echo(f"\nmeans over the seeds {', '.join(map(str, seeds))}; {DEFINITION}")
     for note in filter(None, map(found.note, STRATEGIES)):
         click.echo(note)
     click.echo("\ndifferences in mIoU, percentage points, paired by seed:")

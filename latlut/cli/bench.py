@@ -29,6 +29,7 @@ from latlut.cli.options import (
     wait_option,
 )
 from latlut.cli.output import (
+    counted,
     interval_text,
     json_option,
     print_json,
@@ -178,7 +179,7 @@ def bench(
     _, chosen = choose_engine(choice)
     remark(
         f"{workload.name} on {chosen.title} {chosen.version}, {chosen.device.model}, "
-        f"{chosen.precision}, {passes} passes",
+        f"{chosen.precision}, {counted(passes, 'pass')}",
         quiet,
     )
     supervision.attempts.turn_to(None)  # it may wait for the device as long as it likes
@@ -259,7 +260,8 @@ def print_result(found: BenchResult) -> None:
     click.echo(f"{found.name}, batch {'unknown' if found.batch is None else found.batch}")
     click.echo(
         f"  latency  {interval_text(found.latency_ms, found.ci_low_ms, found.ci_high_ms)}: "
-        f"{found.statistic} of a run, median over {len(found.readings_ms)} passes, 95% interval"
+        f"{found.statistic} of a run, median over "
+        f"{counted(len(found.readings_ms), 'pass')}, 95% interval"
     )
     if found.fps is None:
         click.echo("  speed    unknown: the file does not say which axis of its input is the batch")

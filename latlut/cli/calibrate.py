@@ -15,6 +15,7 @@ from latlut.cli.options import seed_option, table_option
 from latlut.cli.output import (
     json_option,
     predicted_text,
+    percent_text,
     print_json,
     print_table,
     remark,
@@ -247,7 +248,7 @@ def _print_factors(found: Fitted) -> None:
             half = 1.96 * own.covariance[place][place] ** 0.5
             click.echo(f"{_ADDED[name]}: {own.values[place]:+.4g} ±{half:.2g} ms")
     click.echo(
-        f"residual spread: ±{196 * own.residual_sd:.2g}% (95%)\n"
+        f"residual spread: ±{percent_text(196 * own.residual_sd)}% (95%)\n"
         + (f"not corrected: {', '.join(others)}\n" if others else "")
     )
 

@@ -21,6 +21,7 @@ from latlut.cli.options import (
     wait_option,
 )
 from latlut.cli.output import (
+    counted,
     json_option,
     print_json,
     print_table,
@@ -159,7 +160,7 @@ class _Bench:
     def where(self) -> str:
         """Engine, version, precision and device."""
         engine = self.engine
-        threads = f", {engine.threads} thread(s)" if engine.device.name == "cpu" else ""
+        threads = f", threads: {engine.threads}" if engine.device.name == "cpu" else ""
         return (
             f"{engine.title} {engine.version}, {engine.precision}, {engine.device.model}{threads}"
         )
@@ -289,7 +290,10 @@ def _print_clock(bench: _Bench | None) -> None:
     if not results:
         click.echo("nothing could be measured")
         return
-    click.echo(f"measured by {bench.where}; {bench.passes} passes, {results[0].statistic} of runs")
+    click.echo(
+        f"measured by {bench.where}; {counted(bench.passes, 'pass')}, "
+        f"{results[0].statistic} of runs"
+    )
     outside = "copies, reading and normalising images"
     notes: dict[str, list[str]] = {}
     for result in results:

@@ -18,7 +18,7 @@ from latlut.cli.options import (
     table_option,
     unchecked_option,
 )
-from latlut.cli.output import interval_text, json_option, print_json, print_table, remark
+from latlut.cli.output import counted, interval_text, json_option, print_json, print_table, remark
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
@@ -122,7 +122,8 @@ def estimate(
         if not found.terms and cut is not None:
             reasons = "".join(f"\n  {text}" for text in cut.unpriced[:5])
             raise LatlutError(
-                f"{table.path} prices no piece of {cut.name}{reasons}\nadd them with: {adding}"
+                f"{table.path} prices no piece of {cut.name}{reasons}\n"
+                + table.adding(adding, len(specs))
             )
         if not found.terms:
             raise LatlutError(
@@ -220,7 +221,8 @@ def _print(found: Estimate, path: str, cut: CutFile | None) -> None:
     if found.excluded:
         names = ", ".join(sorted({spec.kind for spec in found.excluded}))
         click.echo(
-            f"{len(found.excluded)} operators are not counted, as by the table's source: {names}"
+            f"not counted, as by the table's source: {counted(len(found.excluded), 'operator')} "
+            f"({names})"
         )
     if found.sum_error is not None and found.ci_high_ms is not None:
         click.echo(f"the interval holds {found.sum_error.describe()}")
@@ -230,7 +232,9 @@ def _print(found: Estimate, path: str, cut: CutFile | None) -> None:
             f"predicted, not measured: {len(found.predicted)} of {len(found.terms)} terms"
         )
     if found.substituted:
-        click.echo(f"{len(found.substituted)} terms are priced by a variant that the table holds")
+        click.echo(
+            f"priced by a variant that the table holds: {counted(len(found.substituted), 'term')}"
+        )
 
 
 def _as_json(found: Estimate, path: str, cut: CutFile | None) -> dict[str, object]:

@@ -26,10 +26,14 @@ class NameType(click.ParamType[str]):
         return value
 
     def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
-        """Names that begin so; where there may be a file, files too."""
+        """Names that begin so; where none does and there may be a file, files.
+
+        Not both: Bash forgets names beside files, and Zsh inserts the files' common beginning.
+        """
         names = [name for name in self._known() if name.startswith(incomplete)]
-        files = [CompletionItem(incomplete, type="file")] if self._has_files else []
-        return [*map(CompletionItem, names), *files]
+        if names or not self._has_files:
+            return [CompletionItem(name) for name in names]
+        return [CompletionItem(incomplete, type="file")]
 
 
 class NewTableType(NameType):

@@ -148,7 +148,7 @@ class NewFile(click.Path):
     """A file to write, whose ending and folder are checked before any work is done.
 
     Args:
-        is_picture: has the ending of one.
+        is_picture: has the ending of one; else that of CSV.
         makes_folder: its folder is made if need be.
     """
 
@@ -162,9 +162,8 @@ class NewFile(click.Path):
         from latlut.reports.style import SUFFIXES
 
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
-        check_writable(
-            path, *(SUFFIXES if self._is_picture else ()), makes_folder=self._makes_folder
-        )
+        endings = SUFFIXES if self._is_picture else (".csv",)
+        check_writable(path, *endings, makes_folder=self._makes_folder)
         return path
 
 

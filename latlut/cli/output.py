@@ -63,6 +63,17 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 pass``, ``2 passes``."""
+    plural = "" if count == 1 else "es" if noun.endswith(("s", "ch")) else "s"
+    return f"{count} {noun}{plural}"
+
+
+def percent_text(value: float) -> str:
+    """A percentage in two digits, without an exponent."""
+    return f"{float(f'{value:.2g}'):g}"
+
+
 def remark(text: str, is_quiet: bool = False) -> None:
     """A remark on stderr, unless the command is quiet."""
     context = click.get_current_context(silent=True)

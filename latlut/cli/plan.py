@@ -12,7 +12,7 @@ from latlut.cli.commands import Command, Group
 from latlut.cli.names import NEW_TABLE, PLAN
 from latlut.cli.onnx import MANY_PIECES, Shapes, check_files
 from latlut.cli.options import batches_option, cut_option, input_option, shape_option
-from latlut.cli.output import json_option, print_json, print_table, quiet_option
+from latlut.cli.output import counted, json_option, print_json, print_table, quiet_option
 from latlut.cli.profile_output import duration_of
 from latlut.cli.profile_plan import cut_in, cut_onnx_files, plan_of
 from latlut.cli.sweeping import as_in_file, default_path, settings_of
@@ -156,7 +156,8 @@ def _print(found: Plan, planned: list[PlannedSpec], files: list[CutFile], is_all
     click.echo(f"{found.name}: {found.description}" if found.description else found.name)
     for file in files:
         click.echo(
-            f"  {file.name}: {len(file.pieces)} pieces, {len(set(file.op_specs()))} of them unique"
+            f"  {file.name}: {counted(len(file.pieces), 'piece')}, "
+            f"{len(set(file.op_specs()))} of them unique"
             + (f"; {len(file.unpriced)} nodes are in none" if file.unpriced else "")
         )
     click.echo("")
@@ -174,7 +175,7 @@ def _print(found: Plan, planned: list[PlannedSpec], files: list[CutFile], is_all
         ]
         shown = rows if is_all else rows[:_SHOWN]
         click.echo("")
-        print_table(["op spec", "times", "M MACs"], shown)
+        print_table(["operator configuration", "times", "M MACs"], shown)
         if len(shown) < len(rows):
             click.echo(f"... {len(rows) - len(shown)} more: --all")
     total = sum(item.macs or 0 for item in planned)

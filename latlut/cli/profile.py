@@ -39,6 +39,7 @@ from latlut.cli.options import (
     wait_option,
 )
 from latlut.cli.output import (
+    counted,
     duration_text,
     json_option,
     quiet_option,
@@ -274,7 +275,7 @@ def profile(
     remark(
         f"{chosen.title} {chosen.version} on {where}, {chosen.precision}, "
         f"{chosen.threads} thread{'s' if chosen.threads > 1 else ''}; plan {wanted.name} with "
-        f"{len(mine.specs)} operator configurations, {passes} passes"
+        f"{counted(len(mine.specs), 'operator configuration')}, {counted(passes, 'pass')}"
         f"{f' over {rebuilds} builds' if rebuilds > 1 else ''}"
         f"{'' if mode == STANDALONE else f', {mode}'} -> {path}",
         quiet or bool(supervision.failed),  # said by the process before

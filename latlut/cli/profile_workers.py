@@ -75,8 +75,8 @@ def profile_by_workers(
     from latlut.table.table import LatencyTable
 
     remark(
-        f"{where}, {choice.gpu or 'CPU'} workers; plan {plan.name} with {len(plan.specs)} op "
-        f"specs, {settings.passes} passes",
+        f"{where}, {choice.gpu or 'CPU'} workers; plan {plan.name} with {len(plan.specs)} operator "
+        f"configurations, {settings.passes} passes",
         quiet,
     )
     try:

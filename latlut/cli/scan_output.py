@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latlut.cli.output import print_json, print_table
+from latlut.cli.output import percent_text, print_json, print_table
 
 if TYPE_CHECKING:
     from latlut.measure.scan import CommonStep, Scan, ScanLine
@@ -58,7 +58,7 @@ def _print_lines(found: Scan, number: int) -> None:
         most = max(len(line.points) for line in lines)
         click.echo(f"{name}: {most} points are too few, or too uncertain, for steps")
         return
-    noise = f"standard error of a point {median(s.noise_percent for s in known):.2g}%"
+    noise = f"standard error of a point {percent_text(median(s.noise_percent for s in known))}%"
     if len(lines) == 1:
         steps, numbers = known[0].steps, lines[0].numbers
         texts = [_step_text(numbers, step) for step in steps]

@@ -146,7 +146,7 @@ def check(
         for text in verdict.changes:
             click.echo(f"since it was measured: {text}")
         if verdict.suspects:
-            click.echo(f"{len(verdict.suspects)} suspect entries:")
+            click.echo(f"suspect entries: {len(verdict.suspects)}")
             for entry in verdict.suspects[:10]:
                 click.echo(f"  {names[entry.key]}: {entry.latency_ms:.4g} ms, {entry.warnings}")
             if len(verdict.suspects) > 10:

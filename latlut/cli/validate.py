@@ -28,6 +28,7 @@ from latlut.cli.options import (
     wait_option,
 )
 from latlut.cli.output import (
+    counted,
     details_option,
     json_option,
     print_json,
@@ -149,13 +150,16 @@ def validate(
             found_files = networks_of(cut_as_in(table, workloads), workloads, family)
             where, explained = files_as_space(found_files), 0
             settings = replace(settings, networks=len(found_files))
-            called = f"{len(found_files)} ONNX files"
+            called = counted(len(found_files), "ONNX file")
         else:
             where = space_to_use(table, plan, input_size, own_one)
-            called = f"{networks} random networks at {where.size_text}"
+            called = f"{counted(networks, 'random network')} at {where.size_text}"
         path = plot_path or table.path.with_name(f"{table.path.stem}-validation.png")
         check_writable(path)
-        remark(f"{called} on {chosen.title} {chosen.version}, 2 passes of {rounds} rounds", quiet)
+        remark(
+            f"{called} on {chosen.title} {chosen.version}, 2 passes of {counted(rounds, 'round')}",
+            quiet,
+        )
         held = measuring_on(chosen, waiting=waiting(wait, quiet))
         with held, progress_bar("validate", quiet) as listener:
             found = run(table, chosen, where, settings, listener=listener)

@@ -171,7 +171,7 @@ def _refusal(device: str, holder: dict[str, object]) -> str:
         who, advice = "a process that cannot be named", "wait until it has finished"
     elif is_alive(pid):
         who = f"process {pid}"
-        advice = f"wait until it has finished, or stop it (kill {pid})"
+        advice = f"wait until it has finished (--wait does so), or stop it (kill {pid})"
     else:
         who = f"a process that {pid} started, or one in another container,"
         advice = "wait until it has finished"

@@ -385,7 +385,7 @@ class _Run:
             found.append("interval unknown after one pass")
         elif half_width > WIDE_INTERVAL:
             found.append(
-                f"interval of {100 * half_width:.1f}%: something else is using the device, or its "
+                f"interval ±{100 * half_width:.1f}%: something else is using the device, or its "
                 "clock changes"
             )
         unsteady = sum(not sampling.is_steady for sampling in self._samplings)

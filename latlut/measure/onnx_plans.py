@@ -73,7 +73,7 @@ def onnx_plan(files: Sequence[CutFile], how: str) -> Plan:
         reasons = "\n  ".join(text for file in files for text in file.unpriced[:3])
         raise SpecError(f"the files have no piece that can be measured:\n  {reasons}")
     names = ", ".join(file.name for file in files[:3]) + (", ..." if len(files) > 3 else "")
-    return Plan("onnx", specs, f"pieces of {len(files)} ONNX files: {names}", cut=how)
+    return Plan("onnx", specs, f"pieces of ONNX files: {names}", cut=how)
 
 
 def _layers_of(workload: OnnxWorkload, engine: Engine) -> Cut:

@@ -74,7 +74,9 @@ def parse_grid(text: str) -> OpGrid:
             points.
     """
     if len(text) > MAX_TEXT:
-        raise SpecError(f"an op spec of {len(text)} characters, expected {MAX_TEXT} at most")
+        raise SpecError(
+            f"an operator configuration of {len(text)} characters, expected {MAX_TEXT} at most"
+        )
     parameters: list[Parameter] = []
     named: dict[str, int] = {}
     template, place = "", 0

@@ -9,6 +9,8 @@ from latlut.table.table import LatencyTable
 
 #: So many missing op specs are named in a message; the rest is counted.
 _LISTED = 10
+#: So many are in the command that adds them: more than a network has.
+_IN_COMMAND = 100
 
 
 def missing_message(table: LatencyTable, missing: Sequence[OpSpec], command: str = "") -> str:
@@ -17,7 +19,7 @@ def missing_message(table: LatencyTable, missing: Sequence[OpSpec], command: str
     Args:
         table: that lacks them.
         missing: at least one.
-        command: what adds them; if empty, ``latlut profile`` with those that are listed.
+        command: what adds them; if empty, ``latlut profile`` with each of them, up to a hundred.
     """
     listed = [f"  {spec}" for spec in missing[:_LISTED]]
     rest = len(missing) - len(listed)
@@ -31,8 +33,7 @@ def missing_message(table: LatencyTable, missing: Sequence[OpSpec], command: str
 
 def adding_line(table: LatencyTable, missing: Sequence[OpSpec], command: str = "") -> str:
     """The last line of ``missing_message``: what adds the entries."""
-    ops = [word for spec in missing[:_LISTED] for word in ("--op", spec)]
+    ops = [word for spec in missing[:_IN_COMMAND] for word in ("--op", spec)]
     adding = command or table.command("profile", *ops)
-    then = " (and so on for the rest)" if len(missing) > _LISTED and not command else ""
-    where = f" (on its device, {table.identity.device_model})" if table.fact("source") else ""
-    return f"add {'it' if len(missing) == 1 else 'them'} with: {adding}{then}{where}"
+    then = " (and so on for the rest)" if len(missing) > _IN_COMMAND and not command else ""
+    return table.adding(f"{adding}{then}", len(missing))

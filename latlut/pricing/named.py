@@ -90,6 +90,8 @@ def specs_of(
     if isinstance(network, SpaceNetwork):
         return list(network.op_specs(*size_and_batch(table, input_size, batch)))
     if input_size is not None or batch is not None:
-        raise SpecError("op specs name their own size and batch: leave input_size and batch out")
+        raise SpecError(
+            "operator configurations name their own size and batch: leave input_size and batch out"
+        )
     found = network.op_specs() if isinstance(network, HasOpSpecs) else network
     return [OpSpec.parse(item) if isinstance(item, str) else item for item in found]

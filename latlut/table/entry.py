@@ -80,7 +80,7 @@ class Entry:
         return 50 * (self.ci_high_ms - self.ci_low_ms) / abs(self.latency_ms)
 
     def __repr__(self) -> str:
-        half = "" if self.ci_percent is None else f" ±{self.ci_percent:.2g}%"
+        half = "" if self.ci_percent is None else f" ±{float(f'{self.ci_percent:.2g}'):g}%"
         origin = "predicted" if self.is_predicted else f"{self.passes} passes"
         return f"<Entry {self.key}: {self.latency_ms:.4g} ms{half}, {origin}>"
 

@@ -99,6 +99,11 @@ class Identity:
         return ", ".join([on, *filter(None, words)])
 
     @property
+    def is_of_this_protocol(self) -> bool:
+        """Whether latlut measures as these entries were measured, so that it can add to them."""
+        return self.protocol_version == PROTOCOL_VERSION
+
+    @property
     def file_stem(self) -> str:
         """Default name of the table's file, without suffix; what is default is not in it."""
         parts = [self.target, self.engine, self.precision]

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from latlut.errors import TableError, UnknownNameError, did_you_mean
+from latlut.errors import TableError, UnknownNameError, did_you_mean, nearest_name
 from latlut.files.kinds import but_it_is
 from latlut.resources import profiles_dir
 from latlut.shell import command
@@ -37,10 +37,43 @@ def shipped_tables() -> list[Path]:
     return sorted((profiles_dir() / "tables").glob("*.db"))
 
 
+def is_shipped(path: Path) -> bool:
+    """Whether that file is one of the tables that ship with latlut."""
+    return path.resolve().parent == (profiles_dir() / "tables").resolve()
+
+
+def copying(path: Path) -> tuple[str, Path]:
+    """The command that copies a shipped table into ``./profiles``, and the copy; none is replaced.
+
+    The copy has the table's bare name, which means it from then on.
+    """
+    copy = Path("profiles") / path.name
+    return f"mkdir -p profiles && {shlex.join(['cp', '-n', str(path), str(copy)])}", copy
+
+
+def refuse_shipped(path: Path) -> None:
+    """Refuse to write into a table that ships with latlut.
+
+    Raises:
+        TableError: it is one; says how to copy it.
+    """
+    if is_shipped(path):
+        raise TableError(
+            f"{path} ships with latlut and is never written: use a copy\n"
+            f"make one with: {copying(path)[0]}"
+        )
+
+
 def table_names() -> list[str]:
     """Bare names of the tables in ``./profiles`` and of those that ship with latlut."""
     own = sorted(path.stem for path in Path("profiles").glob("*.db"))
     return list(dict.fromkeys([*own, *(path.stem for path in shipped_tables())]))
+
+
+def _short_names() -> list[str]:
+    """The names before each hyphen of a table's name, any of which may find it."""
+    parts = [name.split("-") for name in table_names()]
+    return ["-".join(words[:count]) for words in parts for count in range(1, len(words))]
 
 
 def find_table(name: str | Path) -> Path:
@@ -62,7 +95,7 @@ def find_table(name: str | Path) -> Path:
             return found
     raise UnknownNameError(
         f"no table {str(name)!r} in ./profiles or among the shipped ones\n"
-        f"{did_you_mean(str(name), table_names(), 'tables here')}\n"
+        f"{did_you_mean(str(name), table_names(), 'tables here', _short_names())}\n"
         f"make one with: {command('profile', '--table', name)}"
     )
 
@@ -152,8 +185,10 @@ def check_file(path: Path) -> None:
         with path.open("rb") as file:
             header = file.read(100)
     except FileNotFoundError as error:
+        beside = [str(path.with_name(other.name)) for other in path.parent.glob(f"*{path.suffix}")]
         raise TableError(
-            f"no table {path}; make one with: {command('profile', '--table', path)}"
+            f"no table {path}; {nearest_name(str(path), beside)}"
+            f"make one with: {command('profile', '--table', path)}"
         ) from error
     except OSError as error:
         raise TableError(f"{path} cannot be read: {error.strerror}") from error

@@ -286,7 +286,7 @@ def _warnings(rows: Sequence[Row], error: EntryError, is_impossible: bool) -> li
     elif error.is_near_zero:
         found.append(NEAR_ZERO)
     elif total > WIDE_INTERVAL:
-        found.append(f"interval of {100 * total:.1f}%")
+        found.append(f"interval ±{100 * total:.1f}%")
     if sum(not row["is_steady"] for row in rows if row["is_steady"] is not None) * 2 > len(rows):
         found.append("warm-up did not settle")
     shares = [row["cpu_share"] for row in rows if row["cpu_share"] is not None]

@@ -41,8 +41,11 @@ from latlut.table.storage import (
     connect_new,
     connect_readonly,
     connect_writable,
+    copying,
     find_table,
     in_memory,
+    is_shipped,
+    refuse_shipped,
     storage_errors,
     unfinished,
 )
@@ -97,11 +100,14 @@ class LatencyTable:
 
         Raises:
             TableError: no such file, not a latlut table, truncated, damaged, of a newer version,
-                or with views and triggers that latlut did not make.
+                or with views and triggers that latlut did not make; or one that ships with latlut,
+                to be written.
             IdentityError: its identity is none.
         """
         found = find_table(path)
         check_file(found)
+        if is_writable:
+            refuse_shipped(found)
         remove_abandoned(found.parent)
         table = cls._opened(found, is_writable)
         with storage_errors(found):
@@ -453,14 +459,24 @@ class LatencyTable:
         return np.fromiter((self.lookup(spec).latency_ms for spec in specs), np.float64, len(specs))
 
     def command(self, name: str, *words: object) -> str:
-        """The command ``name`` on this table, ready to be pasted.
+        """The command ``name`` on this table, ready to be pasted; on a copy of a shipped one.
+
+        Where entries of latlut cannot be added (``Identity.is_of_this_protocol``) it names the
+        device instead of the table.
 
         Args:
-            name: of a command that takes ``--table`` and ``--operators``.
+            name: of a command that takes ``--table`` and ``--operators``, and writes the table.
             words: what else it is given.
         """
         own = [word for module in self.own_modules for word in ("--operators", module)]
-        return command(name, "--table", self.path, *words, *own)
+        if not self.identity.is_of_this_protocol:
+            target = self.identity.target
+            device = ["--cpu"] if target == "cpu" else ["--gpu", target]
+            return command(name, *device, *words, *own)
+        if not is_shipped(self.path):
+            return command(name, "--table", self.path, *words, *own)
+        copy_command, copy = copying(self.path)
+        return f"{copy_command} && {command(name, '--table', copy, *words, *own)}"
 
     @property
     def own_modules(self) -> tuple[str, ...]:
@@ -472,10 +488,24 @@ class LatencyTable:
         """What to tell someone whose op spec has no entry."""
         nearest = self.nearest(spec)
         hint = f"nearest measured: {nearest}\n" if nearest else "the table has no such operator\n"
-        return (
-            f"no entry for {spec} in {self.path}\n{hint}"
-            f"add it with: {self.command('profile', '--op', spec)}"
-        )
+        adding = self.adding(self.command("profile", "--op", spec))
+        return f"no entry for {spec} in {self.path}\n{hint}{adding}"
+
+    def adding(self, profiling: str, count: int = 1) -> str:
+        """The line with the command that measures what the table lacks.
+
+        Args:
+            profiling: that command, see ``command``.
+            count: of the missing entries.
+        """
+        them, device = "it" if count == 1 else "them", self.identity.device_model
+        if not self.identity.is_of_this_protocol:
+            return (
+                "latlut cannot add to these entries, which were measured otherwise; measure a "
+                f"table of your own, on {device}, with: {profiling}"
+            )
+        where = f", on its device ({device})," if self.fact("source") else ""
+        return f"add {them}{where} with: {profiling}"
 
     def nearest(self, spec: OpSpec) -> OpSpec | None:
         """The closest measured op spec of the same kind (``table.nearest``)."""

@@ -89,8 +89,8 @@ def _build_remarks(entries: Sequence[Entry]) -> list[str]:
     within = [entry.pass_sd for entry in entries if entry.pass_sd is not None]
     beside = f", passes on one build by {100 * np.median(within):.1f}%" if within else ""
     return [
-        f"builds of one op spec differ by {100 * np.median(spreads):.1f}% (standard deviation, "
-        f"median over entries){beside}; both are in the intervals"
+        f"builds of one operator configuration differ by {100 * np.median(spreads):.1f}% "
+        f"(standard deviation, median over entries){beside}; both are in the intervals"
     ]
 
 
@@ -99,7 +99,8 @@ def _device_remarks(table: LatencyTable, entries: Sequence[Entry]) -> list[str]:
     found = [str(item) for item in history.quarantines(table)]
     if spreads:
         found.append(
-            f"devices differ by {100 * np.median(spreads):.1f}% in one op spec beyond their usual "
-            "speed (standard deviation, median over entries); that is in the intervals"
+            f"devices differ by {100 * np.median(spreads):.1f}% in one operator configuration "
+            "beyond their usual speed (standard deviation, median over entries); that is in the "
+            "intervals"
         )
     return found

@@ -177,8 +177,8 @@ def _entry_faults(
     if failed := list(history.failures(table)):
         yield Reason(
             Level.CAUTION,
-            f"{len(failed)} op specs could not be measured, such as {failed[0]}: networks that "
-            "have them cannot be estimated",
+            f"{len(failed)} operator configurations could not be measured, such as {failed[0]}: "
+            "networks that have them cannot be estimated",
         )
 
 
@@ -249,7 +249,9 @@ def _networks(table: LatencyTable, limits: Limits) -> _Networks:
     calibration was fitted on.
     """
     if not validation_ids(table):
-        text = f"no network was measured against it: {table.command('validate')}"
+        text = "no network was measured against it"
+        if table.identity.is_of_this_protocol:
+            text += f": {table.command('validate')}"
         return _Networks(None, (Reason(Level.CAUTION, text),))
     fitted = fitted_networks(table)
     disturbed: list[str] = []

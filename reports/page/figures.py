@@ -78,7 +78,7 @@ def save_figure(chart: Chart, path: Path, operator: str | None = None) -> None:
         if not known:
             raise SpecError(f"--operator chooses what a heat map shows; {chart.name} shows all")
         raise UnknownNameError(
-            f"no operator {operator!r} in the heat map{did_you_mean(operator, known)}"
+            f"no operator {operator!r} in the heat map; {did_you_mean(operator, known)}"
         )
     if suffix == ".csv":
         rows = [row for row in _rows(chart) if operator in (None, row.get("operator"))]

@@ -131,7 +131,8 @@ def validation_blocks(table: LatencyTable) -> Iterator[Block]:
     """The latest validation: estimates against measurements, errors, and the worst ones."""
     known = validation_ids(table)
     if not known:
-        yield Text(f"No network was measured against this table yet: {table.command('validate')}")
+        how = f" yet: {table.command('validate')}" if table.identity.is_of_this_protocol else "."
+        yield Text(f"No network was measured against this table{how}")
         return
     try:
         networks = measured_networks(table, validation_id=known[-1])

@@ -128,7 +128,7 @@ def _headline(
     )
     return (
         f"{'going on with' if goes_on else 'an ablation into'} {folder}: three searches and six "
-        f"trainings for each of {seeds} seed(s)\n"
+        f"trainings for each seed, seeds: {seeds}\n"
         f"fixed width {plan.fixed_width} of 12; targets by {table.path} at "
         f"{plan.input_size[0]}x{plan.input_size[1]}:\n{searches}"
     )

@@ -126,7 +126,7 @@ def _doubts(search: Search) -> Iterator[str]:
     scorer = search.scorer()
     if scorer.images < FEWEST_IMAGES:
         yield (
-            f"{scorer.images} validation image(s) are too few to rank networks by (fewer than "
+            f"validation images to rank networks by: {scorer.images}, too few (fewer than "
             f"{FEWEST_IMAGES}): the choice among them will be mostly chance"
         )
     if scorer.absent:
@@ -161,7 +161,7 @@ def _headline(problem: SearchProblem, goes_on: bool, folder: Path) -> str:
         without += f"\nlatencies are calibrated on {calibration.networks} measured networks"
     return (
         f"{'going on with' if goes_on else 'searching into'} {folder}: {problem.space.layers} "
-        f"layers, {problem.space.branches} branch(es), widths "
+        f"layers, branches: {problem.space.branches}, widths "
         f"{', '.join(map(str, problem.student_widths))} of 12\n"
         f"target {problem.target_ms:.4g} ms{asked} of {reach.fastest_ms:.4g} to "
         f"{reach.slowest_ms:.4g} ms that can be reached, by {problem.table.path} at "

@@ -48,7 +48,7 @@ class Worth:
         ahead = self.networks + 1 - self.rank
         text = (
             f"chosen against random at equal latency: inherited mIoU {100 * self.miou:.3g}% "
-            f"against {100 * self.random_miou:.3g}%, the mean of {self.networks} random network(s) "
+            f"against {100 * self.random_miou:.3g}%, the mean of {self.networks} random networks "
             f"within {100 * self.tolerance:.3g}% of {target_ms:.4g} ms: "
             f"{self.difference_points:+.2f} "
             f"points{interval}, ahead of {ahead} of {self.networks}; on the {self.images} "

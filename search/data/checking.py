@@ -113,7 +113,7 @@ def check_labels(data: SegmentationData, workers: int = 2) -> dict[str, SplitRep
     if problems:
         more = f"\n... and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise DataError(
-            f"{data.name}: {len(problems)} problem(s)\n" + "\n".join(problems[:_SHOWN]) + more
+            f"{data.name}, problems: {len(problems)}\n" + "\n".join(problems[:_SHOWN]) + more
         )
     return reports
 

@@ -164,7 +164,7 @@ class TrainBatches:
         if batch_size < world_size:
             raise DataError(
                 f"a batch of {batch_size} cannot be shared by {world_size} processes: "
-                f"take a larger batch, or at most {batch_size} process(es)"
+                f"take a larger batch, or at most that many processes"
             )
         indices = part_indices(len(split), part, seed)
         self._plan = _Plan(indices, PARTS.index(part), batch_size, seed, rank, world_size)
@@ -172,7 +172,7 @@ class TrainBatches:
         if not per_pass:
             raise DataError(
                 f"split {split.source.split!r} has {len(indices)} images in part {part!r}, "
-                f"fewer than one batch of {batch_size}, of {world_size} process(es) together: "
+                f"fewer than one batch of {batch_size}, of all processes ({world_size}) together: "
                 "take a smaller batch or more images"
             )
         if iterations is not None and iterations < 1:

@@ -70,7 +70,7 @@ def run_training(
     is_first = fabric.is_global_zero
     told = listener if listener is not None and is_first else RunListener()
     if found.left_out:
-        told.remark(f"{len(found.left_out)} file(s) left out:\n" + "\n".join(found.left_out))
+        told.remark(f"files left out: {len(found.left_out)}\n" + "\n".join(found.left_out))
     with ended_by_signal(fabric), ExitStack() as held:
         on_first(fabric, lambda: held.enter_context(run_lock(folder)))
         result = _train(network, teacher, found.data, settings, folder, fabric, told, environment)

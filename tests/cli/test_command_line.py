@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -20,6 +24,7 @@ from latlut.cli import commands, main
 from latlut.cli.choices import STATISTICS
 from latlut.cli.commands import GROUPS
 from latlut.cli.defaults import VARIABLE, option_key
+from latlut.cli.output import counted, percent_text
 from latlut.cli.progress import ProgressLines
 from latlut.engines import PRECISIONS, engine_class, engine_names
 from latlut.opspec import OpSpec
@@ -231,6 +236,36 @@ def test_suggested_commands_are_quoted_and_parse(table_path: Path, arguments: li
             assert str(table_path) in words or "profiles/my table's.db" in words
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("compare", "enet", "--measure", "--csv", "x.png"),
+        ("bench", "enet", "--cpu", "--samples", "x.txt"),
+        ("table", "query", "my table's", "--csv", "x.db"),
+    ],
+)
+def test_files_of_rows_end_in_csv(table_path: Path, words: tuple[str, ...]) -> None:
+    refused = run(*words)
+    assert refused.exit_code == 2
+    assert "its name has to end in .csv" in refused.output
+
+
+def test_an_unknown_operator_of_a_figure_is_named(table_path: Path) -> None:
+    refused = run("table", "plot", "my table's", "heatmap", "-o", "x.png", "--operator", "nope")
+    assert "no operator 'nope' in the heat map; known: " in refused.output
+
+
+@pytest.mark.parametrize(("count", "text"), [(1, "1 pass"), (2, "2 passes"), (0, "0 passes")])
+def test_counts_are_written_out(count: int, text: str) -> None:
+    assert counted(count, "pass") == text
+    assert counted(count, "round") == text.replace("pass", "round").replace("es", "s")
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.123, "0.12"), (4.26, "4.3"), (287.9, "290")])
+def test_percentages_have_no_exponent(value: float, text: str) -> None:
+    assert percent_text(value) == text
+
+
 # --- completion ---
 
 
@@ -255,6 +290,32 @@ def test_names_are_completed(
 ) -> None:
     found = BashComplete(main, {}, "latlut", "_LATLUT_COMPLETE").get_completions(words, incomplete)
     assert name in [item.value for item in found]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no Bash")
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["estimate", "--table", ""], "1080ti-fasterseg epyc4-onnxruntime-fp32"),
+        (["targets", "h1"], "h100 h100-nvl h100-pcie"),
+        (["profile", "--engine", "open"], "openvino"),
+        (["profile", "--plan", ""], "fasterseg table1 tiny"),
+        (["bench", "fasterseg-s"], "fasterseg-student"),
+        (["bench", "network.o"], ""),  # a file's name is left to Bash
+    ],
+)
+def test_bash_shows_names(words: list[str], shown: str, tmp_path: Path) -> None:
+    program = tmp_path / "latlut"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m latlut "$@"\n')
+    program.chmod(0o755)
+    script = BashComplete(main, {}, "latlut", "_LATLUT_COMPLETE").source()
+    typed = " ".join(map(shlex.quote, ["latlut", *words]))
+    asking = f"COMP_WORDS=({typed}); COMP_CWORD={len(words)}; _latlut_completion {program}"
+    found = subprocess.run(
+        ["bash", "-c", f'compopt() {{ :; }}\n{script}\n{asking}\necho "${{COMPREPLY[*]}}"'],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert found.stdout.strip().startswith(shown) and bool(found.stdout.strip()) == bool(shown)
 
 
 # --- entries of a table ---

@@ -190,7 +190,7 @@ def test_damaged_images_end_a_training_or_are_left_out_by_name(tmp_path: Path) -
     assert not (tmp_path / "run").exists()
     skipped = call(*words, "--corrupt", "skip")
     assert skipped.exit_code == 0, skipped.output
-    assert "1 file(s) left out" in skipped.output and damaged.name in skipped.output
+    assert "files left out: 1" in skipped.output and damaged.name in skipped.output
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert facts["images"] == {"train": 2, "val": 1, "test": 2}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from shipped_tables import ENGINES, make, table_name
 from latlut import LatencyTable, estimate
 from latlut.cli import main
 from latlut.errors import MissingEntryError, UnknownNameError
+from latlut.opspec import OpSpec
+from latlut.pricing.missing import adding_line
 from latlut.search.cosearch.problem import SearchProblem
 from latlut.search.cosearch.settings import LatencySettings, SpaceSettings
 from latlut.spaces.shipped import find_architecture
@@ -83,3 +86,49 @@ def test_no_shipped_table_passes_for_the_cpu_at_hand(monkeypatch, tmp_path: Path
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UnknownNameError, match="no table 'cpu'"):
         LatencyTable.open("cpu")
+
+
+def test_a_shipped_table_is_never_written(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "epyc4-onnxruntime-fp32"
+    for command in ("validate", "calibrate", "predict"):
+        found = CliRunner().invoke(main, [command, "--table", name])
+        assert found.exit_code == 2 and "is never written: use a copy" in found.output, command
+    copying = found.output.split("make one with: ")[1]
+    subprocess.run(copying, shell=True, check=True)
+    with LatencyTable.open(name, is_writable=True) as own:
+        assert own.path == Path("profiles") / f"{name}.db" and len(own) == 656
+
+
+def test_what_a_shipped_table_lacks_is_added_to_a_copy(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    with LatencyTable.open("epyc4-onnxruntime") as table:
+        line = table.missing_message(OpSpec.parse("conv 64->97 at 32x64")).splitlines()[-1]
+    assert line.startswith("add it, on its device (AMD EPYC (family 25, model 17)), with: mkdir")
+    copying, profiling = line.split(" with: ")[1].split(" && latlut profile ")
+    subprocess.run(copying, shell=True, check=True)
+    assert profiling.startswith("--table profiles/epyc4-onnxruntime-fp32.db --op 'conv 64->97")
+    with LatencyTable.open("profiles/epyc4-onnxruntime-fp32.db", is_writable=True) as own:
+        assert "mkdir" not in own.command("validate")
+
+
+def test_nobody_is_told_to_add_to_the_authors_table() -> None:
+    with LatencyTable.open("1080ti") as table:
+        lacking = find_architecture("fasterseg-student").op_specs((512, 1024))
+        line = adding_line(table, lacking)
+        assert "table of your own, on NVIDIA GeForce GTX 1080 Ti, with: latlut profile" in line
+        assert "--table" not in line and line.count("--op ") == len(lacking)
+    found = CliRunner().invoke(main, ["table", "check", "1080ti"])
+    assert "no network was measured against it\n" in found.output
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("1080t", "'1080ti'"), ("epyc4-onnxruntme", "'epyc4-onnxruntime-fp32'"),
+     ("epyc4-pytorch-fp23", "'epyc4-pytorch-fp32'"), ("devcie.db", "'device.db'")],
+)  # fmt: skip
+def test_the_nearest_table_is_named(typed: str, meant: str, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("device.db").touch()
+    found = CliRunner().invoke(main, ["table", "info", typed])
+    assert found.exit_code == 2 and f"did you mean {meant}?" in found.output

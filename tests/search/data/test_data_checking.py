@@ -60,7 +60,7 @@ def test_labels_out_of_range_are_found_before_training(folder: Path) -> None:
     with pytest.raises(DataError) as caught:
         check_labels(open_data(folder), workers=1)
     message = str(caught.value)
-    assert "2 problem(s)" in message
+    assert "problems: 2" in message
     assert f"{mask_of(folder, 1)}: label 77 at row 2, column 3" in message
     assert f"{mask_of(folder, 2)}: label 19" in message
 
