@@ -14,8 +14,8 @@ from latlut.cli.onnx import onnx_option
 from latlut.cli.options import seed_option, table_option
 from latlut.cli.output import (
     json_option,
-    predicted_text,
     percent_text,
+    predicted_text,
     print_json,
     print_table,
     remark,
