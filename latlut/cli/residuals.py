@@ -30,12 +30,15 @@ def plot(table: LatencyTable, found: Validation, where: TableSpace, path: Path) 
     Plain and calibrated estimates stand side by side where the table has a calibration.
     """
     from latlut.reports.scatter import plot_agreement
+    from latlut.stats.machine_speed import is_disturbed
 
     own = table.identity
     lows = [item.estimate.ci_low_ms for item in found.judged]
     highs = [item.estimate.ci_high_ms for item in found.judged]
     has_intervals = all(value is not None for value in (*lows, *highs))
     is_calibrated = found.scores is not None
+    is_unsure = is_disturbed(found.readings.cpu_share)
+    title = "Estimated and measured latency of networks" + (", disturbed" if is_unsure else "")
     where_text = (
         f"random {where.space.title} networks at {where.size_text}"
         if where.size_text
@@ -45,7 +48,7 @@ def plot(table: LatencyTable, found: Validation, where: TableSpace, path: Path) 
         [item.plain.ms for item in found.judged],
         [item.measured_ms for item in found.judged],
         found.plain,
-        "Estimated and measured latency of networks",
+        title,
         f"{own.engine} {own.engine_version}, {own.precision}, threads: {own.threads}, "
         f"{own.device_model}; {where_text}",
         path,
@@ -62,7 +65,8 @@ def plot(table: LatencyTable, found: Validation, where: TableSpace, path: Path) 
             shown,
             [item.plain_error_percent for item in found.judged],
             None if found.scores is None else [item.error_percent for item in found.judged],
-            f"{own.engine} {own.engine_version}, threads: {own.threads}, {where_text}",
+            f"{own.engine} {own.engine_version}, threads: {own.threads}, {where_text}"
+            + (", measured while disturbed" if is_unsure else ""),
             residuals_path(path),
         )
 

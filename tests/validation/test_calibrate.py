@@ -224,6 +224,11 @@ def test_the_plot_of_a_validation_shows_both_estimates(
     assert f"n = {NETWORKS - FITTED}<" in texts[1]
     assert "95% interval, calibrated" in texts[1]
     assert "calibrated" not in texts[0]
+    assert "disturbed" not in texts[1]
+    found = replace(found, readings=replace(found.readings, cpu_share=0.5))
+    plot(table, found, where, tmp_path / "busy-validation.svg")
+    for name in ("validation", "residuals"):
+        assert "disturbed" in (tmp_path / f"busy-{name}.svg").read_text()
 
 
 def test_validate_refuses_networks_that_were_all_fitted(table: LatencyTable) -> None:
