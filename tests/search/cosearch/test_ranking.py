@@ -85,6 +85,7 @@ def test_the_best_ranked_network_at_the_target_is_taken(
     worth = worth_of(found, archive, problem.target_ms, problem.tolerance, 3)
     assert worth is not None and worth.networks == 4
     assert "too few to rank networks by (fewer than 16)" in worth.describe(problem.target_ms)
+    assert "such scores ordered trained networks on generated" in worth.describe(problem.target_ms)
 
 
 class Killed(BaseException):
