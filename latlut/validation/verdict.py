@@ -177,8 +177,8 @@ def _entry_faults(
     if failed := list(history.failures(table)):
         yield Reason(
             Level.CAUTION,
-            f"{len(failed)} operator configurations could not be measured, such as {failed[0]}: "
-            "networks that have them cannot be estimated",
+            f"operator configurations that could not be measured: {len(failed)}, such as "
+            f"{failed[0]}; networks that have them cannot be estimated",
         )
 
 

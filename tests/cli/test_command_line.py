@@ -313,7 +313,7 @@ def test_bash_shows_names(words: list[str], shown: str, tmp_path: Path) -> None:
     asking = f"COMP_WORDS=({typed}); COMP_CWORD={len(words)}; _latlut_completion {program}"
     found = subprocess.run(
         ["bash", "-c", f'compopt() {{ :; }}\n{script}\n{asking}\necho "${{COMPREPLY[*]}}"'],
-        capture_output=True, text=True, check=True,
+        capture_output=True, text=True, check=True, cwd=tmp_path,
     )  # fmt: skip
     assert found.stdout.strip().startswith(shown) and bool(found.stdout.strip()) == bool(shown)
 

@@ -206,7 +206,9 @@ def test_build_error_is_stored_apart_shown_and_in_the_network_s_interval(db_path
     row = sweep.table.rows("SELECT * FROM latencies LIMIT 1")[0]
     assert row["builds"] == 3
     assert row["build_percent"] > 0
-    assert any("builds of one op spec differ" in text for text in check(sweep.table).remarks)
+    assert any(
+        "builds of one operator configuration differ" in text for text in check(sweep.table).remarks
+    )
     found = estimate(list(plan.specs), sweep.table)
     own = [entry.own_error * entry.latency_ms for entry in entries]
     assert found.sum_error is not None

@@ -56,7 +56,9 @@ def test_impossible_entries_are_not_reliable_and_failures_are_named(measured: Pa
     assert "faster than the hardware" in verdict.sentence
     failed = next(reason for reason in verdict.reasons if "could not be measured" in reason.text)
     assert failed.level is Level.CAUTION
-    assert failed.text.startswith("1 op specs could not be measured, such as conv")
+    assert failed.text.startswith(
+        "operator configurations that could not be measured: 1, such as conv"
+    )
     assert len(verdict.suspects) == 1
 
 

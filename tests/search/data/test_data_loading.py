@@ -150,7 +150,7 @@ def test_a_batch_can_be_named() -> None:
 def test_impossible_batches_are_refused() -> None:
     with pytest.raises(DataError, match=r"11 images in part 'all', fewer than one batch of 12"):
         TrainBatches(SCENES.train, VIEW, 12)
-    with pytest.raises(DataError, match="one batch of 6, of 3 process"):
+    with pytest.raises(DataError, match=r"one batch of 6, of all processes \(3\)"):
         TrainBatches(SCENES.train, VIEW, 6, part="architecture", world_size=3)
     with pytest.raises(DataError, match="a batch of 2 cannot be shared by 3 processes"):
         TrainBatches(SCENES.train, VIEW, 2, world_size=3)
