@@ -33,6 +33,7 @@ from latlut.operators.subgraph import (
 from latlut.operators.subgraph_kinds import MAX_BYTES
 from latlut.opspec import OpSpec
 
+_DEPENDS = "its sizes depend on the data"
 #: Nodes that engines compute with the one before: element by element, or a tensor seen otherwise.
 _TAILS = {
     "Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu",
@@ -55,9 +56,6 @@ class Piece:
     spec: OpSpec
     label: str
     nodes: tuple[str, ...]
-
-
-_DEPENDS = "its sizes depend on the data"
 
 
 @dataclass(frozen=True)
@@ -181,9 +179,7 @@ def _called(node: Any) -> str:
 def _reasons(graph: OpenGraph) -> dict[int, str]:
     """Why nodes can be in no piece, by number."""
     found: dict[int, str] = {}
-    follows: dict[
-        str, str
-    ] = {}  # tensor without a shape -> the custom operator that it follows from
+    follows: dict[str, str] = {}  # tensor of unknown shape -> the custom operator before it
     for number, node in enumerate(graph.nodes):
         if not (reason := _why_not(graph, node)):
             continue

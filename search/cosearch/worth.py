@@ -20,8 +20,8 @@ CONFIDENCE = 0.95
 #: How far such scores and mIoU after training agree, of searches as short as the preset "tiny".
 #: Source: docs/results, "Searched against random networks" and "On photographs"; Spearman.
 KNOWN_CORRELATION = (
-    "such scores ordered trained networks on generated scenes (Spearman 0.73 to 0.80) and not on "
-    "CamVid's photographs (-0.05 to 0.15)"
+    "in short searches such scores ordered trained networks on generated scenes (Spearman 0.73 to "
+    "0.80) and not on CamVid's photographs (-0.05 to 0.15)"
 )
 
 

@@ -164,7 +164,7 @@ class TrainBatches:
         if batch_size < world_size:
             raise DataError(
                 f"a batch of {batch_size} cannot be shared by {world_size} processes: "
-                f"take a larger batch, or at most that many processes"
+                "take a larger batch, or fewer processes"
             )
         indices = part_indices(len(split), part, seed)
         self._plan = _Plan(indices, PARTS.index(part), batch_size, seed, rank, world_size)
