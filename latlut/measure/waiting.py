@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from latlut.errors import DeviceBusyError
-from latlut.machine.cpu import cpu_times
+from latlut.machine.cpu import cpu_ranges, cpu_times
 from latlut.machine.lock import device_lock
 from latlut.stats.machine_speed import LEAST_CPU_SHARE
 
@@ -66,7 +66,7 @@ def wait_until_quiet(cpus: Sequence[int], say: Say) -> None:
         if not quiet:
             said.now_and_then(
                 f"waiting for a quiet machine: other processes use {100 * share:.0f}% of "
-                f"{len(cpus)} CPUs"
+                f"CPU {cpu_ranges(tuple(cpus))}"
             )
 
 

@@ -217,7 +217,7 @@ def test_waiting_for_a_quiet_machine_takes_quiet_seconds_in_a_row(
     monkeypatch.setattr(waiting, "cpu_times", lambda cpus: (now["busy"], 0.0))
     waiting.wait_until_quiet([0], said.append)
     assert next(looks, None) is None
-    assert said == ["waiting for a quiet machine: other processes use 90% of 1 CPUs"]
+    assert said == ["waiting for a quiet machine: other processes use 90% of CPU 0"]
 
 
 def test_a_quiet_benchmark_has_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
