@@ -44,7 +44,7 @@ wheel: $(DEV) ## dist/*.whl and dist/*.tar.gz
 	@ls -l dist
 
 docs: $(DOCS) ## the documentation as a site, in site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(DEV) ## performance benchmarks: ratios measured side by side, one process
 	$(BIN)/python tests/benchmarks/bench_lookup.py
