@@ -13,7 +13,7 @@ from latlut.cli.progress import ProgressLines, bar_columns
 from latlut.shell import command
 
 if TYPE_CHECKING:
-    from latlut.search.cosearch.folder import Found
+    from latlut.search.cosearch.folder import Found, Member
     from latlut.search.runs.listening import RunListener
 
 
@@ -95,7 +95,7 @@ def print_search(found: Found, table_name: str) -> None:
         f"student: {student.ms:.4g} ms by the table, {off:+.2g}% from the target "
         f"{found.target_ms:.4g} ms; branches "
         f"{' and '.join(f'1/{scale}' for scale in student.scales)}, {student.kind}, {score} "
-        f"{100 * student.best_accuracy:.3g}%"
+        f"{100 * student.inherited:.3g}%"
     )
     if found.last_derived is not None:
         derived_ms, fitted_ms = found.last_derived
@@ -108,12 +108,14 @@ def print_search(found: Found, table_name: str) -> None:
         if teacher.latency_ms is None
         else f"{teacher.latency_ms:.4g} ms by the table"
     )
-    click.echo(f"teacher: {priced}, {score} {100 * teacher.best_accuracy:.3g}%")
+    click.echo(f"teacher: {priced}, {score} {100 * teacher.inherited:.3g}%")
     if len(found.members) > 1:
         _print_front(found)
     if found.unreachable_ms:
         left_out = ", ".join(f"{ms:.4g}" for ms in found.unreachable_ms)
         click.echo(f"no network was found near: {left_out} ms")
+    if found.finalists is not None:
+        click.echo(found.finalists.describe())
     if found.worth is not None:
         click.echo(found.worth.describe(found.target_ms))
     student_file = folder / "student.json"
@@ -129,6 +131,7 @@ def print_search(found: Found, table_name: str) -> None:
 
 def _print_front(found: Found) -> None:
     rows = []
+    has_finalists = any(member.finalists is not None for member in found.members)
     for member in found.members:
         worth = member.worth
         rows.append(
@@ -136,15 +139,21 @@ def _print_front(found: Found) -> None:
                 member.target_ms,
                 member.student.ms,
                 "+".join(map(str, member.student.scales)),
-                100 * member.student.best_accuracy,
+                100 * member.student.inherited,
+                *([_trained_percent(member)] if has_finalists else []),
                 None if worth is None else worth.difference_points,
                 None if worth is None or worth.ci_low_points is None
                 else f"{worth.ci_low_points:+.2f} to {worth.ci_high_points:+.2f}",
             ]
         )  # fmt: skip
-    columns = ["target, ms", "table, ms", "branches", "inherited mIoU, %", "over random, points",
-               "95%"]  # fmt: skip
+    trained = ["trained mIoU, %"] if has_finalists else []
+    columns = ["target, ms", "table, ms", "branches", "inherited mIoU, %", *trained,
+               "over random, points", "95%"]  # fmt: skip
     print_table(columns, rows)
+
+
+def _trained_percent(member: Member) -> float | None:
+    return None if member.student.trained is None else 100 * member.student.trained
 
 
 def print_result_file(folder: Path) -> None:

@@ -96,6 +96,10 @@ class WeightsType(click.ParamType[Any]):
     "--max-macs", type=click.IntRange(min=1),
     help="Most multiply-accumulates of the student, at the input size.",
 )  # fmt: skip
+@click.option(
+    "--finalists", type=click.IntRange(0, 1000), show_default="the preset's, none",
+    help="Networks per target to train briefly; the best is chosen.",
+)  # fmt: skip
 @click.option("--measure", is_flag=True, help="Measure what was found, on the table's own device.")
 @quiet_option
 @json_option
@@ -105,14 +109,16 @@ def search(
     weights: Any, branches: int | None, widths: tuple[int, ...] | None, seed: int | None,
     precision: str | None, accelerator: str, processes: int, timeout_s: float, threads: int | None,
     extra: tuple[tuple[str, Any], ...], method: str, targets: str | None, front: int | None,
-    max_parameters: int | None, max_macs: int | None, measure: bool, quiet: bool, as_json: bool,
+    max_parameters: int | None, max_macs: int | None, finalists: int | None, measure: bool,
+    quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Search for a teacher and a student network whose latency hits a target.
 
     Pretrains a supernet, searches teacher and student in it with the table's decoupled latency
     penalty, derives networks each epoch, ranks networks near the target by their inherited weights,
-    and keeps the best student within 2% of the target. Ctrl-C stops it; the same command continues
-    from the last epoch.
+    and keeps the best student within 2% of the target. --finalists trains some of them briefly from
+    scratch and keeps the best; a finished search can be given it as well. Ctrl-C stops it; the same
+    command continues from the last epoch.
 
     \b
     latlut search --table cpu-onnxruntime-fp32                    tiny, on generated scenes
@@ -129,6 +135,7 @@ def search(
         "latency.front": front,
         "latency.most_parameters": max_parameters,
         "latency.most_macs": max_macs,
+        "finalists.networks": finalists,
         "space.branches": branches,
         "space.widths": widths,
         "seed": seed,

@@ -13,7 +13,7 @@ from latlut.reports.page import charts
 from latlut.reports.page.csv_files import number_in, read_rows
 from latlut.reports.page.parts import Block, Chart, Facts, Grid, Picture, Section, Text
 from latlut.reports.page.pictures import drawn
-from latlut.search.cosearch.worth import Worth
+from latlut.search.cosearch.worth import Finalists, Worth
 from latlut.search.networks.nodes import architecture_rows
 from latlut.search.runs.folder import RESULT, RUN, SETTINGS, read_json
 from latlut.spaces import Architecture
@@ -100,13 +100,13 @@ def _found(result: Mapping[str, Any], target_ms: float | None) -> Iterator[Block
     rows = [
         [role, item.get("latency_ms"), _percent_off(item.get("latency_ms"), target_ms),
          item.get("branches"), item.get("kind"), item.get("epoch"),
-         100 * item["supernet_miou"] if item.get("supernet_miou") is not None else None]
+         _percent(item.get("supernet_miou")), _percent(item.get("trained_miou"))]
         for role in ("student", "teacher")
         if isinstance(item := result.get(role), dict)
     ]  # fmt: skip
     if rows:
         columns = ["role", "latency, ms", "from the target, %", "branches", "kind", "epoch",
-                   "supernet mIoU, %"]  # fmt: skip
+                   "supernet mIoU, %", "trained mIoU, %"]  # fmt: skip
         yield Grid("What was found", columns, rows)
     if (worth := result.get("against_random")) and target_ms:
         try:
@@ -114,11 +114,21 @@ def _found(result: Mapping[str, Any], target_ms: float | None) -> Iterator[Block
         except ValidationError:
             text = "its result does not say how it compares with random networks"
         yield Text(text[:1].upper() + text[1:] + ".")
+    if finalists := result.get("finalists"):
+        try:
+            text = TypeAdapter(Finalists).validate_python(finalists).describe()
+        except ValidationError:
+            text = "its result does not say what its finalists came to"
+        yield Text(text[:1].upper() + text[1:] + ".")
     front = [item for item in result.get("front") or () if isinstance(item, dict)]
     if len(front) > 1:
         names = ("target_ms", "latency_ms", "branches", "kind", "supernet_miou")
         columns = ["target, ms", "latency, ms", "branches", "kind", "inherited mIoU"]
         yield Grid("The front", columns, [[item.get(name) for name in names] for item in front])
+
+
+def _percent(fraction: object) -> float | None:
+    return 100 * fraction if isinstance(fraction, float) else None
 
 
 def _percent_off(ms: object, target_ms: float | None) -> float | None:

@@ -4,7 +4,7 @@ Each epoch adds, per set of branches, the student's derived network and the one 
 target (see ``fitting``), and the teacher's derived network. Each is scored by itself, with the
 supernet's weights. The rank phase adds random and evolved networks near the target and scores all
 again. The result of a search is the archived student of largest Target(m) within the tolerance of
-the target.
+the target, of the finalists alone where there are any.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Archived:
     ``evolved``; ``accuracy`` its inherited mIoU at that epoch (``inherited``); ``score`` its
     Target(m), for a teacher its accuracy; ``loss`` the log probability given up to fit it, 0 for
     the others; ``layers`` where it lies (``derive.Placed``); ``ranked`` its inherited mIoU after
-    the rank phase's training; ``latency_ms`` is None where the table cannot price a teacher.
+    the rank phase's training; ``trained`` its mIoU after a short training of its own
+    (``finalists``); ``latency_ms`` is None where the table cannot price a teacher.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class Archived:
     layers: tuple[tuple[int, ...], ...] = ()
     ranked: float | None = None
     target_ms: float | None = None
+    trained: float | None = None
 
     @property
     def ms(self) -> float:
@@ -65,9 +67,14 @@ class Archived:
         return Placed(self.architecture, self.layers)
 
     @property
-    def best_accuracy(self) -> float:
+    def inherited(self) -> float:
         """The inherited mIoU that counts: after the rank phase, where there is one."""
         return self.accuracy if self.ranked is None else self.ranked
+
+    @property
+    def best_accuracy(self) -> float:
+        """The mIoU that it is chosen by: after its own training, where it had one."""
+        return self.inherited if self.trained is None else self.trained
 
 
 @dataclass(frozen=True)
@@ -150,7 +157,7 @@ class Archive:
                 with written_whole(path) as temporary:
                     temporary.write_text(text, encoding="utf-8")
 
-    def near(self, target_ms: float, tolerance: float) -> list[Archived]:
+    def candidates(self, target_ms: float, tolerance: float) -> list[Archived]:
         """The students within the tolerance of a target; the ranked ones alone, if any is."""
         students = [
             item
@@ -158,6 +165,16 @@ class Archive:
             if item.kind != "teacher" and abs(item.ms / target_ms - 1) <= tolerance
         ]
         return [item for item in students if item.ranked is not None] or students
+
+    def trained(self, target_ms: float, tolerance: float) -> list[Archived]:
+        """Those of ``candidates`` that had a training of their own, each network once."""
+        near = self.candidates(target_ms, tolerance)
+        return list({i.architecture: i for i in near if i.trained is not None}.values())
+
+    def near(self, target_ms: float, tolerance: float) -> list[Archived]:
+        """The students that can be chosen for a target: those with a training of their own, if any
+        has; else all ``candidates``."""
+        return self.trained(target_ms, tolerance) or self.candidates(target_ms, tolerance)
 
     def student(self, target_ms: float, tolerance: float) -> Archived:
         """The student of largest Target(m) within the tolerance of the target; of equal ones the

@@ -6,6 +6,7 @@ archive/                       every epoch's derived networks
 trajectory.csv, tensorboard/   how it went
 student.json, teacher.json     what was found; result.json has its figures
 front/                         of several targets, the student of each, 7.5ms.json
+finalists/                     models of the networks that had a training of their own, 01, 02, ...
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from latlut.search.cosearch.archive import Archived
+from latlut.search.cosearch.finalists import FINALISTS
 from latlut.search.cosearch.problem import SearchProblem
 from latlut.search.cosearch.records import EpochRecord, name_of
+from latlut.search.cosearch.settings import SearchSettings
 from latlut.search.cosearch.state import SearchState
-from latlut.search.cosearch.worth import Worth, worth_of
-from latlut.search.runs.folder import RESULT, write_csv, write_json
+from latlut.search.cosearch.worth import Finalists, Worth, worth_of
+from latlut.search.runs.folder import RESULT, SETTINGS, read_json, write_csv, write_json
 from latlut.spaces import Architecture
 from latlut.timestamps import now_text
 
@@ -36,6 +39,8 @@ class Member:
     student: Archived
     worth: Worth | None
     """Against random networks of equal latency; None without a rank phase."""
+    finalists: Finalists | None
+    """Among those that had a training of their own; None where none had."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,16 @@ class Found:
     @property
     def worth(self) -> Worth | None:
         """Of the student."""
-        return next(item.worth for item in self.members if item.target_ms == self.target_ms)
+        return self._main.worth
+
+    @property
+    def finalists(self) -> Finalists | None:
+        """Of the student."""
+        return self._main.finalists
+
+    @property
+    def _main(self) -> Member:
+        return next(item for item in self.members if item.target_ms == self.target_ms)
 
     @property
     def last_derived(self) -> tuple[float, float] | None:
@@ -80,6 +94,7 @@ def found_in(search: SearchState) -> Found:
     """
     problem, archive = search.problem, search.archive
     images = 0 if search.settings.rank is None else search.scorer().images
+    judges = _finalists_judges(search)
     members, missed = [], list(problem.unreachable_ms)
     for target_ms in problem.targets_ms:
         if target_ms != problem.target_ms and not archive.near(target_ms, problem.tolerance):
@@ -87,7 +102,8 @@ def found_in(search: SearchState) -> Found:
             continue
         student = archive.student(target_ms, problem.tolerance)
         worth = worth_of(student, archive, target_ms, problem.tolerance, images)
-        members.append(Member(target_ms, student, worth))
+        finalists = Finalists.of(archive.trained(target_ms, problem.tolerance), judges)
+        members.append(Member(target_ms, student, worth, finalists))
     main = next(item for item in members if item.target_ms == problem.target_ms)
     return Found(
         search.folder,
@@ -99,6 +115,12 @@ def found_in(search: SearchState) -> Found:
         tuple(members),
         tuple(sorted(missed)),
     )
+
+
+def _finalists_judges(search: SearchState) -> int:
+    """Validation images that the finalists were judged on."""
+    own, count = search.settings.finalists, len(search.data.val)
+    return count if own is None or own.images is None else min(own.images, count)
 
 
 def search_facts(problem: SearchProblem, data_name: str) -> dict[str, Any]:
@@ -116,6 +138,17 @@ def search_facts(problem: SearchProblem, data_name: str) -> dict[str, Any]:
         ),
         "data": data_name,
     }
+
+
+def changeable(folder: Path, settings: SearchSettings) -> tuple[str, ...]:
+    """Names of the settings that may still change when the search in a folder goes on: those of the
+    finalists before the first of them, and then their number, upwards."""
+    if not (folder / FINALISTS).exists():
+        return ("finalists",)
+    before, own = read_json(folder / SETTINGS).get("finalists"), settings.finalists
+    trained = before.get("networks") if isinstance(before, dict) else None
+    is_more = own is not None and isinstance(trained, int) and own.networks >= trained
+    return ("finalists.networks",) if is_more else ()
 
 
 def write_progress(search: SearchState) -> None:
@@ -152,11 +185,13 @@ def finish_search(found: Found, tolerance: float) -> None:
             "derived_ms": None if derived is None else derived[0],
             "fitted_ms": None if derived is None else derived[1],
             "against_random": None if found.worth is None else asdict(found.worth),
+            "finalists": None if found.finalists is None else asdict(found.finalists),
             "front": [
                 {
                     "target_ms": member.target_ms,
                     **_facts(member.student),
                     "against_random": None if member.worth is None else asdict(member.worth),
+                    "finalists": None if member.finalists is None else asdict(member.finalists),
                 }
                 for member in found.members
             ],
@@ -189,7 +224,8 @@ def _facts(item: Archived) -> dict[str, Any]:
         "epoch": item.epoch + 1,
         "kind": item.kind,
         "latency_ms": item.latency_ms,
-        "supernet_miou": item.best_accuracy,
+        "supernet_miou": item.inherited,
+        "trained_miou": item.trained,
         "score": item.score,
         "log_probability_given_up": item.loss,
     }

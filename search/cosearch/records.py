@@ -24,8 +24,7 @@ class EpochRecord:
 
     phase: str
     epoch: int
-    """``phase``, ``epoch``: ``pretrain``, ``search``, ``rank`` or ``evolve``, and the epoch within
-    it from 0."""
+    """``phase``, ``epoch``: one of ``state.PHASES``, and the epoch within it from 0."""
     seconds: float
     """Wall time."""
     weight_loss: float | None = None
@@ -65,6 +64,10 @@ class EpochRecord:
     best_miou: float | None = None
     best_ms: float | None = None
     """``best_miou``, ``best_ms``: of the best of them within the tolerance of the target."""
+    trained_miou: float | None = None
+    trained_ms: float | None = None
+    inherited_miou: float | None = None
+    """Of the finalist that was trained: its mIoU after that, its latency, and what it inherited."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -108,4 +111,9 @@ class EpochRecord:
             line += f"  {self.scored} networks scored"
         if self.best_miou is not None:
             line += f", best near the target {100 * self.best_miou:.3g}%, {self.best_ms:.4g} ms"
+        if self.trained_miou is not None and self.inherited_miou is not None:
+            line += (
+                f"  {self.trained_ms:.4g} ms, mIoU {100 * self.trained_miou:.3g}% after its own "
+                f"training, inherited {100 * self.inherited_miou:.3g}%"
+            )
         return f"{line}  ({self.seconds:.0f} s)"

@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from latlut.pricing.calibration import stored as stored_calibration
 from latlut.search.cosearch.folder import (
     Found,
+    changeable,
     finish_search,
     found_in,
     search_facts,
@@ -89,7 +90,15 @@ def _search(
     facts = search_facts(problem, data.name)
     remarks = {"seed": settings.seed, "processes": processes}
     goes_on = on_first(
-        fabric, lambda: begin_run(folder, settings.to_dict(), facts, environment, **remarks)
+        fabric,
+        lambda: begin_run(
+            folder,
+            settings.to_dict(),
+            facts,
+            environment,
+            changeable=changeable(folder, settings),
+            **remarks,
+        ),
     )
     told.remark(_headline(problem, goes_on, folder))
     if settings.rank is not None:

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from latlut.errors import DataError, SpecError
 from latlut.search.cosearch.archive import Archive
+from latlut.search.cosearch.finalists import clear_finalist, finalist_epoch, finalists_of
 from latlut.search.cosearch.judging import judged, mixing_of
 from latlut.search.cosearch.problem import SearchProblem
 from latlut.search.cosearch.ranking import evolve_epoch, evolve_epochs, rank_epoch
@@ -100,7 +101,7 @@ class Search(SearchState):
         """
         state = self.restore()
         for phase in self.phases[self.phases.index(state["phase"]) :]:
-            group, is_trained = self.phase(phase), phase != "evolve"
+            group, is_trained = self.phase(phase), phase not in ("evolve", "finalists")
             first = state["epoch"] if phase == state["phase"] else 0
             optimizer, halves = self._weight_optimizer(group), self.halves(phase)
             if is_trained and phase == state["phase"] and state["optimizer"] is not None:
@@ -111,12 +112,16 @@ class Search(SearchState):
                 record = self._epoch(phase, epoch, optimizer, halves)
                 self.records.append(record)
                 self.save(phase, epoch + 1, optimizer)
+                if phase == "finalists":
+                    clear_finalist(self, epoch)
                 self.on_epoch(record, self)
         return self.archive
 
     def epochs(self, phase: str) -> int:
-        """How many epochs a phase has; generations of "evolve"."""
-        return evolve_epochs(self) if phase == "evolve" else self.phase(phase).epochs
+        """How many epochs a phase has: generations of "evolve", networks of "finalists"."""
+        if phase == "evolve":
+            return evolve_epochs(self)
+        return len(finalists_of(self)) if phase == "finalists" else self.phase(phase).epochs
 
     def _weight_optimizer(self, group: PhaseSettings) -> Any:
         return weight_optimizer(self.fabric, self.supernet, group)
@@ -124,7 +129,7 @@ class Search(SearchState):
     def halves(self, phase: str) -> tuple[TrainBatches, TrainBatches]:
         """The phase's batches for the weights and for the architecture, labels at 1/8.
 
-        Of the rank phase the first are of all training images.
+        From the rank phase on the first are of all training images.
 
         Raises:
             DataError: a half of the training images is smaller than one batch of all processes,
@@ -150,7 +155,7 @@ class Search(SearchState):
             "workers": data.workers,
             "pin_memory": self.fabric.device.type == "cuda",
         }
-        if phase in ("rank", "evolve"):
+        if phase not in ("pretrain", "search"):
             halves = (TrainBatches(self.data.train, looks, batch, part="all", **how),) * 2
         else:
             halves = train_halves(self.data.train, looks, batch, **how)
@@ -168,6 +173,8 @@ class Search(SearchState):
             return rank_epoch(self, epoch, optimizer, halves[0])
         if phase == "evolve":
             return evolve_epoch(self, epoch)
+        if phase == "finalists":
+            return finalist_epoch(self, epoch)
         started = time.monotonic()
         group, is_search = self.phase(phase), phase == "search"
         steps = len(halves[0]) // group.accumulate

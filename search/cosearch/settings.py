@@ -27,6 +27,7 @@ from latlut.search.runs.settings import (
     Size,
     Whole,
 )
+from latlut.search.train.settings import ScheduleSettings
 
 
 class SpaceSettings(Group):
@@ -108,8 +109,21 @@ class RankSettings(PhaseSettings):
     images: Count | None = None
 
 
+class FinalistSettings(ScheduleSettings):
+    """Short trainings from scratch, after everything else, of ``networks`` near each target; 0 for
+    none. The schedule is that of a training (``train.settings``).
+
+    ``images`` is how many validation images judge, None for all.
+    """
+
+    networks: Annotated[int, Field(ge=0, le=1000, strict=True)] = 0
+    images: Count | None = None
+    evaluate_every: Count = 1_000_000
+
+
 class SearchSettings(RunSettings):
-    """All settings of a search; the phases' ``iterations`` are of one half of the images.
+    """All settings of a search; ``iterations`` of the phases "pretrain" and "search" are of one
+    half of the images.
 
     ``rank`` None leaves out the rank phase, as the paper does.
     """
@@ -120,6 +134,7 @@ class SearchSettings(RunSettings):
     pretrain: PhaseSettings
     search: PhaseSettings
     rank: RankSettings | None = None
+    finalists: FinalistSettings | None = None
     architecture: ArchitectureSettings = ArchitectureSettings()
     latency: LatencySettings = LatencySettings()
 

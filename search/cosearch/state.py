@@ -35,7 +35,7 @@ from latlut.search.runs.step import finite_loss, step_batches
 #: Told after each step: phase, epoch, step, steps in the epoch, loss of the weights' step.
 StepListener = Callable[[str, int, int, int, float], None]
 
-PHASES = ("pretrain", "search", "rank", "evolve")
+PHASES = ("pretrain", "search", "rank", "evolve", "finalists")
 #: What a checkpoint holds, and of which type.
 _VALUES = {
     "space": str,
@@ -113,15 +113,22 @@ class SearchState:
     def phase(self, name: str) -> PhaseSettings:
         """The settings of one of ``PHASES``; those of the rank phase are both "rank"'s and
         "evolve"'s."""
-        groups = {"pretrain": self.settings.pretrain, "search": self.settings.search}
-        found = groups.get(name, self.settings.rank)
+        settings = self.settings
+        found: PhaseSettings | None = {
+            "pretrain": settings.pretrain,
+            "search": settings.search,
+            "finalists": settings.finalists,
+        }.get(name, settings.rank)
         assert found is not None
         return found
 
     @property
     def phases(self) -> tuple[str, ...]:
         """Those of ``PHASES`` that there are."""
-        return PHASES[:2] if self.settings.rank is None else PHASES
+        settings = self.settings
+        ranked = () if settings.rank is None else PHASES[2:4]
+        last = PHASES[4:] if settings.finalists and settings.finalists.networks else ()
+        return (*PHASES[:2], *ranked, *last)
 
     @property
     def weights_per_ms(self) -> tuple[float, ...]:

@@ -96,6 +96,36 @@ def worth_of(
     )
 
 
+@dataclass(frozen=True)
+class Finalists:
+    """What the networks came to that had a training of their own; mIoU are fractions."""
+
+    networks: int
+    """How many. best_miou, mean_miou, worst_miou: of them."""
+    best_miou: float
+    mean_miou: float
+    worst_miou: float
+    images: int
+    """Validation images that judged."""
+
+    @classmethod
+    def of(cls, trained: Sequence[Archived], images: int) -> Finalists | None:
+        """Of some that were trained; None of none."""
+        values = [item.trained for item in trained if item.trained is not None]
+        if not values:
+            return None
+        return cls(len(values), max(values), statistics.fmean(values), min(values), images)
+
+    def describe(self) -> str:
+        """One sentence."""
+        return (
+            f"chosen among {self.networks} finalists by a short training of each: mIoU "
+            f"{100 * self.best_miou:.3g}%, all {100 * self.worst_miou:.3g} to "
+            f"{100 * self.best_miou:.3g}%, mean {100 * self.mean_miou:.3g}%; on the {self.images} "
+            "validation images that chose it, so that its own is optimistic"
+        )
+
+
 def _half_width(values: Sequence[float]) -> float | None:
     """Of the 95% interval of the mean."""
     from scipy import stats

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ def begin_run(
     settings: Mapping[str, Any],
     facts: Mapping[str, Any],
     environment: Environment,
+    *,
+    changeable: Collection[str] = (),
     **remarks: object,
 ) -> bool:
     """Write what the run is, or check that the folder is of this very run.
@@ -43,6 +45,8 @@ def begin_run(
         settings: JSON-able, complete.
         facts: JSON-able; what else must be the same when the run goes on.
         environment: of the run where it begins.
+        changeable: dotted names of settings that may differ when the run goes on, as only what is
+            still to come depends on them; what is asked for now is then written down.
         remarks: JSON-able; what else is written once and may differ when the run goes on.
 
     Returns:
@@ -52,7 +56,9 @@ def begin_run(
         LatlutError: the folder is of a run with other settings or facts or of something else, or
             cannot be written.
     """
-    if holds_run(path, settings, facts):
+    if holds_run(path, settings, facts, changeable):
+        if differences(read_json(path / SETTINGS), settings):
+            write_json(path / SETTINGS, settings)
         return True
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -77,8 +83,16 @@ def _has_only_begun(path: Path) -> bool:
     )
 
 
-def holds_run(path: Path, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+def holds_run(
+    path: Path,
+    settings: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    changeable: Collection[str] = (),
+) -> bool:
     """Whether the folder holds a run, which is this one.
+
+    Args:
+        path, settings, facts, changeable: see ``begin_run``.
 
     Raises:
         LatlutError: it is of a run with other settings or facts, or cannot be read.
@@ -87,7 +101,7 @@ def holds_run(path: Path, settings: Mapping[str, Any], facts: Mapping[str, Any])
         return False
     if not _parses(path / SETTINGS, path / RUN) and _has_only_begun(path):
         return False
-    changed = differences(read_json(path / SETTINGS), settings)
+    changed = differences(read_json(path / SETTINGS), settings, changeable)
     before = read_json(path / RUN)
     changed += differences(
         {name: before.get(name) for name in facts}, json.loads(json.dumps(facts))
@@ -180,13 +194,21 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def differences(there: Mapping[str, Any], here: Mapping[str, Any], place: str = "") -> list[str]:
-    """One line per value that differs, ``search.epochs: 8 there, 5 asked for``."""
+def differences(
+    there: Mapping[str, Any],
+    here: Mapping[str, Any],
+    changeable: Collection[str] = (),
+    place: str = "",
+) -> list[str]:
+    """One line per value that differs, ``search.epochs: 8 there, 5 asked for``; none for those
+    that are changeable."""
     found = []
     for name in dict.fromkeys([*there, *here]):
         before, now = there.get(name), here.get(name)
+        if f"{place}{name}" in changeable:
+            continue
         if isinstance(before, dict) and isinstance(now, dict):
-            found += differences(before, now, f"{place}{name}.")
+            found += differences(before, now, changeable, f"{place}{name}.")
         elif before != now:
             found.append(f"{place}{name}: {before!r} there, {now!r} asked for")
     return found

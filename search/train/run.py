@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from lightning_fabric import Fabric
 from torch import nn
@@ -107,7 +108,7 @@ def _train(
     is_first, epochs = fabric.is_global_zero, settings.schedule.epochs
     facts = training_facts(what, teacher, data)
     processes = on_first(fabric, lambda: processes_of(folder, fabric.world_size))
-    remarks = {"seed": settings.seed, "processes": processes}
+    remarks: dict[str, Any] = {"seed": settings.seed, "processes": processes}
     goes_on = on_first(
         fabric, lambda: begin_run(folder, settings.to_dict(), facts, environment, **remarks)
     )

@@ -1,0 +1,207 @@
+"""The finalists: which networks they are, what is chosen, going on, growing, and bad input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import make_search, settings_with
+from small_tables import plausible_ms, space_table
+
+from latlut.errors import LatlutError, SpecError
+from latlut.search.cosearch.archive import Archived
+from latlut.search.cosearch.finalists import finalists_of
+from latlut.search.cosearch.run import run_search
+from latlut.search.cosearch.settings import SearchSettings, load_settings
+from latlut.search.data.dataset import SegmentationData
+from latlut.search.data.opening import open_data
+from latlut.search.networks.model_files import load_model
+from latlut.search.runs.listening import RunListener
+from latlut.spaces import FasterSegSpace
+from latlut.table.table import LatencyTable
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SPACE = FasterSegSpace(layers=5, base_width=3, widths=(4, 8), stem_head_widths=(8,))
+PHASE = {"iterations": 1, "batch": 2, "crop": [24, 40], "lr": 0.02, "epochs": 1}
+SETTINGS: dict[str, Any] = {
+    "data": {"image_size": [32, 64], "train_images": 4, "validation_images": 3},
+    "pretrain": PHASE,
+    "search": PHASE,
+    "rank": {**PHASE, "candidates": 6, "evolution": 4, "generation": 2},
+    "finalists": {**PHASE, "crop": [32, 64], "epochs": 2, "networks": 3},
+    "latency": {"weights": "gradient", "strength": 1.0},
+}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LatencyTable]:
+    with space_table(tmp_path_factory.mktemp("f") / "table.db", SPACE, plausible_ms) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def data() -> SegmentationData:
+    return open_data("street-scenes", size=(32, 64), counts=(4, 3, 0))
+
+
+def settings(**groups: Any) -> SearchSettings:
+    return settings_with(SearchSettings, SETTINGS, groups)
+
+
+def test_the_best_trained_finalist_is_chosen(
+    table: LatencyTable, data: SegmentationData, tmp_path: Path
+) -> None:
+    search = make_search(table, data, tmp_path, settings())
+    archive = search.run()
+    problem = search.problem
+    records = [record for record in search.records if record.phase == "finalists"]
+    chosen = [item for _, item in finalists_of(search)]
+    assert len(records) == len(chosen) == 3
+    assert [r.inherited_miou for r in records] == [item.inherited for item in chosen]
+    trained = archive.trained(problem.target_ms, problem.tolerance)
+    assert {item.architecture for item in trained} == {item.architecture for item in chosen}
+    found = archive.student(problem.target_ms, problem.tolerance)
+    close = [i for i in trained if abs(i.ms / found.ms - 1) < 0.001]
+    assert found.trained == max(item.best_accuracy for item in close)
+    assert "mIoU" in records[0].describe(3) and "inherited" in records[0].describe(3)
+    for number, item in enumerate(chosen, start=1):
+        folder = tmp_path / "finalists" / f"{number:02d}"
+        network, facts = load_model(folder)
+        assert facts.architecture == replace(item.architecture, num_classes=data.classes.count)
+        assert not (folder / "checkpoints").exists()
+
+
+def test_finalists_are_unlike_each_other_and_not_all_evolved(
+    table: LatencyTable, data: SegmentationData, tmp_path: Path
+) -> None:
+    search = make_search(table, data, tmp_path, settings())
+    target_ms = search.problem.target_ms
+    networks = SPACE.sample_many(40, 1)
+    good = networks[0]
+    cells = list(good.branches[0].cells)
+    cells[1] = replace(cells[1], width=4 if cells[1].width == 8 else 8)
+    branches = (replace(good.branches[0], cells=tuple(cells)), *good.branches[1:])
+    relative = replace(good, branches=branches)
+
+    def item(network: Any, kind: str, ranked: float) -> Archived:
+        scales = tuple(branch.scale for branch in network.branches)
+        return Archived(kind, 0, scales, network, target_ms, 0.1, 0.1, ranked=ranked)
+
+    best = [item(good, "evolved", 0.9), item(relative, "evolved", 0.89)]
+    search.archive.items = best + [
+        item(network, "random", 0.5 - 0.01 * number) for number, network in enumerate(networks[1:])
+    ]
+    found = [i.architecture for _, i in finalists_of(search)]
+    assert found[0] == good and relative not in found
+    assert [i.kind for _, i in finalists_of(search)] == ["evolved", "random", "random"]
+    more = settings(finalists={"networks": 4})
+    longer = make_search(table, data, tmp_path, more)
+    longer.archive = search.archive
+    assert [i.architecture for _, i in finalists_of(longer)][:3] == found
+    search.archive.items = best  # nothing but relatives: better than none
+    assert [i.architecture for _, i in finalists_of(search)] == [good, relative]
+
+
+class Killed(BaseException):
+    """Stands for a signal: nothing of the search catches it."""
+
+
+def test_a_run_killed_while_finalists_train_resumes_to_the_same_bits(
+    table: LatencyTable, data: SegmentationData, tmp_path: Path
+) -> None:
+    whole = make_search(table, data, tmp_path / "whole", settings())
+    whole.run()
+
+    def killer_at(place: tuple[str, int, int]) -> Any:
+        def killer(phase: str, epoch: int, step: int, steps: int, loss: float) -> None:
+            if (phase, epoch, step) == place:
+                raise Killed
+
+        return killer
+
+    for place in (("finalists", 0, 1), ("finalists", 1, 2)):
+        with pytest.raises(Killed):
+            make_search(table, data, tmp_path / "k", settings(), on_step=killer_at(place)).run()
+    again = make_search(table, data, tmp_path / "k", settings())
+    again.run()
+    assert again.archive.to_json() == whole.archive.to_json()
+    strip = [{**record.to_dict(), "seconds": 0} for record in again.records]
+    assert strip == [{**record.to_dict(), "seconds": 0} for record in whole.records]
+
+
+def test_a_finished_search_gets_finalists_afterwards(table: LatencyTable, tmp_path: Path) -> None:
+    remarks: list[str] = []
+    told = RunListener(remark=remarks.append)
+    without = settings(finalists={"networks": 0})
+    plain = run_search(table, without, tmp_path / "grown", listener=told)
+    assert plain is not None and plain.finalists is None
+    grown = [
+        run_search(table, settings(finalists={"networks": n}), tmp_path / "grown", listener=told)
+        for n in (1, 3)
+    ][-1]
+    at_once = run_search(table, settings(), tmp_path / "once", listener=told)
+    assert grown is not None and at_once is not None and grown.finalists is not None
+    assert grown.student == at_once.student and grown.finalists == at_once.finalists
+    assert grown.finalists.networks == 3 and grown.student.trained == grown.finalists.best_miou
+    result = json.loads((tmp_path / "grown" / "result.json").read_text())
+    assert result["finalists"]["networks"] == 3
+    assert result["student"]["trained_miou"] == grown.student.trained
+    assert result["student"]["supernet_miou"] == grown.student.ranked
+    saved = json.loads((tmp_path / "grown" / "settings.json").read_text())
+    assert saved["finalists"]["networks"] == 3
+    for other, words in (
+        (without, "finalists.networks: 3 there, 0 asked for"),
+        (settings(finalists={"lr": 0.1}), "finalists.lr: 0.02 there, 0.1 asked for"),
+        (settings(pretrain={"lr": 0.1}), "pretrain.lr: 0.02 there, 0.1 asked for"),
+    ):
+        with pytest.raises(LatlutError, match=words):
+            run_search(table, other, tmp_path / "grown", listener=told)
+
+
+def test_a_front_has_finalists_of_each_target(table: LatencyTable, tmp_path: Path) -> None:
+    priced = sorted(table_ms(table))
+    targets = [priced[14], priced[26]]
+    chosen = settings(latency={"targets_ms": targets}, finalists={"networks": 2})
+    found = run_search(table, chosen, tmp_path)
+    assert found is not None and len(found.members) == 2
+    for member in found.members:
+        assert member.finalists is not None and member.finalists.networks >= 1
+        assert member.student.trained is not None
+
+
+def table_ms(table: LatencyTable) -> list[float]:
+    """Milliseconds of some networks."""
+    chosen = settings()
+    from latlut.search.cosearch.problem import SearchProblem
+
+    problem = SearchProblem(table, chosen.space, chosen.latency)
+    return [problem.price(network) for network in SPACE.sample_many(40, 1)]
+
+
+def test_finalists_of_a_search_that_does_not_rank(
+    table: LatencyTable, data: SegmentationData, tmp_path: Path
+) -> None:
+    chosen = settings().model_copy(update={"rank": None})
+    archive = make_search(table, data, tmp_path, chosen).run()
+    assert any(item.trained is not None for item in archive.items)
+
+
+@pytest.mark.parametrize("preset", ["tiny", "small", "paper", "quickstart"])
+def test_presets_have_a_schedule_for_them(preset: str) -> None:
+    without, some = load_settings(preset), load_settings(preset, {"finalists.networks": 8})
+    assert without.finalists is not None and without.finalists.networks == 0
+    assert some.finalists is not None and some.finalists.networks == 8
+
+
+def test_crops_too_small_are_refused_before_anything_runs(
+    table: LatencyTable, tmp_path: Path
+) -> None:
+    chosen = settings(finalists={"crop": [24, 40], "batch": 1})
+    with pytest.raises(SpecError, match="leaves one pixel at the coarsest scale"):
+        run_search(table, chosen, tmp_path / "none")
+    assert not (tmp_path / "none" / "settings.json").exists()
