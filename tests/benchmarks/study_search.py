@@ -9,7 +9,8 @@
 
     --data PATH     images to search and train on; generated street scenes if not given
     --seeds 3       searches; --trainings 5 of each network; --randoms 4 fresh ones per search
-    --methods ranked paper    with the phase that ranks networks, and without
+    --methods ranked finalists paper    with the phase that ranks networks; with short trainings of
+                                        8 finalists on top of it; and without either
     --set NAME=VALUE, --train-set NAME=VALUE    of the presets "tiny"
 
 A network that is trained is written to OUT/trainings.jsonl at once, and a command that is given
@@ -25,6 +26,7 @@ import itertools
 import json
 import multiprocessing
 import random
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -46,6 +48,7 @@ from latlut.search.data.opening import open_data
 from latlut.search.derive.derive import Placed
 from latlut.search.derive.fitting import Fitter
 from latlut.search.networks.network import trainable
+from latlut.search.runs.folder import RESULT
 from latlut.search.runs.listening import RunListener
 from latlut.search.train.data import checked_data
 from latlut.search.train.settings import TrainSettings, load_train_settings
@@ -57,8 +60,12 @@ TOLERANCE = 0.02
 TRIES = 20_000
 #: Lambda times the target, held: what Fig. 4 of the paper is about.
 FIXED = {"latency.strength": 30.0, "latency.proportional": 0, "latency.integral": 0, "rank": None}
-#: With the phase that ranks networks, and without.
-METHODS = ("ranked", "paper")
+#: What each method changes in the preset.
+METHODS: dict[str, dict[str, Any]] = {
+    "ranked": {},
+    "finalists": {"finalists__networks": 8},
+    "paper": {"rank": None},
+}
 #: Of random networks, in turn.
 KINDS = ("sampler", "logits")
 #: Of a training: all that tells it from the others.
@@ -92,6 +99,9 @@ class Study:
     def search(self, name: str, settings: SearchSettings) -> Any:
         """A search, gone on with or read."""
         told = RunListener(remark=lambda text: print(text, flush=True))
+        ranked = self.out / name.replace("finalists", "ranked")
+        if not (self.out / name).exists() and (ranked / RESULT).exists():
+            shutil.copytree(ranked, self.out / name)  # it gets its finalists now
         return run_search(self.table, settings, self.out / name, listener=told)
 
     def trained(self, wanted: Sequence[tuple[Key, Architecture, int]]) -> list[float]:
@@ -193,7 +203,7 @@ def _fit_of_random_logits(
 
 
 def compare_with_random(study: Study) -> None:
-    """Searched networks, with and without the rank phase, against random ones.
+    """Searched networks of each method against random ones.
 
     All methods have one target, and are compared with the same random networks.
     """
@@ -224,7 +234,7 @@ def _compared_networks(study: Study, seed: int) -> list[tuple[str, str, Architec
     """Method, kind, network: of each method's search, then random ones of the first's latency."""
     methods, found = study.options.methods, []
     for method in methods:
-        settings = study.settings(seed, **({} if method == "ranked" else {"rank": None}))
+        settings = study.settings(seed, **METHODS[method])
         student = study.search(f"{method}-{seed}", settings).student
         found.append((method, "searched", student))
     problem = SearchProblem(study.table, settings.space, settings.latency)
@@ -396,7 +406,7 @@ def main() -> None:
     parser.add_argument("--data")
     for name, value in (("seeds", 3), ("trainings", 5), ("randoms", 4), ("networks", 30)):
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     for name in ("--set", "--train-set"):
         parser.add_argument(name, action="append", default=[])
     parser.add_argument("--runs", nargs="+", default=[], help="folders of finished searches")
