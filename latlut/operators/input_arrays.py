@@ -16,24 +16,35 @@ def random_arrays(
     types: Sequence[np.dtype],
     seed: int,
     below: Sequence[int | None] | None = None,
+    maps: Sequence[bool] | None = None,
 ) -> list[np.ndarray]:
     """Random inputs.
 
     Floating-point ones are standard normal, bytes and booleans uniform over their range. Other
     whole numbers are uniform below a limit, and otherwise 0 or 1, which any use of them allows.
 
+    Feature maps from within a network have a mean of each channel, standard normal, and half of
+    that as deviation: neighbours mostly have one sign, as there. Where signs are random, a loop
+    that branches on them mispredicts every other time: ONNX Runtime's PRelu takes four to six times
+    as long.
+
     Args:
         shapes: one per input.
         types: likewise.
         seed: of the generator.
         below: the limit of each input's whole numbers, None where it is not known.
+        maps: whether each is a feature map (B, C, H, W) from within a network; none if not given.
     """
     generator = np.random.default_rng(seed)
     found = []
-    for shape, dtype, limit in zip(shapes, types, below or [None] * len(shapes), strict=True):
+    limits, are_maps = below or [None] * len(shapes), maps or [False] * len(shapes)
+    for shape, dtype, limit, is_map in zip(shapes, types, limits, are_maps, strict=True):
         made: np.ndarray
         if dtype.kind == "f":
             made = generator.standard_normal(shape, dtype=np.float32)
+            if is_map:
+                sides = (1, shape[1], 1, 1)
+                made = 0.5 * made + generator.standard_normal(sides, dtype=np.float32)
         elif dtype == np.uint8:
             made = generator.integers(0, 256, shape)
         elif dtype == np.int8:

@@ -162,7 +162,8 @@ class Workload(ABC):
     def random_inputs(self, seed: int = 0) -> list[np.ndarray]:
         """What the inputs are filled with, see ``random_arrays``: standard normal float32 arrays
         of what latlut builds."""
-        return random_arrays(self.input_shapes, self.input_types, seed, self.input_limits)
+        maps = [name in self.free_layouts for name in self.input_names]
+        return random_arrays(self.input_shapes, self.input_types, seed, self.input_limits, maps)
 
     def expected(
         self, arrays: Sequence[np.ndarray], module: nn.Module | None = None

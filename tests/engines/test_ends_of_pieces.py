@@ -62,3 +62,21 @@ def test_openvino_converts_no_maps_between_pieces_and_the_networks_own_output() 
             shapes.append(output.shape)
             assert list(session._compiled.inputs[0].shape) == [1, 40, 72, 16]
     assert shapes == [(1, 16, 1, 1), (1, 19, 40, 72)]
+
+
+def test_maps_within_a_network_mostly_keep_their_sign_and_images_do_not() -> None:
+    """PRelu of ONNX Runtime takes four to six times as long where signs are random."""
+    first, middle, last = (
+        Workload.from_spec(spec) for spec in cut(read_onnx(chain()), by_work).op_specs()
+    )
+
+    def kept(workload: Workload) -> float:
+        (image,) = workload.random_inputs()
+        return float((np.sign(image[..., 1:]) == np.sign(image[..., :-1])).mean())
+
+    assert 0.45 < kept(first) < 0.55
+    for workload in (middle, last):
+        assert 0.6 < kept(workload) < 0.95
+        (image,) = workload.random_inputs()
+        assert image.dtype == np.float32 and (image.min() < 0) and (image.max() > 0)
+        assert np.array_equal(image, workload.random_inputs()[0])
