@@ -8,9 +8,9 @@ random, at the widest and at the narrowest. 16 layers, F = 12, batch 2, 128x256,
 Beside it stands the same step as the FasterSeg authors' code arranges it: each cell is run on each
 of its two inputs and the outputs are mixed, every operator is computed by itself, and the graphs
 of all passes are kept until one backward pass at the end. All variants run in turn, each in a
-process of its own, so that its peak memory is its own; ours also under bfloat16 autocast. Weights
-and their gradients alone fill most of either peak, whatever the arrangement; what comes on top of
-them is shown too.
+process of its own, so that its peak memory is its own; ours also under bfloat16 autocast. Peaks are
+shown with and without what Python and its libraries take, and without weights and gradients too,
+which fill most of either peak, whatever the arrangement.
 
 "single-path" is a step of the rank phase: a random network, and the same at the widest and at the
 narrowest widths, each forward and backward by itself, two images of that size as well. It is set
@@ -154,6 +154,7 @@ def run_variant(variant: str, threads: int, steps: int) -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     torch.set_num_threads(threads)
     torch.manual_seed(0)
+    libraries_mb = resident_mb()
     net = Supernet(FasterSegSpace()).train()
     image = torch.randn(2, 3, 128, 256)
     is_single = variant == "single-path"
@@ -176,6 +177,7 @@ def run_variant(variant: str, threads: int, steps: int) -> None:
         "seconds": min(seconds[1:]),  # the first step warms up
         "cpu_seconds": min(cpu_seconds[1:]),
         "peak_mb": peak_mb,
+        "step_mb": peak_mb - libraries_mb,
         "fixed_mb": fixed_mb,
         "working_mb": peak_mb - fixed_mb,
     }
@@ -205,6 +207,7 @@ def main() -> None:
         "seconds": "s a step",
         "cpu_seconds": "s of processor time a step",
         "peak_mb": "MB peak resident memory",
+        "step_mb": "MB of it but for Python and its libraries",
         "fixed_mb": "MB of it weights, gradients and libraries",
         "working_mb": "MB of it on top of those",
     }
