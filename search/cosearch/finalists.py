@@ -101,7 +101,7 @@ def finalist_epoch(search: SearchState, epoch: int) -> EpochRecord:
         DivergedError: a loss that is not finite.
     """
     started = time.monotonic()
-    _, finalist = finalists_of(search)[epoch]
+    target_ms, finalist = finalists_of(search)[epoch]
     folder, settings = search.folder / FINALISTS / f"{epoch + 1:02d}", _settings(search)
     classes = search.data.classes.count
 
@@ -113,8 +113,9 @@ def finalist_epoch(search: SearchState, epoch: int) -> EpochRecord:
         trainable(finalist.architecture, classes, settings.seed), search.data, settings, folder,
         fabric=search.fabric, processes=search.processes, on_step=on_step,
     ).run()  # fmt: skip
+    miou = result.last_mean_iou
     search.archive.items = [
-        replace(item, trained=result.last_mean_iou)
+        replace(item, trained=miou, score=target_score(miou, item.ms, target_ms))
         if item.kind != "teacher" and item.architecture == finalist.architecture else item
         for item in search.archive.items
     ]  # fmt: skip
@@ -123,7 +124,7 @@ def finalist_epoch(search: SearchState, epoch: int) -> EpochRecord:
         epoch,
         time.monotonic() - started,
         result.records[-1].loss,
-        trained_miou=result.last_mean_iou,
+        trained_miou=miou,
         trained_ms=finalist.ms,
         inherited_miou=finalist.inherited,
     )

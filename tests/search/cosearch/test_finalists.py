@@ -66,6 +66,7 @@ def test_the_best_trained_finalist_is_chosen(
     trained = archive.trained(problem.target_ms, problem.tolerance)
     assert {item.architecture for item in trained} == {item.architecture for item in chosen}
     found = archive.student(problem.target_ms, problem.tolerance)
+    assert found.score == max(item.score for item in trained)
     close = [i for i in trained if abs(i.ms / found.ms - 1) < 0.001]
     assert found.trained == max(item.best_accuracy for item in close)
     assert "mIoU" in records[0].describe(3) and "inherited" in records[0].describe(3)
