@@ -10,10 +10,12 @@ front/                         of several targets, the student of each, 7.5ms.js
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from latlut.pricing.estimator import estimate
 from latlut.search.cosearch.archive import Archived
 from latlut.search.cosearch.problem import SearchProblem
 from latlut.search.cosearch.records import EpochRecord, name_of
@@ -55,6 +57,8 @@ class Found:
     """The front, by latency; of a single target the student alone."""
     unreachable_ms: tuple[float, ...]
     """Targets that no network of the space or none that was seen can meet."""
+    predicted_ms: Mapping[Architecture, float] = field(default_factory=dict)
+    """How much of networks' latencies comes from predicted entries, where some does."""
 
     @property
     def worth(self) -> Worth | None:
@@ -89,16 +93,32 @@ def found_in(search: SearchState) -> Found:
         worth = worth_of(student, archive, target_ms, problem.tolerance, images)
         members.append(Member(target_ms, student, worth))
     main = next(item for item in members if item.target_ms == problem.target_ms)
+    teacher = archive.teacher()
+    networks = [item.architecture for item in (*(m.student for m in members), teacher)]
     return Found(
         search.folder,
         problem.table.path,
         problem.target_ms,
         main.student,
-        archive.teacher(),
+        teacher,
         tuple(search.records),
         tuple(members),
         tuple(sorted(missed)),
+        _predicted_ms(problem, networks),
     )
+
+
+def _predicted_ms(
+    problem: SearchProblem, networks: Sequence[Architecture]
+) -> dict[Architecture, float]:
+    """How much of the networks' latencies by the table is predicted, milliseconds."""
+    if not problem.table.predicted_count:
+        return {}
+    where = problem.input_size, problem.batch
+    return {
+        network: estimate(network.op_specs(*where), problem.table, allow_missing=True).predicted_ms
+        for network in networks
+    }
 
 
 def search_facts(problem: SearchProblem, data_name: str) -> dict[str, Any]:
@@ -155,7 +175,7 @@ def finish_search(found: Found, tolerance: float) -> None:
             "front": [
                 {
                     "target_ms": member.target_ms,
-                    **_facts(member.student),
+                    **_facts(member.student, found),
                     "against_random": None if member.worth is None else asdict(member.worth),
                 }
                 for member in found.members
@@ -164,7 +184,7 @@ def finish_search(found: Found, tolerance: float) -> None:
             "tolerance": tolerance,
             "seconds": sum(record.seconds for record in found.records),
             "finished_at": now_text(),
-            **{role: _facts(item) for role, item in roles.items()},
+            **{role: _facts(item, found) for role, item in roles.items()},
         },
     )
 
@@ -183,12 +203,14 @@ def read_networks(folder: Path) -> tuple[Architecture, ...]:
     return tuple(Architecture.load(folder / f"{role}.json") for role in ROLES)
 
 
-def _facts(item: Archived) -> dict[str, Any]:
+def _facts(item: Archived, found: Found) -> dict[str, Any]:
+    predicted_ms = found.predicted_ms.get(item.architecture, 0.0)
     return {
         "branches": name_of(item.scales),
         "epoch": item.epoch + 1,
         "kind": item.kind,
         "latency_ms": item.latency_ms,
+        "predicted_ms": None if item.latency_ms is None else predicted_ms,
         "supernet_miou": item.best_accuracy,
         "score": item.score,
         "log_probability_given_up": item.loss,
