@@ -15,6 +15,7 @@ from latlut.cli.options import seed_option, table_option
 from latlut.cli.output import (
     json_option,
     percent_text,
+    predicted_share,
     predicted_text,
     print_json,
     print_table,
@@ -132,7 +133,10 @@ def calibrate(
         number = store(table, found.calibration, scores, seed, found.used(source_path))
         if as_json:
             print_json(
-                {"table": str(table.path), "id": number} | scores | _model(found.calibration)
+                {"table": str(table.path), "id": number}
+                | scores
+                | {"predicted_share": predicted_share([item.plain for item in measured])}
+                | _model(found.calibration)
             )
         else:
             _print(found, curve, str(table.path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -14,8 +15,15 @@ if TYPE_CHECKING:
     from latlut.table.table import LatencyTable
 
 
-def print_groups(table: LatencyTable, where: TableSpace, as_json: bool) -> None:
+def print_groups(
+    table: LatencyTable, where: TableSpace, predicted: Mapping[str, float], as_json: bool
+) -> None:
     """How much each kind of choice can change, and weights inverse to that.
+
+    Args:
+        table: prices the space. where: the space.
+        predicted: how much of it is, for JSON.
+        as_json: print JSON.
 
     Raises:
         LatlutError: the space does not name its choices, or the table lacks entries.
@@ -63,6 +71,7 @@ def print_groups(table: LatencyTable, where: TableSpace, as_json: bool) -> None:
                     for item in ranges
                 ],
                 "balanced_weights": weights,
+                **predicted,
             }
         )
         return

@@ -89,23 +89,33 @@ def remark_predictions(table: LatencyTable, is_quiet: bool = False) -> None:
         )
 
 
-def remark_predicted_part(table: LatencyTable, specs: Iterable[OpSpec]) -> None:
+def remark_predicted_part(table: LatencyTable, specs: Iterable[OpSpec]) -> dict[str, float]:
     """Say how much of a space's latencies nobody has measured, where that is some of them.
 
     Args:
         table: prices the space.
         specs: each op spec of the space once.
+
+    Returns:
+        The same for JSON: ``predicted``, how many of the op specs are, and ``predicted_share`` of
+        their latencies, 0 to 1.
     """
     from latlut.pricing.estimator import estimate
 
     if not table.predicted_count:
-        return
+        return {"predicted": 0, "predicted_share": 0.0}
     found = estimate(list(specs), table, is_calibrated=False, allow_missing=True)
     if found.predicted:
         remark(
             f"{len(found.predicted)} of {len(found.terms)} operator configurations of the space "
             f"are predicted, not measured: {100 * found.predicted_share:.0f}% of their latencies"
         )
+    return {"predicted": len(found.predicted), "predicted_share": found.predicted_share}
+
+
+def predicted_share(estimates: Sequence[Estimate]) -> float:
+    """How much of networks' estimates is predicted on average, 0 to 1; 0 of no networks."""
+    return sum(item.predicted_share for item in estimates) / max(len(estimates), 1)
 
 
 def predicted_text(estimates: Sequence[Estimate]) -> str:

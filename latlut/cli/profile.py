@@ -250,6 +250,7 @@ def profile(
     from latlut.measure.sweep_settings import check_mode, check_rebuilds, identity_of
     from latlut.operators.registry import check
     from latlut.table.identity import STANDALONE
+    from latlut.table.subgraphs import require_graphs
     from latlut.table.table import LatencyTable
 
     wanted = (
@@ -267,6 +268,7 @@ def profile(
     path = table_path or default_path(identity.file_stem, batches, shard)
     for spec in wanted.specs:
         check(spec)
+    require_graphs(path, wanted.specs)
     left_s = supervision.left_of(budget)
     settings = settings_of(statistic, ci, passes, left_s, seed, rebuilds, path)
     passes, rebuilds = settings.passes, settings.rebuilds

@@ -71,11 +71,13 @@ def sensitivity(
     own = own_space(space_file) if space_file else None
     with LatencyTable.open(table_name) as table:
         where = space_to_use(table, plan, input_size, own)
-        remark_predicted_part(table, where.space.op_specs(where.input_size, where.batch))
+        predicted = remark_predicted_part(
+            table, where.space.op_specs(where.input_size, where.batch)
+        )
         if not isinstance(where.space, FasterSegSpace):
             if branches is not None or end_width is not None:
                 raise LatlutError("--branches and --end-width are of the FasterSeg space")
-            print_groups(table, where, as_json)
+            print_groups(table, where, predicted, as_json)
             return
         space = fasterseg_space(where.space)
         space = space if branches is None else replace(space, branches=branches)
@@ -91,7 +93,7 @@ def sensitivity(
         found = measure(ExpectedTerms(prices), table)
         path = str(table.path)
     if as_json:
-        print_json(_as_json(found, prices, path))
+        print_json(_as_json(found, prices, path) | predicted)
     else:
         _print(found, prices, path)
 

@@ -23,7 +23,7 @@ from latlut.operators.registry import check
 from latlut.progress import Progress
 from latlut.table.identity import Identity
 from latlut.table.roofline import Roofline
-from latlut.table.subgraphs import keep_pieces
+from latlut.table.subgraphs import keep_pieces, require_graphs
 from latlut.table.table import LatencyTable
 
 
@@ -140,6 +140,7 @@ def _sweep(
 
     def open_table(identity: Identity, hello: Hello) -> ClusterTable:
         paths.append(path_of(identity))
+        require_graphs(paths[0], plan.specs)
         table = LatencyTable.create(paths[0], identity)
         keep_pieces(table, plan.specs, plan.cut)
         floor_ms = hello.launch_floor_ms

@@ -27,6 +27,7 @@ from latlut.measure.sweep_settings import SweepSettings, identity_of
 from latlut.measure.waiting import Say
 from latlut.progress import Progress
 from latlut.table.roofline import Roofline
+from latlut.table.subgraphs import require_graphs
 from latlut.table.table import LatencyTable
 
 
@@ -73,9 +74,11 @@ def profile(
     Raises:
         DeviceBusyError: another process measures on the device.
         IdentityError: the table is of another identity; names the fields that differ.
+        SpecError: a piece of an ONNX graph that neither the plan nor the table came with.
         LatlutError: see ``Sweep.run``.
     """
     settings = settings or SweepSettings()
+    require_graphs(Path(path), plan.specs)
     # What the machine is, before this process is pinned to a part of it.
     environment = run_environment()
     identity = identity_of(

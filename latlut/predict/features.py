@@ -101,7 +101,8 @@ class Features:
         """
         count, defaults, place = len(specs), self._defaults, self._places
         numbers = len(_SHAPE) + len(defaults)
-        found, categories = [], []
+        found: list[float] = []
+        categories = []
         for spec in specs:
             read, channels = 0, 0
             for c, height, width in spec.inputs:
@@ -120,9 +121,8 @@ class Features:
                 height, width = -(-height // stride), -(-width // stride)
                 categories.append(spec.kind)
             pixels = height * width
-            found.append(
-                (channels, spec.out_channels, pixels, stride, spec.batch, *extra, read, kernel)
-            )
+            # One flat list: many tuples take NumPy twice as long.
+            found += (channels, spec.out_channels, pixels, stride, spec.batch, *extra, read, kernel)
         columns = np.array(found, np.float64).reshape(count, numbers + 2).T
         channels, out, pixels, _, batch = columns[:5]
         weights = channels * out * columns[-1]

@@ -11,7 +11,7 @@ likelihood; what is kept is a small predictor that needs numpy alone.
 Symbols: N known op specs, M to be predicted, F features.
 
 Source: Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006: Eq. 2.25 and 2.26
-(mean, variance), 4.17 (kernel), 5.10 to 5.12 (leave-one-out without refitting).
+(mean, variance: ``conditioning``), 4.17 (kernel), 5.10 to 5.12 (leave-one-out without refitting).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from latlut.errors import PredictionError
 from latlut.opspec import OpSpec
+from latlut.predict.conditioning import Beside, Conditioned
 from latlut.predict.conformal import LEAST_SCORES, quantile_of, quantiles_by_kind
 from latlut.predict.features import Features, OpSpecRows, category_of
 
@@ -37,37 +38,8 @@ LEAST_KNOWN = LEAST_SCORES + 1
 LEAST_OF_CATEGORY = 3
 #: Lengths and amplitudes are found on so many op specs at most, the rest is conditioned on.
 MOST_FITTED = 300
-#: Covariances that are computed at a time, 100 KB of them, and rows at least.
-_BLOCK_VALUES, _LEAST_BLOCK = 12_800, 32
 _LENGTHS = (0.1, 100.0)
 _NOISE = (1e-6, 1e-1)
-
-
-class Beside:
-    """k between any rows and N known ones, for which all that can be is computed before.
-
-    Args:
-        lengths: (F,).
-        known: (N, F).
-    """
-
-    def __init__(self, lengths: np.ndarray, known: np.ndarray) -> None:
-        self._scale = 3**0.5 / lengths
-        scaled = known * self._scale
-        self._squares = np.einsum("nf,nf->n", scaled, scaled)
-        self._doubled = np.ascontiguousarray(-2 * scaled.T)
-
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """(M, N) from (M, F)."""
-        scaled = rows * self._scale
-        distance = scaled @ self._doubled
-        distance += self._squares
-        distance += np.einsum("mf,mf->m", scaled, scaled)[:, None]
-        np.sqrt(np.maximum(distance, 0.0, out=distance), out=distance)
-        found = np.exp(-distance)
-        distance += 1
-        found *= distance
-        return found
 
 
 @dataclass(frozen=True)
@@ -83,11 +55,15 @@ class Kernel:
 
     def between(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Covariances of f: (N, F) and (M, F) give (N, M)."""
-        return self.amplitude * self.beside(right)(left)
+        return self.amplitude * Beside(np.array(self.lengths), right)(left)
 
-    def beside(self, known: np.ndarray) -> Beside:
-        """What gives k between many rows and known ones."""
-        return Beside(np.array(self.lengths), known)
+    def conditioned(self, known: np.ndarray) -> Conditioned:
+        """f at any rows, given its values with noise at (N, F) known ones; in units of a^2.
+
+        Raises:
+            LinAlgError: a kernel that is none: the covariance is not positive definite.
+        """
+        return Conditioned(np.array(self.lengths), known, self.noise / self.amplitude)
 
     @classmethod
     def fit(cls, features: np.ndarray, targets: np.ndarray, numbers: int) -> Kernel:
@@ -218,28 +194,16 @@ class Predictor:
         return self.features.rows(self.specs).matrix
 
     @cached_property
-    def _inverse(self) -> np.ndarray:
-        """(N, N): of the known targets' covariance."""
-        own = self.kernel.between(self._known, self._known)
-        inverse: np.ndarray = np.linalg.inv(own + self.kernel.noise * np.eye(len(own)))
-        return inverse
+    def _conditioned(self) -> Conditioned:
+        return self.kernel.conditioned(self._known)
 
     @cached_property
     def _weights(self) -> np.ndarray:
+        """(N,): a^2 times what each known target counts for in a mean, standardised."""
         mean, spread = self._level
-        weights: np.ndarray = self._inverse @ ((np.array(self.targets) - mean) / spread)
+        triangle = self._conditioned.triangle.inverse
+        weights: np.ndarray = triangle.T @ (triangle @ ((np.array(self.targets) - mean) / spread))
         return weights
-
-    @cached_property
-    def _moments_of(self) -> tuple[Beside, np.ndarray, np.ndarray]:
-        """What gives k beside the known op specs, then what it is multiplied with: (N,) for the
-        mean, (N, N) for what the known ones explain of the variance."""
-        amplitude, (_, spread) = self.kernel.amplitude, self._level
-        return (
-            self.kernel.beside(self._known),
-            amplitude * spread * self._weights,
-            amplitude**2 * self._inverse,
-        )
 
     @cached_property
     def left_out(self) -> tuple[np.ndarray, np.ndarray]:
@@ -248,8 +212,10 @@ class Predictor:
         Source: Rasmussen and Williams, Eq. 5.12.
         """
         _, spread = self._level
-        precision = np.diag(self._inverse)
-        return spread * self._weights / precision, spread * precision**-0.5
+        triangle = self._conditioned.triangle.inverse
+        precision = np.einsum("nm,nm->m", triangle, triangle)
+        sd = spread * (self.kernel.amplitude / precision) ** 0.5
+        return spread * self._weights / precision, sd
 
     @cached_property
     def category_counts(self) -> Mapping[str, int]:
@@ -264,19 +230,8 @@ class Predictor:
     def _moments(self, rows: OpSpecRows) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the targets: (M,) each."""
         mean, spread = self._level
-        near, weights, inverse = self._moments_of
-        count = len(rows.matrix)
-        means, explained = np.empty(count), np.empty(count)
-        # Block by block: what stays in a CPU's cache is not fetched and given back each time.
-        size = max(_LEAST_BLOCK, _BLOCK_VALUES // len(weights))
-        for block in (slice(start, start + size) for start in range(0, count, size)):
-            beside = near(rows.matrix[block])
-            means[block] = beside @ weights
-            explained[block] = np.einsum("mn,mn->m", beside @ inverse, beside)
-        amplitude, noise = self.kernel.amplitude, self.kernel.noise
-        # Rounding alone can take more off than there is.
-        variance = np.maximum(amplitude + noise - explained, noise)
-        return mean + means, spread * np.sqrt(variance)
+        means, left = self._conditioned.moments(rows.matrix, spread * self._weights)
+        return mean + means, spread * np.sqrt(self.kernel.amplitude * left)
 
     def predict(self, specs: Sequence[OpSpec]) -> Predictions:
         """Latencies with 95% intervals.
@@ -314,9 +269,10 @@ class Predictor:
         """(M, M): of the logarithms that are left unknown, noise aside."""
         _, spread = self._level
         matrix = self.features.rows(specs).matrix
-        beside = self.kernel.between(matrix, self._known)
+        given = self._conditioned
+        solved = given.beside(matrix) @ given.triangle.inverse.T
         own = self.kernel.between(matrix, matrix)
-        found: np.ndarray = spread**2 * (own - beside @ self._inverse @ beside.T)
+        found: np.ndarray = spread**2 * (own - self.kernel.amplitude * (solved @ solved.T))
         return found
 
     @property

@@ -7,10 +7,11 @@ where it is not the piece that its digest names (``operators.subgraph.stored_sub
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from latlut.errors import ImportFileError, TableError
+from latlut.errors import ImportFileError, SpecError, TableError
 from latlut.operators import subgraph_store as store
 from latlut.operators.subgraph_kinds import MAX_BYTES
 from latlut.opspec import OpSpec
@@ -168,6 +169,33 @@ def learn_graphs(table: LatencyTable, specs: Iterable[OpSpec]) -> None:
                 raise TableError(
                     f"{table.path}: {error}: the file is damaged, or somebody has changed it"
                 ) from error
+
+
+def require_graphs(path: Path, specs: Sequence[OpSpec]) -> None:
+    """Make sure that pieces can be measured, before a table is made: learn their graphs.
+
+    Args:
+        path: of the table; nothing is made if it is not there.
+        specs: what is to be measured; operators need no graph.
+
+    Raises:
+        SpecError: the graph of a piece is neither known here nor in the table.
+        TableError: a graph that is none, or another piece's.
+    """
+    if any(map(_lacks_graph, specs)) and path.exists() and path.stat().st_size:
+        with LatencyTable.open(path) as table:
+            learn_graphs(table, specs)
+    lacking = list(filter(_lacks_graph, specs))
+    if lacking:
+        more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+        raise SpecError(
+            f"{lacking[0]}{more}: a piece of an ONNX file, and {path} does not hold its graph: "
+            "name the file that it was cut from, with --onnx instead of its key"
+        )
+
+
+def _lacks_graph(spec: OpSpec) -> bool:
+    return store.digest_of(spec) is not None and store.known(spec) is None
 
 
 def wrong_graphs(table: LatencyTable) -> Iterator[str]:

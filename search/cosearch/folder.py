@@ -11,10 +11,12 @@ finalists/                     models of the networks that had a training of the
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from latlut.pricing.estimator import estimate
 from latlut.search.cosearch.archive import Archived
 from latlut.search.cosearch.finalists import FINALISTS
 from latlut.search.cosearch.problem import SearchProblem
@@ -60,6 +62,8 @@ class Found:
     """The front, by latency; of a single target the student alone."""
     unreachable_ms: tuple[float, ...]
     """Targets that no network of the space or none that was seen can meet."""
+    predicted_ms: Mapping[Architecture, float] = field(default_factory=dict)
+    """How much of networks' latencies comes from predicted entries, where some does."""
 
     @property
     def worth(self) -> Worth | None:
@@ -105,15 +109,18 @@ def found_in(search: SearchState) -> Found:
         finalists = Finalists.of(archive.trained(target_ms, problem.tolerance), judges)
         members.append(Member(target_ms, student, worth, finalists))
     main = next(item for item in members if item.target_ms == problem.target_ms)
+    teacher = archive.teacher()
+    networks = [item.architecture for item in (*(m.student for m in members), teacher)]
     return Found(
         search.folder,
         problem.table.path,
         problem.target_ms,
         main.student,
-        archive.teacher(),
+        teacher,
         tuple(search.records),
         tuple(members),
         tuple(sorted(missed)),
+        _predicted_ms(problem, networks),
     )
 
 
@@ -121,6 +128,19 @@ def _finalists_judges(search: SearchState) -> int:
     """Validation images that the finalists were judged on."""
     own, count = search.settings.finalists, len(search.data.val)
     return count if own is None or own.images is None else min(own.images, count)
+
+
+def _predicted_ms(
+    problem: SearchProblem, networks: Sequence[Architecture]
+) -> dict[Architecture, float]:
+    """How much of the networks' latencies by the table is predicted, milliseconds."""
+    if not problem.table.predicted_count:
+        return {}
+    where = problem.input_size, problem.batch
+    return {
+        network: estimate(network.op_specs(*where), problem.table, allow_missing=True).predicted_ms
+        for network in networks
+    }
 
 
 def search_facts(problem: SearchProblem, data_name: str) -> dict[str, Any]:
@@ -189,7 +209,7 @@ def finish_search(found: Found, tolerance: float) -> None:
             "front": [
                 {
                     "target_ms": member.target_ms,
-                    **_facts(member.student),
+                    **_facts(member.student, found),
                     "against_random": None if member.worth is None else asdict(member.worth),
                     "finalists": None if member.finalists is None else asdict(member.finalists),
                 }
@@ -199,7 +219,7 @@ def finish_search(found: Found, tolerance: float) -> None:
             "tolerance": tolerance,
             "seconds": sum(record.seconds for record in found.records),
             "finished_at": now_text(),
-            **{role: _facts(item) for role, item in roles.items()},
+            **{role: _facts(item, found) for role, item in roles.items()},
         },
     )
 
@@ -218,12 +238,14 @@ def read_networks(folder: Path) -> tuple[Architecture, ...]:
     return tuple(Architecture.load(folder / f"{role}.json") for role in ROLES)
 
 
-def _facts(item: Archived) -> dict[str, Any]:
+def _facts(item: Archived, found: Found) -> dict[str, Any]:
+    predicted_ms = found.predicted_ms.get(item.architecture, 0.0)
     return {
         "branches": name_of(item.scales),
         "epoch": item.epoch + 1,
         "kind": item.kind,
         "latency_ms": item.latency_ms,
+        "predicted_ms": None if item.latency_ms is None else predicted_ms,
         "supernet_miou": item.inherited,
         "trained_miou": item.trained,
         "score": item.score,

@@ -3,7 +3,8 @@
     python tests/benchmarks/bench_predict.py
 
 CPU time of one thread, from 15%, 30% and all of the FasterSeg plan, beside Eq. 2.25 and 2.26 of
-Rasmussen and Williams written out, in the same process.
+Rasmussen and Williams written out, in the same process. BLAS has one thread: what its others took
+would not be counted.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from latlut.measure.plans import load_plan
 from latlut.opspec import OpSpec
@@ -74,4 +76,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with threadpool_limits(1):
+        main()

@@ -171,6 +171,68 @@ def test_pieces_whose_graphs_are_nowhere_are_named_where_they_matter(
     assert f"2 pieces in {bare} came without their graphs: name files" in found.output
 
 
+@pytest.mark.parametrize("how", ["key", "plan file", "dry run", "python", "workers", "table"])
+def test_pieces_whose_graphs_are_nowhere_are_refused_before_a_table_is_made(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    from scripted_pool import ScriptedPool
+    from small_tables import make_table
+
+    from latlut.cluster.sweep import _sweep
+    from latlut.engines import engine_class
+    from latlut.errors import SpecError
+    from latlut.machine.targets import cpu_target
+    from latlut.measure.plans import plan_from_ops
+    from latlut.measure.profile import profile
+    from latlut.measure.sweep_settings import SweepSettings
+    from latlut.operators.onnx_cutting import by_work, cut
+    from latlut.operators.onnx_files import read_onnx
+
+    specs = cut(read_onnx(files[0]), by_work).op_specs()
+    table = tmp_path / "new.db"
+    if how == "table":  # of another piece
+        make_table(table, specs[1:]).close()
+        before = table.read_bytes()
+    monkeypatch.setattr(subgraph_store, "_STORE", {})
+    plan = plan_from_ops([specs[0].key])
+    if how in ("python", "table"):
+        with pytest.raises(SpecError, match="does not hold its graph"):
+            profile(plan, engine_class("onnxruntime")(threads=1), cpu_target(1), table)
+    elif how == "workers":
+        with pytest.raises(SpecError, match="does not hold its graph"):
+            _sweep(plan, SweepSettings(), ScriptedPool([1.0]), lambda _: table, None, None)
+    else:
+        named = ["--op", specs[0].key]
+        if how == "plan file":
+            (tmp_path / "mine.toml").write_text(f'format = 1\nops = ["{specs[0].key}"]')
+            named = ["--plan", tmp_path / "mine.toml"]
+        more = ["--dry-run"] if how == "dry run" else []
+        found = run("profile", "--cpu", *named, "--table", table, *more)
+        assert found.exit_code == 2, found.output
+        words = f"a piece of an ONNX file, and {table} does not hold its graph: name the file"
+        assert words in " ".join(found.output.split())
+    if how == "table":
+        assert table.read_bytes() == before
+    else:
+        assert not list(tmp_path.rglob("*.db"))
+
+
+@pytest.mark.slow
+def test_a_piece_is_measured_by_its_key_where_the_table_has_its_graph(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "mine.db"
+    assert (
+        run("profile", "--cpu", "--onnx", files[0], "--table", table, "--passes", 1).exit_code == 0
+    )
+    with LatencyTable.open(table) as opened:
+        (key, _) = [spec.key for spec in stored_pieces(opened)]
+    monkeypatch.setattr(subgraph_store, "_STORE", {})
+    again = run("profile", "--cpu", "--op", key, "--table", table, "--passes", 2, "--json")
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["measured"] == 1
+
+
 def test_layers_of_another_engine_price_no_file(files: list[Path], tmp_path: Path) -> None:
     from small_tables import make_table
 

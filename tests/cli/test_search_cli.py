@@ -83,6 +83,15 @@ def test_the_last_lines_say_what_the_choice_is_worth_and_what_is_predicted(folde
     assert "chosen against random at equal latency: inherited mIoU" in result.stdout
     assert "images to rank networks by" in result.stderr
     assert re.search(r"predicted, not measured: [1-9]\d?% of an estimate", result.stdout)
+    result = json.loads((folder / "runs" / "search" / "result.json").read_text())
+    for facts in (result["student"], *result["front"]):
+        assert 0 < facts["predicted_ms"] < facts["latency_ms"]
+    priced = CliRunner().invoke(
+        main,
+        ["estimate", "--table", "table.db", "--arch", "runs/search/student.json", "--json"],
+    )
+    expected = json.loads(priced.stdout)["predicted_ms"]
+    assert result["student"]["predicted_ms"] == pytest.approx(expected)
     paper = run("--method", "paper", "--accelerator", "cpu", "--run", "paper")
     assert paper.exit_code == 0, paper.output
     assert "chosen against random" not in paper.stdout
@@ -90,6 +99,10 @@ def test_the_last_lines_say_what_the_choice_is_worth_and_what_is_predicted(folde
     assert result["against_random"] is None
     gaps = CliRunner().invoke(main, ["sensitivity", "--table", "table.db"])
     assert "operator configurations of the space are predicted, not measured" in gaps.stderr
+    gaps = CliRunner().invoke(main, ["sensitivity", "--table", "table.db", "--json"])
+    found = json.loads(gaps.stdout)
+    assert f"{found['predicted']} of " in gaps.stderr
+    assert f"measured: {100 * found['predicted_share']:.0f}% of their latencies" in gaps.stderr
 
 
 def test_measuring_on_another_machine_is_refused_before_the_search(

@@ -276,6 +276,7 @@ def test_the_documented_space_from_a_table_to_a_network(tmp_path: Path) -> None:
     assert fitted["networks"] == 10
     gaps = json.loads(call("sensitivity", "--space", space, "--table", table, "--json"))
     assert [item["factor"] for item in gaps["gaps"]] == ["width", "block"]
+    assert gaps["predicted"] == gaps["predicted_share"] == fitted["predicted_share"] == 0
     assert all(item["gap_ms"] > 0 for item in gaps["gaps"])
     low, high = gaps["fastest_ms"], gaps["slowest_ms"]
     own = importlib.util.spec_from_file_location("chain_search", program)
