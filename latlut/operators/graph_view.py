@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from latlut.errors import ImportFileError
 from latlut.operators.onnx_nodes import bodies_of, graphs_of, nodes_of
 
 Shape = tuple[int, ...]
@@ -98,10 +99,20 @@ def scope_of(model: Any) -> Scope:
 
 
 def inlined(model: Any) -> Any:
-    """The model with its local functions where they are called."""
+    """The model with its local functions where they are called.
+
+    Raises:
+        ImportFileError: they cannot be put there.
+    """
     import onnx.inliner
 
-    return onnx.inliner.inline_local_functions(model) if model.functions else model
+    if not model.functions:
+        return model
+    try:
+        return onnx.inliner.inline_local_functions(model)
+    except Exception as error:  # onnx's own have no common base
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise ImportFileError(f"its functions cannot be inlined: {reason}") from error
 
 
 def _without_weights(model: Any) -> Any:

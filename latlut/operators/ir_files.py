@@ -14,6 +14,7 @@ from latlut.files.reading import check_file
 from latlut.operators.file_workloads import FileWorkload
 from latlut.operators.input_arrays import arrays_of, by_name, named_arrays
 from latlut.operators.input_axes import find_axes
+from latlut.operators.onnx_loading import making_sense_of
 from latlut.operators.onnx_shapes import refuse_huge, settle_shapes, sides_of
 
 if TYPE_CHECKING:
@@ -66,10 +67,22 @@ def read_ir(
     data: Mapping[str, np.ndarray] | None = None,
 ) -> IrWorkload:
     """A model of OpenVINO's as a workload; arguments and errors as of ``read_onnx``."""
+    model = _load(path)
+    with making_sense_of(str(path)):
+        return _workload(model, path, input_size, batch, shapes or {}, data or {})
+
+
+def _workload(
+    model: Any,
+    path: Path,
+    input_size: tuple[int, int] | None,
+    batch: int | None,
+    shapes: Mapping[str, Sequence[int]],
+    data: Mapping[str, np.ndarray],
+) -> IrWorkload:
     import onnx
 
-    model, called = _load(path), path.name
-    inputs, types = [], []
+    called, inputs, types = path.name, [], []
     for item in model.inputs:
         dtype = item.get_element_type().to_dtype()
         rank = item.partial_shape.rank
@@ -82,9 +95,9 @@ def read_ir(
         types.append(str(np.dtype(dtype)))
     if not inputs:
         raise ImportFileError(f"{called}: the model has no inputs")
-    arrays = named_arrays(called, inputs, data or {})
+    arrays = named_arrays(called, inputs, data)
     asked = {name: tuple(array.shape) for name, array in arrays.items()}
-    asked |= by_name(called, inputs, shapes or {})
+    asked |= by_name(called, inputs, shapes)
     axes = [find_axes(item.name, sides_of(item)) for item in inputs]
     found, axes = settle_shapes(called, inputs, axes, asked, input_size, batch)
     given = arrays_of(called, inputs, found, types, arrays)

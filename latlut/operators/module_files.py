@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickletools
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ MAX_FILE_BYTES = 16 << 30
 MAX_DESCRIPTION_BYTES = 4 << 20
 #: Of TorchScript, which PyTorch compresses in its archives.
 MAX_CODE_BYTES = 8 << 20
+#: Instructions of a pickle that number what is kept.
+_KEEPING = ("PUT", "BINPUT", "LONG_BINPUT", "GET", "BINGET", "LONG_BINGET")
 #: Endings of files that PyTorch alone runs as they are.
 MODULE_FILES = (".pt", ".ts", ".pt2")
 
@@ -44,6 +48,7 @@ def read_module(
             program's.
     """
     check_archive(path, MAX_FILE_BYTES, MAX_DESCRIPTION_BYTES, code_bytes=MAX_CODE_BYTES)
+    _check_pickles(path)
     module, own = _load(path)
     asked = [tuple(shape) for shape in shapes]
     if asked and (input_size is not None or batch is not None):
@@ -60,6 +65,28 @@ def read_module(
             "512x1024, or whole shapes in order, such as --shape 1x3x640x640"
         )
     return Workload.from_module(module, asked or own, path.name)
+
+
+def _check_pickles(path: Path) -> None:
+    """Refuse pickles whose lengths are not those of their contents.
+
+    PyTorch's reader of TorchScript makes room for as much as a text or the list of what is kept is
+    said to have, gigabytes by four damaged bytes.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # for PyTorch to refuse
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = [p for p in archive.infolist() if p.filename.endswith(("pkl", "pickle"))]
+            if sum(part.file_size for part in parts) > MAX_DESCRIPTION_BYTES + MAX_CODE_BYTES:
+                raise ValueError("its pickles are larger than any module's")
+            for part in parts:
+                content = archive.read(part)
+                for opcode, argument, _ in pickletools.genops(content):
+                    if opcode.name in _KEEPING and int(argument or 0) > len(content):
+                        raise ValueError(f"{part.filename} keeps more than it has")
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise ImportFileError(f"{path}: a damaged module: {str(error)[:100]}") from error
 
 
 def _load(path: Path) -> tuple[nn.Module, list[tuple[int, ...]]]:

@@ -162,6 +162,9 @@ def _texts(model: Any) -> Iterator[object]:
 def _inlined_nodes(model: Any, shown: str) -> int:
     """How many nodes a model has once its local functions stand where they are called."""
     functions = {(item.domain, item.name): item for item in model.functions}
+    named = {(item.domain, item.name, item.overload) for item in model.functions}
+    if len(named) < len(model.functions):
+        raise ImportFileError(f"{shown}: two of its functions have the same name")
     sizes: dict[tuple[str, str], int] = {}
     calling: set[tuple[str, str]] = set()
 

@@ -61,9 +61,7 @@ def refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:
     for kind, name, _ in _objects(connection):
         if kind == "view" and (name in own.columns or name == migrations.migrations_table):
             raise _refusal(path, f"{name} is a view where latlut has a table")
-    applied = {
-        step.name for step in migrations.applied(Database(connection, execute_plugins=False))
-    }
+    applied = applied_steps(connection, path)
     exempt = {name for step, views in _REMADE.items() if step not in applied for name in views}
     for (kind, name), text in _texts(connection).items():
         if kind == "view" and name in exempt:
@@ -72,6 +70,25 @@ def refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:
             raise _refusal(path, f"the {kind} {name} is none of latlut's")
         if text != own.texts[kind, name]:
             raise _refusal(path, f"the {kind} {name} is not the one that latlut makes")
+
+
+def applied_steps(connection: sqlite3.Connection, path: Path) -> set[str]:
+    """Names of the migrations that a file has behind it.
+
+    Raises:
+        TableError: the file does not say so as ``sqlite_utils`` writes it.
+    """
+    kept = migrations.migrations_table
+    columns = {str(name) for name, *_ in _columns(connection, kept)}
+    if not columns:
+        return set()
+    if missing := {"migration_set", "name", "applied_at"} - columns:
+        raise _refusal(path, f"table {kept}: column {min(missing)} is missing")
+    rows = connection.execute(f"SELECT name FROM {kept} WHERE migration_set = ?", [migrations.name])
+    names = {row[0] for row in rows}
+    if not all(isinstance(name, str) for name in names):
+        raise _refusal(path, f"table {kept}: a name that is no text")
+    return names
 
 
 def refuse_incomplete(connection: sqlite3.Connection, path: Path) -> None:

@@ -28,7 +28,7 @@ from latlut.opspec import OpSpec
 from latlut.shell import command
 from latlut.table.content import READ_WHEN_OPENED, READ_WITH_ENTRIES, refuse_wrong
 from latlut.table.entry import Entry
-from latlut.table.file_schema import refuse_foreign, refuse_incomplete
+from latlut.table.file_schema import applied_steps, refuse_foreign, refuse_incomplete
 from latlut.table.identity import Identity
 from latlut.table.killed import killed_runs, record_killed
 from latlut.table.nearest import nearest_key
@@ -245,7 +245,7 @@ class LatencyTable:
                 raise unfinished(self.path, "holds no tables")
             raise TableError(f"{self.path}: an SQLite file, but not a latlut table")
         refuse_foreign(connection, self.path)
-        applied = {migration.name for migration in migrations.applied(self.db)}
+        applied = applied_steps(connection, self.path)
         known = {migration.name for migration in migrations._migrations}
         if newer := sorted(applied - known):
             raise TableError(
