@@ -85,8 +85,9 @@ def _check_pickles(path: Path) -> None:
                 for opcode, argument, _ in pickletools.genops(content):
                     if opcode.name in _KEEPING and int(argument or 0) > len(content):
                         raise ValueError(f"{part.filename} keeps more than it has")
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise ImportFileError(f"{path}: a damaged module: {str(error)[:100]}") from error
+    except Exception as error:  # those of zipfile, zlib, lzma and pickletools have no common base
+        reason = (str(error) or type(error).__name__).splitlines()[0][:100]
+        raise ImportFileError(f"{path}: a damaged module: {reason}") from error
 
 
 def _load(path: Path) -> tuple[nn.Module, list[tuple[int, ...]]]:

@@ -104,3 +104,18 @@ def test_a_module_with_changed_bytes(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(ImportFileError, match="Bad CRC-32"):
         read_module(path, (8, 8))
+
+
+def test_a_module_whose_code_cannot_be_unpacked(tmp_path: Path) -> None:
+    content = bytearray(seeds_of("module")[0])
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        packed = next(p for p in archive.infolist() if p.filename.endswith("debug_pkl"))
+        start = packed.header_offset + 30 + len(packed.filename)
+    end = content.index(b"PK", start)
+    for place in range(start + 40, end, 97):
+        damaged = content.copy()
+        damaged[place] ^= 0x55
+        path = tmp_path / "m.pt"
+        path.write_bytes(damaged)
+        with pytest.raises(ImportFileError, match="damaged"):
+            read_module(path, (8, 8))
