@@ -73,9 +73,9 @@ def _check_pickles(path: Path) -> None:
     PyTorch's reader of TorchScript makes room for as much as a text or the list of what is kept is
     said to have, gigabytes by four damaged bytes.
     """
-    if not zipfile.is_zipfile(path):
-        return  # for PyTorch to refuse
     try:
+        if not zipfile.is_zipfile(path):
+            return  # for PyTorch to refuse
         with zipfile.ZipFile(path) as archive:
             parts = [p for p in archive.infolist() if p.filename.endswith(("pkl", "pickle"))]
             if sum(part.file_size for part in parts) > MAX_DESCRIPTION_BYTES + MAX_CODE_BYTES:

@@ -119,3 +119,14 @@ def test_a_module_whose_code_cannot_be_unpacked(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(ImportFileError, match="damaged"):
             read_module(path, (8, 8))
+
+
+def test_a_module_whose_archive_spans_disks(tmp_path: Path) -> None:
+    with zipfile.ZipFile(path := tmp_path / "m.pt", "w") as made:
+        made.writestr("archive/version", "3")
+    content = path.read_bytes()
+    end = content.index(b"PK\x05\x06")
+    locator = b"PK\x06\x07" + bytes(12) + (9).to_bytes(4, "little")
+    path.write_bytes(content[:end] + locator + content[end:])
+    with pytest.raises(ImportFileError):
+        read_module(path, (8, 8))
