@@ -89,7 +89,9 @@ def test_optimisations_leave_results_and_gradients_unchanged(
     for one, other in zip(found, expected, strict=True):
         assert (one is None) == (other is None)
         if one is not None:
-            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
+            # Norms over a few values amplify rounding, which differs by processor: an image changed
+            # by 1e-15 moves gradients of the plain arrangement, up to 50, by 1e-6.
+            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
 
 
 def test_without_gradients_of_the_mixing_the_results_are_the_same() -> None:
