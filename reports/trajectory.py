@@ -39,7 +39,7 @@ def plot_trajectory(
     rows = [record for record in records if record.phase == "search"]
     epochs = [record.epoch + 1 for record in rows]
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(9, 6), layout="constrained")
+        figure = Figure(figsize=(11, 6), layout="constrained")
         latency, accuracy, penalty, shares = figure.subplots(2, 2).flatten()
         figure.suptitle(title, fontsize=11, x=0.01, ha="left")
         names = list(rows[0].derived_ms) if rows else []
@@ -86,5 +86,7 @@ def plot_trajectory(
             axis.set_axisbelow(True)
             axis.xaxis.get_major_locator().set_params(integer=True)
             if axis.get_legend_handles_labels()[0]:
-                axis.legend(fontsize=7, frameon=False)
+                axis.legend(  # beside the lines, which fill the axes
+                    fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02)
+                )
         save(figure, path)
