@@ -81,6 +81,15 @@ class DataError(LatlutError, ValueError):
 MOST_LISTED = 40
 
 
+def reason_of(error: BaseException) -> str:
+    """What an engine's or PyTorch's error says; of TorchScript's, which begins with lines of its
+    code, the end alone."""
+    if isinstance(error, MemoryError):
+        return f"the memory does not suffice ({error or 'MemoryError'})"
+    text = str(error).strip()
+    return text.splitlines()[-1] if "Traceback of TorchScript" in text else text
+
+
 def did_you_mean(
     name: str, known: list[str], title: str = "known", short: Iterable[str] = ()
 ) -> str:

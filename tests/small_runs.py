@@ -12,9 +12,21 @@ from latlut.search.cosearch.settings import SearchSettings
 from latlut.search.data.dataset import SegmentationData
 from latlut.search.runs.setting_files import validated
 from latlut.search.runs.settings import RunSettings
+from latlut.spaces import FasterSegSpace
 from latlut.table.table import LatencyTable
 
 Settings = TypeVar("Settings", bound=RunSettings)
+
+#: Of searches with a rank phase: the space, a phase, and all settings.
+RANKED_SPACE = FasterSegSpace(layers=5, base_width=3, widths=(4, 8), stem_head_widths=(8,))
+PHASE: dict[str, Any] = {"iterations": 1, "batch": 2, "crop": [24, 40], "lr": 0.02, "epochs": 1}
+RANKED: dict[str, Any] = {
+    "data": {"image_size": [32, 64], "train_images": 4, "validation_images": 3},
+    "pretrain": PHASE,
+    "search": PHASE,
+    "rank": {**PHASE, "iterations": 2, "candidates": 4, "evolution": 4, "generation": 2},
+    "latency": {"weights": "gradient", "strength": 1.0},
+}
 
 
 def settings_with(

@@ -31,7 +31,7 @@ import numpy as np
 from latlut.engines.device_errors import engine_error
 from latlut.engines.parity import worst_difference
 from latlut.engines.resolution import EXACT, Resolution
-from latlut.errors import EngineError, LatlutError, ParityError, SpecError
+from latlut.errors import EngineError, LatlutError, ParityError, SpecError, reason_of
 from latlut.heap import return_freed_memory
 from latlut.machine.cpu import cpu_model
 from latlut.operators.workloads import Workload
@@ -217,7 +217,7 @@ class Session(ABC):
         except (Exception, SystemExit) as error:
             title = self.engine.title
             raise engine_error(
-                f"{title} failed on {self.workload.name}: {_reason(error)}"
+                f"{title} failed on {self.workload.name}: {reason_of(error)}"
             ) from error
 
     def _check_open(self) -> None:
@@ -440,7 +440,9 @@ class Engine(ABC):
         except EngineError:
             raise
         except (Exception, SystemExit) as error:
-            raise engine_error(f"{self.title} rejects {workload.name}: {_reason(error)}") from error
+            raise engine_error(
+                f"{self.title} rejects {workload.name}: {reason_of(error)}"
+            ) from error
 
     def check_parity(self, session: Session, module: nn.Module | None = None) -> float:
         """Difference from the workload's reference on random inputs (``parity``).
@@ -477,12 +479,6 @@ class Engine(ABC):
                 f"{difference:.2g} of the largest output, allowed {allowed:.2g}; nothing was timed"
             )
         return difference
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, MemoryError):
-        return f"the memory does not suffice ({error or 'MemoryError'})"
-    return str(error)
 
 
 def cpu_device(name: str, title: str) -> Device:

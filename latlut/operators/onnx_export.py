@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from latlut.errors import EngineError
+from latlut.errors import EngineError, reason_of
 
 OPSET = 17
 
@@ -55,7 +55,9 @@ def export_onnx(
                 dynamic_axes=open_sides,
             )
     except (Exception, SystemExit) as error:
-        raise EngineError(f"PyTorch cannot export this to ONNX opset {opset}: {error}") from error
+        raise EngineError(
+            f"PyTorch cannot export this to ONNX opset {opset}: {reason_of(error)}"
+        ) from error
     finally:
         if flattening is not None:
             flattening.remove()

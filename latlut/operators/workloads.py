@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from latlut.errors import OperatorError, SpecError
+from latlut.errors import OperatorError, SpecError, reason_of
 from latlut.operators.input_arrays import random_arrays
 from latlut.operators.input_axes import InputAxes, common_batch, find_axes
 from latlut.opspec import IMAGE, Node, OpSpec
@@ -187,7 +187,7 @@ class Workload(ABC):
                 found = built(*(torch.from_numpy(array) for array in arrays))
         except (Exception, SystemExit) as error:  # whatever somebody's module raises
             raise OperatorError(
-                f"{self.name}: the module raised {type(error).__name__}: {error}"
+                f"{self.name}: the module raised {type(error).__name__}: {reason_of(error)}"
             ) from error
         return [item.numpy() for item in tensors_of_output(found)]
 

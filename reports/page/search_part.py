@@ -100,13 +100,15 @@ def _found(result: Mapping[str, Any], target_ms: float | None) -> Iterator[Block
     rows = [
         [role, item.get("latency_ms"), _percent_off(item.get("latency_ms"), target_ms),
          item.get("branches"), item.get("kind"), item.get("epoch"),
-         _percent(item.get("supernet_miou")), _percent(item.get("trained_miou"))]
+         _percent(item.get("supernet_miou")),
+         *([_percent(item.get("trained_miou"))] if result.get("finalists") else [])]
         for role in ("student", "teacher")
         if isinstance(item := result.get(role), dict)
     ]  # fmt: skip
     if rows:
         columns = ["role", "latency, ms", "from the target, %", "branches", "kind", "epoch",
-                   "supernet mIoU, %", "trained mIoU, %"]  # fmt: skip
+                   "supernet mIoU, %"]  # fmt: skip
+        columns += ["trained mIoU, %"] if result.get("finalists") else []
         yield Grid("What was found", columns, rows)
     if (worth := result.get("against_random")) and target_ms:
         try:

@@ -315,6 +315,10 @@ def test_modules_in_files_of_pytorch(tmp_path: Path, name: str) -> None:
     for size, batch in (((8, 8), None), (None, 2)):
         with pytest.raises(SpecError, match="leave --input and --batch out"):
             read_module(tmp_path / "a.pt", size, batch, [(1, 3, 16, 24)])
+    with pytest.raises(EngineError) as failed:  # TorchScript tells its code first
+        wrong = read_module(tmp_path / "a.pt", shapes=[(1, 5, 16, 24)])
+        bench_workload(engine_class(name)(), wrong, QUICK)
+    assert "Traceback" not in str(failed.value) and "channels" in str(failed.value)
     torch.save(nn.Conv2d(3, 4, 3).state_dict(), tmp_path / "weights.pt")
     with pytest.raises(ImportFileError, match="weights alone"):
         read_module(tmp_path / "weights.pt", (8, 8))

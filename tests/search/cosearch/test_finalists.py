@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import make_search, settings_with
-from small_tables import plausible_ms, space_table
+from small_runs import PHASE, RANKED, RANKED_SPACE, make_search, settings_with
 
 from latlut.errors import LatlutError, SpecError
 from latlut.search.cosearch.archive import Archived
@@ -18,35 +16,17 @@ from latlut.search.cosearch.finalists import finalists_of
 from latlut.search.cosearch.run import run_search
 from latlut.search.cosearch.settings import SearchSettings, load_settings
 from latlut.search.data.dataset import SegmentationData
-from latlut.search.data.opening import open_data
 from latlut.search.networks.model_files import load_model
 from latlut.search.runs.listening import RunListener
-from latlut.spaces import FasterSegSpace
 from latlut.table.table import LatencyTable
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SPACE = FasterSegSpace(layers=5, base_width=3, widths=(4, 8), stem_head_widths=(8,))
-PHASE = {"iterations": 1, "batch": 2, "crop": [24, 40], "lr": 0.02, "epochs": 1}
 SETTINGS: dict[str, Any] = {
-    "data": {"image_size": [32, 64], "train_images": 4, "validation_images": 3},
-    "pretrain": PHASE,
-    "search": PHASE,
-    "rank": {**PHASE, "candidates": 6, "evolution": 4, "generation": 2},
+    **RANKED,
+    "rank": {**RANKED["rank"], "iterations": 1, "candidates": 6},
     "finalists": {**PHASE, "crop": [32, 64], "epochs": 2, "networks": 3},
-    "latency": {"weights": "gradient", "strength": 1.0},
 }
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LatencyTable]:
-    with space_table(tmp_path_factory.mktemp("f") / "table.db", SPACE, plausible_ms) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def data() -> SegmentationData:
-    return open_data("street-scenes", size=(32, 64), counts=(4, 3, 0))
 
 
 def settings(**groups: Any) -> SearchSettings:
@@ -82,7 +62,7 @@ def test_finalists_are_unlike_each_other_and_not_all_evolved(
 ) -> None:
     search = make_search(table, data, tmp_path, settings())
     target_ms = search.problem.target_ms
-    networks = SPACE.sample_many(40, 1)
+    networks = RANKED_SPACE.sample_many(40, 1)
     good = networks[0]
     cells = list(good.branches[0].cells)
     cells[1] = replace(cells[1], width=4 if cells[1].width == 8 else 8)
@@ -181,7 +161,7 @@ def table_ms(table: LatencyTable) -> list[float]:
     from latlut.search.cosearch.problem import SearchProblem
 
     problem = SearchProblem(table, chosen.space, chosen.latency)
-    return [problem.price(network) for network in SPACE.sample_many(40, 1)]
+    return [problem.price(network) for network in RANKED_SPACE.sample_many(40, 1)]
 
 
 def test_finalists_of_a_search_that_does_not_rank(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
-from small_runs import make_search, settings_with
-from small_tables import plausible_ms, space_table
+from small_runs import RANKED, RANKED_SPACE, make_search, settings_with
 
 from latlut.errors import DataError, SpecError
 from latlut.search.cosearch.archive import Archive, Archived
@@ -26,40 +24,17 @@ from latlut.search.cosearch.settings import SearchSettings
 from latlut.search.cosearch.worth import worth_of
 from latlut.search.data.classes import IGNORE
 from latlut.search.data.dataset import SegmentationData, Split
-from latlut.search.data.opening import open_data
 from latlut.search.derive.derive import Placed
 from latlut.search.networks.cost import cost_of_architecture
 from latlut.search.runs.listening import RunListener
-from latlut.spaces import Architecture, FasterSegSpace
+from latlut.spaces import Architecture
 from latlut.table.table import LatencyTable
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SPACE = FasterSegSpace(layers=5, base_width=3, widths=(4, 8), stem_head_widths=(8,))
-PHASE = {"iterations": 1, "batch": 2, "crop": [24, 40], "lr": 0.02, "epochs": 1}
-RANK = {**PHASE, "iterations": 2, "candidates": 4, "evolution": 4, "generation": 2}
-SETTINGS: dict[str, Any] = {
-    "data": {"image_size": [32, 64], "train_images": 4, "validation_images": 3},
-    "pretrain": PHASE,
-    "search": PHASE,
-    "rank": RANK,
-    "latency": {"weights": "gradient", "strength": 1.0},
-}
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LatencyTable]:
-    with space_table(tmp_path_factory.mktemp("rank") / "table.db", SPACE, plausible_ms) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def data() -> SegmentationData:
-    return open_data("street-scenes", size=(32, 64), counts=(4, 3, 0))
-
 
 def settings(**groups: Any) -> SearchSettings:
-    return settings_with(SearchSettings, SETTINGS, groups)
+    return settings_with(SearchSettings, RANKED, groups)
 
 
 def test_the_best_ranked_network_at_the_target_is_taken(
@@ -134,7 +109,7 @@ def test_samples_hit_latencies_and_embed_again(table: LatencyTable) -> None:
         kinds.add(tuple(branch.scale for branch in network.branches))
         again = sampler.decoded(sampler.embedded(found.placed, rng)).architecture
         assert again == network
-    assert kinds == set(SPACE.branch_scales())
+    assert kinds == set(RANKED_SPACE.branch_scales())
 
 
 def test_samples_are_of_the_whole_space(table: LatencyTable) -> None:
@@ -214,7 +189,7 @@ def test_the_balance_survives_a_round_trip() -> None:
 
 def test_a_front_from_one_supernet(table: LatencyTable, tmp_path: Path) -> None:
     problem = SearchProblem(table, settings().space, settings().latency)
-    priced = sorted(problem.price(network) for network in SPACE.sample_many(40, 1))
+    priced = sorted(problem.price(network) for network in RANKED_SPACE.sample_many(40, 1))
     targets = [priced[14], priced[26], 1000.0]
     chosen = settings(latency={"targets_ms": targets}, rank={"candidates": 6, "evolution": 2})
     remarks: list[str] = []
@@ -321,7 +296,7 @@ def test_drawn_paths_search_as_well(
 
 
 def test_archives_of_earlier_versions_load() -> None:
-    network = SPACE.sample(0)
+    network = RANKED_SPACE.sample(0)
     stored = {
         "kind": "fitted", "epoch": 1, "scales": [8, 32], "architecture": network.to_json(),
         "latency_ms": 7.0, "accuracy": 0.3, "score": 0.3, "loss": 0.1,
