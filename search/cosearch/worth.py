@@ -118,8 +118,9 @@ class Finalists:
 
     def describe(self) -> str:
         """One sentence."""
+        plural = "s" * (self.networks != 1)
         return (
-            f"chosen among {self.networks} finalists by a short training of each: mIoU "
+            f"chosen among {self.networks} finalist{plural} by a short training of each: mIoU "
             f"{100 * self.best_miou:.3g}%, all {100 * self.worst_miou:.3g} to "
             f"{100 * self.best_miou:.3g}%, mean {100 * self.mean_miou:.3g}%; on the {self.images} "
             "validation images that chose it, so that its own is optimistic"
