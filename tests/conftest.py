@@ -7,7 +7,8 @@ from pathlib import Path
 
 import fake_engine
 import pytest
-from fake_engine import FakeEngine
+from fake_engine import OPS, FakeEngine
+from in_context_sweeps import free_identities_and_saving_upsampling, swept_file
 
 from latlut.measure.plans import Plan, plan_from_ops
 from latlut.measure.sweep import Sweep
@@ -35,15 +36,6 @@ def write(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
-
-
-OPS = (
-    "conv 8->8 stride 1 at 16x16",
-    "conv 8->16 stride 2 at 16x16",
-    "conv_2x 8->8 stride 1 at 16x16",
-    "zoomed_conv 8->8 stride 1 at 16x16",
-    "upsample 4->4 stride 1 at 8x8 out_size=16x16",
-)
 
 
 @pytest.fixture
@@ -81,30 +73,21 @@ def measured(db_path: Path, plan: Plan, engine: FakeEngine, identity: Identity) 
     return db_path
 
 
-# ``in_context_sweeps`` takes ``OPS`` from here, so it is imported where it is used.
-
-
 @pytest.fixture
 def scripted_in_context(monkeypatch: pytest.MonkeyPatch) -> None:
     """What operators of the fake engine cost in context."""
-    from in_context_sweeps import free_identities_and_saving_upsampling
-
     monkeypatch.setattr(fake_engine, "work_ns", free_identities_and_saving_upsampling())
 
 
 @pytest.fixture
 def swept(scripted_in_context: None, db_path: Path) -> Path:
     """A table file of ``CONTEXT_OPS``, measured in context."""
-    from in_context_sweeps import swept_file
-
     return swept_file(db_path)
 
 
 @pytest.fixture
 def swept_alone(scripted_in_context: None, tmp_path: Path) -> Path:
     """The same, measured alone."""
-    from in_context_sweeps import swept_file
-
     return swept_file(tmp_path / "alone.db", mode="standalone")
 
 

@@ -12,6 +12,15 @@ from latlut.engines.base import Availability, Device, Engine, Session
 from latlut.errors import EngineError
 from latlut.operators.workloads import Workload
 
+#: What most scripted sweeps measure.
+OPS = (
+    "conv 8->8 stride 1 at 16x16",
+    "conv 8->16 stride 2 at 16x16",
+    "conv_2x 8->8 stride 1 at 16x16",
+    "zoomed_conv 8->8 stride 1 at 16x16",
+    "upsample 4->4 stride 1 at 8x8 out_size=16x16",
+)
+
 
 def work_ns(workload: Workload) -> float:
     """A latency that grows with what the op specs compute, nanoseconds."""

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from conftest import OPS
-from fake_engine import FakeEngine, work_ns
+from fake_engine import OPS, FakeEngine, work_ns
 
 from latlut.measure.plans import Plan, plan_from_ops
 from latlut.measure.sweep import Sweep

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from small_tables import plausible_ms, space_table
+
 from latlut.search.cosearch.problem import SearchProblem
 from latlut.search.cosearch.search import Search
 from latlut.search.cosearch.settings import SearchSettings
 from latlut.search.data.dataset import SegmentationData
+from latlut.search.data.opening import open_data
 from latlut.search.runs.setting_files import validated
 from latlut.search.runs.settings import RunSettings
 from latlut.spaces import FasterSegSpace
@@ -27,6 +30,16 @@ RANKED: dict[str, Any] = {
     "rank": {**PHASE, "iterations": 2, "candidates": 4, "evolution": 4, "generation": 2},
     "latency": {"weights": "gradient", "strength": 1.0},
 }
+
+
+def ranked_table(path: Path) -> Path:
+    """A table of ``RANKED_SPACE``."""
+    space_table(path, RANKED_SPACE, plausible_ms).close()
+    return path
+
+
+def ranked_data() -> SegmentationData:
+    return open_data("street-scenes", size=(32, 64), counts=(4, 3, 0))
 
 
 def settings_with(

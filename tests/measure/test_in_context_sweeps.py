@@ -8,8 +8,7 @@ from pathlib import Path
 import fake_engine
 import pytest
 from click.testing import CliRunner, Result
-from conftest import OPS
-from fake_engine import FakeEngine, TacticsEngine, work_ns
+from fake_engine import OPS, FakeEngine, TacticsEngine, work_ns
 from in_context_sweeps import (
     CONTEXT_OPS,
     SKIP,

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import OPS
-from fake_engine import FakeEngine
+from fake_engine import OPS, FakeEngine
 from in_context_sweeps import (
     CONTEXT_OPS,
     SKIP,

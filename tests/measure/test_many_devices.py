@@ -13,8 +13,7 @@ from pathlib import Path
 import part_workers
 import pytest
 from click.testing import CliRunner
-from conftest import OPS
-from fake_engine import FakeEngine, TacticsEngine
+from fake_engine import OPS, FakeEngine, TacticsEngine
 
 from latlut.cli import main
 from latlut.engines.onnxruntime import OnnxRuntimeEngine

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import OPS
-from fake_engine import FakeEngine
+from fake_engine import OPS, FakeEngine
 
 from latlut.cli import main
 from latlut.errors import IdentityError

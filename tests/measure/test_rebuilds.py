@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import OPS
-from fake_engine import FakeEngine, TacticsEngine, work_ns
+from fake_engine import OPS, FakeEngine, TacticsEngine, work_ns
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import OPS
-from fake_engine import FakeEngine, work_ns
+from fake_engine import OPS, FakeEngine, work_ns
 
 from latlut.errors import UnknownNameError
 from latlut.machine.provenance import collect_environment

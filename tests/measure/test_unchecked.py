@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import OPS
-from fake_engine import FakeEngine
+from fake_engine import OPS, FakeEngine
 
 from latlut.errors import ParityError
 from latlut.measure.layers import layer_view

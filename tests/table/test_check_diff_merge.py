@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import OPS
-from fake_engine import FakeEngine
+from fake_engine import OPS, FakeEngine
 
 from latlut.errors import IdentityError, TableError
 from latlut.machine.provenance import collect_environment

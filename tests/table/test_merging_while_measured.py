@@ -15,8 +15,7 @@ from latlut.table.table import LatencyTable
 
 SWEEP = """
 import sys, time
-from conftest import OPS
-from fake_engine import FakeEngine
+from fake_engine import OPS, FakeEngine
 from latlut.measure.plans import plan_from_ops
 from latlut.measure.sweep import Sweep
 from latlut.measure.sweep_settings import SweepSettings, identity_of

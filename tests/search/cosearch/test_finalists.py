@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import PHASE, RANKED, RANKED_SPACE, make_search, settings_with
+from small_runs import (
+    PHASE,
+    RANKED,
+    RANKED_SPACE,
+    make_search,
+    ranked_data,
+    ranked_table,
+    settings_with,
+)
 
 from latlut.errors import LatlutError, SpecError
 from latlut.search.cosearch.archive import Archived
@@ -21,6 +29,17 @@ from latlut.search.runs.listening import RunListener
 from latlut.table.table import LatencyTable
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def table_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ranked_table(tmp_path_factory.mktemp("ranked") / "table.db")
+
+
+@pytest.fixture(scope="module")
+def data() -> SegmentationData:
+    return ranked_data()
+
 
 SETTINGS: dict[str, Any] = {
     **RANKED,

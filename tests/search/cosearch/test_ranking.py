@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
-from small_runs import RANKED, RANKED_SPACE, make_search, settings_with
+from small_runs import RANKED, RANKED_SPACE, make_search, ranked_data, ranked_table, settings_with
 
 from latlut.errors import DataError, SpecError
 from latlut.search.cosearch.archive import Archive, Archived
@@ -31,6 +31,16 @@ from latlut.spaces import Architecture
 from latlut.table.table import LatencyTable
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def table_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ranked_table(tmp_path_factory.mktemp("ranked") / "table.db")
+
+
+@pytest.fixture(scope="module")
+def data() -> SegmentationData:
+    return ranked_data()
 
 
 def settings(**groups: Any) -> SearchSettings:
