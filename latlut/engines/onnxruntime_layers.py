@@ -30,6 +30,8 @@ _WITH_BODY = ("If", "Loop", "Scan", "SequenceMap")
 _BLOCKED_SUFFIX = "_nchwc"
 #: Nodes whose only work is to hand over their input, perhaps in another layout.
 _HAND_OVER = ("ReorderInput", "ReorderOutput", "Identity", "MemcpyToHost", "MemcpyFromHost")
+#: Nodes that compute nothing, wherever they were put.
+_MOVES = (*_HAND_OVER, "Transpose", "Reshape")
 
 
 def graph_layers(
@@ -133,7 +135,7 @@ def covered_nodes(original: Any, rewritten: Any) -> dict[str, tuple[str, ...]]:
         original, rewritten: ``onnx.GraphProto`` before and after ONNX Runtime's optimisations.
 
     Returns:
-        An entry per rewritten node, empty for reorders and for what cannot be traced back.
+        An entry per rewritten node, empty for what only moves data and what cannot be traced back.
         Original nodes that depend on no input of the graph (constants) are not in it.
     """
     producer = {output: node for node in original.node for output in node.output}
@@ -162,7 +164,23 @@ def covered_nodes(original: Any, rewritten: Any) -> dict[str, tuple[str, ...]]:
         covered[node.name] = tuple(dict.fromkeys(found))
         # Of an addition that a convolution took over the way back would lead through all before it.
         taken.update(name for done in found for name in given[done])
+    _share_with_parts(covered, rewritten)
     return covered
+
+
+def _share_with_parts(covered: dict[str, tuple[str, ...]], rewritten: Any) -> None:
+    """Give a node whose result is no original tensor the nodes of the one that takes it.
+
+    One original node can become several: a product of matrices with a sum is Reshape, Gemm,
+    Reshape, and the last of them alone gives a tensor that was there before.
+    """
+    takers: dict[str, Any] = {}
+    for node in rewritten.node:
+        takers |= {name: node for name in node.input if name and name not in takers}
+    for node in reversed(rewritten.node):
+        if not covered[node.name] and node.op_type not in _MOVES:
+            found = [takers[name].name for name in node.output if name in takers]
+            covered[node.name] = next((covered[name] for name in found if covered[name]), ())
 
 
 def _original_tensor(node: Any, known: set[str]) -> list[str | None]:

@@ -26,7 +26,7 @@ from latlut.measure.timing import TimingSettings, measure
 from latlut.operators.graph_cache import GraphCache
 from latlut.operators.onnx_cutting import CutFile
 from latlut.operators.onnx_files import OnnxWorkload
-from latlut.operators.onnx_graph import open_graph
+from latlut.operators.onnx_graph import named_model, open_graph
 from latlut.operators.workloads import Workload
 from latlut.opspec import Node
 from latlut.pricing.estimator import Estimate, estimate
@@ -171,7 +171,7 @@ def measure_file(
 ) -> MeasuredLayers:
     """The layers of an ONNX file; errors as of ``layer_view``."""
     opening = Opening(engine, workload, GraphCache())
-    opening.graph = open_graph(workload).model.SerializeToString()  # with names for all nodes
+    opening.graph = named_model(workload).SerializeToString()
     return _measured(opening, statistic, runs)
 
 

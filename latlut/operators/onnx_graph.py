@@ -61,15 +61,26 @@ def open_graph(workload: OnnxWorkload) -> OpenGraph:
     Raises:
         ImportFileError: it lacks what ONNX prescribes.
     """
+    model = named_model(workload)
+    with making_sense_of(workload.name):
+        scope = scope_of(model)
+        learn_shapes(scope, workload)
+        return _opened(workload.name, model, scope)
+
+
+def named_model(workload: OnnxWorkload) -> Any:
+    """The file's ``onnx.ModelProto`` as engines get it, with names for all nodes.
+
+    Raises:
+        ImportFileError: it lacks what ONNX prescribes.
+    """
     import onnx
 
     with making_sense_of(workload.name):
         model = onnx.ModelProto()
         model.CopyFrom(inlined(workload.model))
         _name_nodes(model.graph)
-        scope = scope_of(model)
-        learn_shapes(scope, workload)
-        return _opened(workload.name, model, scope)
+        return model
 
 
 def _opened(called: str, model: Any, scope: Scope) -> OpenGraph:

@@ -9,6 +9,9 @@ with the effects v of ``pricing.calibration``, all of them 0 before any network 
 they lie from 0, and how large the error is, is estimated from the networks by the evidence. Kinds
 that every network executes alike cannot be told apart from the constant and belong to it.
 
+The error is normal, or Student's t of ``TAILS`` degrees of freedom where cross-validation finds
+that likelier: one network with a trouble of its own then widens the intervals of the others less.
+
 Symbols: N networks, P effects.
 """
 
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -43,6 +47,9 @@ from latlut.table.validations import quietness, stored_networks, validation_ids
 from latlut.validation.measured import MeasuredNetwork
 from latlut.validation.scores import Scores, score
 
+if TYPE_CHECKING:
+    from sklearn.linear_model import BayesianRidge
+
 #: Fewer networks than this cannot tell effects from noise.
 MIN_NETWORKS = 10
 #: Passes whose networks correlate by less say more about the machine than about the networks.
@@ -55,6 +62,8 @@ FOLDS = 10
 #: Fewer suffice to see whether residuals are larger than they should be.
 WIDENING_FOLDS = 5
 SPLITS = 20
+#: Degrees of freedom of errors with heavy tails.
+TAILS = 4
 
 
 def measured_networks(
@@ -143,61 +152,113 @@ def fit(networks: Sequence[MeasuredNetwork], digest: str = "") -> Calibration:
     Raises:
         CalibrationError: too few networks, or networks that are all alike.
 
-    The evidence takes residuals for normal and its own choice of variances for certain. Where
-    cross-validation finds the networks further away than the intervals say, these are widened to
-    fit (never narrowed).
+    The evidence takes its own choice of variances for certain. Where cross-validation finds the
+    networks further away than the intervals say, these are widened to fit (never narrowed). It
+    chooses between normal errors and those with heavy tails, too.
 
     Source: MacKay, Bayesian Interpolation, 1992; Tipping, Sparse Bayesian Learning, 2001, for
-    the estimates of both variances.
+    the estimates of both variances; Lange et al., Robust Statistical Modeling Using the t
+    Distribution, 1989, for heavy tails.
     """
     if len(networks) < MIN_NETWORKS:
         raise CalibrationError(
             f"a calibration needs {MIN_NETWORKS} measured networks or more, there are "
             f"{len(networks)}\nmeasure more with: latlut validate --networks 60"
         )
-    found = _posterior(networks, digest)
-    squares = []
+    tried = [(_judged(networks, heavy), heavy) for heavy in (False, True)]
+    judged, is_heavy = max(tried, key=lambda item: item[0].log_likelihood)
+    return _posterior(networks, digest, is_heavy).widened(max(1.0, judged.scale))
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Errors of networks that were not fitted, over the standard deviations stated for them."""
+
+    scale: float
+    """What they are multiples of: 1 where the standard deviations are right."""
+    log_likelihood: float
+    """Of the measured latencies, with standard deviations times ``scale``."""
+
+
+def _judged(networks: Sequence[MeasuredNetwork], is_heavy: bool) -> _Judged:
+    from scipy import stats
+
+    errors, sds = np.empty(len(networks)), np.empty(len(networks))
     for part in np.array_split(np.arange(len(networks)), WIDENING_FOLDS):
         inside = set(part.tolist())
-        others = _posterior([item for i, item in enumerate(networks) if i not in inside], digest)
+        others = [item for i, item in enumerate(networks) if i not in inside]
+        found = _posterior(others, "", is_heavy)
         for index in inside:
             item = networks[index]
-            half_ms = others.half_width_ms(
-                features_ms(others.effects, item.terms),
+            half_ms = found.half_width_ms(
+                features_ms(found.effects, item.terms),
                 item.plain.ms,
                 item.plain.entries_sd_ms or 0.0,
             )
-            sd_ms = half_ms / float(student_95(others.dof))
-            squares.append(((item.measured_ms - calibrated(item.plain, others).ms) / sd_ms) ** 2)
-    return found.widened(max(1.0, float(np.mean(squares)) ** 0.5))
+            sds[index] = half_ms / float(student_95(found.dof))
+            errors[index] = item.measured_ms - calibrated(item.plain, found).ms
+    ratios = errors / sds
+    if is_heavy:
+        unit = np.sqrt(1 - 2 / TAILS)  # of a standard deviation, as in ``_posterior``
+        scale = _t_scale(ratios / unit)
+        own = stats.t(TAILS, scale=scale * unit)
+    else:
+        scale = float(np.sqrt(np.mean(ratios**2)))
+        own = stats.norm(scale=scale)
+    return _Judged(scale, float((own.logpdf(ratios) - np.log(sds)).sum()))
 
 
-def _posterior(networks: Sequence[MeasuredNetwork], digest: str) -> Calibration:
+def _t_weights(squares: np.ndarray) -> np.ndarray:
+    """Of squared errors over the squared scale, in a likelihood with heavy tails."""
+    return (TAILS + 1) / (TAILS + squares)
+
+
+def _t_scale(errors: np.ndarray) -> float:
+    """Maximum-likelihood scale of errors with heavy tails."""
+    square = float(np.mean(errors**2))
+    for _ in range(100):
+        square = float(np.mean(_t_weights(errors**2 / square) * errors**2))
+    return float(np.sqrt(square))
+
+
+def _posterior(
+    networks: Sequence[MeasuredNetwork], digest: str, is_heavy: bool = False
+) -> Calibration:
     """The effects and variances that the evidence gives."""
-    from sklearn.linear_model import BayesianRidge
-
     plain = np.array([item.plain.ms for item in networks])
-    measured = np.array([item.measured_ms for item in networks])
+    residuals = np.array([item.measured_ms for item in networks]) / plain - 1
     effects, sums = _effects(networks)
-    scales = np.ones(len(effects))
-    # Priors are relative: what is added to a network is judged by its part of the mean network.
-    for place, name in enumerate(effects):
-        if name in ADDED:
-            scales[place] = plain.mean() / sums[:, place].mean()
+    # Priors are relative. What is added to networks has that of a kind which is all of the network
+    # where it counts most: a constant of 1 ms is much of a network of 2 ms.
+    scales = np.array(
+        [
+            1 / (column / plain).max() if name in ADDED else 1.0
+            for name, column in zip(effects, sums.T, strict=True)
+        ]
+    )
     x = sums * scales / plain[:, None]  # (N, P)
-    ridge = BayesianRidge(fit_intercept=False, compute_score=False)
-    ridge.fit(x, measured / plain - 1)
+    weights = np.ones(len(networks))
+    ridge = _evidence(x, residuals, weights)
+    for _ in range(12 if is_heavy else 0):
+        squares = (residuals - x @ ridge.coef_) ** 2 * ridge.alpha_
+        before, weights = weights, _t_weights(squares)
+        ridge = _evidence(x, residuals, weights)
+        if np.abs(weights - before).max() < 1e-2:
+            break
     noise, prior = 1 / float(ridge.alpha_), 1 / float(ridge.lambda_)
-    gram = x.T @ x / noise
+    gram = (x.T * weights) @ x / noise
     while True:
         covariance = np.linalg.inv(gram + np.eye(len(effects)) / prior)
-        values = covariance @ x.T @ (measured / plain - 1) / noise
+        values = covariance @ (x.T * weights) @ residuals / noise
         if _least_factor(effects, values, networks) >= LEAST_FACTOR or prior < 1e-9:
             break
         prior /= 2
     # Degrees of freedom that the effects took from the residuals.
     taken = float(np.trace(gram @ covariance))
     entries = np.array([item.plain.entries_sd_ms or 0.0 for item in networks]) / plain
+    # Student's t has a larger standard deviation than its scale; with that, 1.96 of it are its 95%
+    # interval as they are a normal distribution's.
+    spread = TAILS / (TAILS - 2) if is_heavy else 1.0
     return Calibration(
         effects=tuple(effects),
         values=tuple((values * scales).tolist()),
@@ -205,11 +266,20 @@ def _posterior(networks: Sequence[MeasuredNetwork], digest: str) -> Calibration:
         prior_sd=tuple((np.sqrt(prior) * scales).tolist()),
         low_ms=tuple(sums.min(axis=0).tolist()),
         high_ms=tuple(sums.max(axis=0).tolist()),
-        residual_sd=float(np.sqrt(noise)),
+        residual_sd=float(np.sqrt(noise * spread)),
         entries_sd=float(np.sqrt((entries**2).mean())),
         dof=max(1.0, len(networks) - taken),
         networks=len(networks),
         entries_digest=digest,
+    )
+
+
+def _evidence(x: np.ndarray, residuals: np.ndarray, weights: np.ndarray) -> BayesianRidge:
+    """The precisions of the errors and of the effects that fit best, and the effects."""
+    from sklearn.linear_model import BayesianRidge
+
+    return BayesianRidge(fit_intercept=False, compute_score=False).fit(
+        x, residuals, sample_weight=weights
     )
 
 

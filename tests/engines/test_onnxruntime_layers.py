@@ -75,3 +75,28 @@ def test_nodes_without_a_name_are_told_apart() -> None:
     found = layers_of(model.SerializeToString())
     sources = [source for layer in found for source in layer.source_nodes]
     assert len(set(sources)) == len(sources) == 3
+
+
+def test_all_nodes_that_a_product_becomes_count_to_it() -> None:
+    """ONNX Runtime makes Reshape, Gemm, Reshape of a product of three sides with a sum."""
+    draw = np.random.default_rng(0)
+    weights = {
+        "w": draw.standard_normal((48, 64), dtype=np.float32),
+        "b": draw.standard_normal(64, dtype=np.float32),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Sin", ["x"], ["s"], name="before"),
+            helper.make_node("MatMul", ["s", "w"], ["m"], name="product"),
+            helper.make_node("Add", ["m", "b"], ["a"], name="sum"),
+            helper.make_node("Cos", ["a"], ["y"], name="after"),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 20, 48])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    found = {layer.kind: layer.source_nodes for layer in layers_of(model.SerializeToString())}
+    assert set(found["Gemm"]) == {"product", "sum"}
+    assert (found["Sin"], found["Cos"]) == (("before",), ("after",))

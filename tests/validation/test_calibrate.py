@@ -277,6 +277,21 @@ def test_intervals_cover_as_often_as_they_say() -> None:
     assert 0.94 <= inside / total <= 0.985
 
 
+def test_one_network_with_a_trouble_of_its_own_hardly_widens_the_others() -> None:
+    """As an engine that converts every map of one network: 1.5 times its sum."""
+    rng = np.random.default_rng(0)
+    networks, others = synthetic(30, rng), synthetic(80, rng)
+    usual = fit(networks)
+    ms = networks[0].measured_ms * 1.5
+    odd = replace(networks[0], measured_first_ms=ms, measured_second_ms=ms)
+    own = fit([odd, *networks[1:]])
+    widths = [half(calibrated(item.plain, own)) / item.plain.ms for item in others]
+    assert np.median(widths) < 3 * half(calibrated(others[0].plain, usual)) / others[0].plain.ms
+    inside = [abs(calibrated(i.plain, own).ms - i.measured_ms) <= half(calibrated(i.plain, own))
+              for i in others]  # fmt: skip
+    assert np.mean(inside) >= 0.94
+
+
 def test_entries_that_are_known_less_well_widen_the_interval() -> None:
     rng = np.random.default_rng(0)
     own = fit(synthetic(30, rng))
