@@ -15,7 +15,7 @@ from latlut.cli.choices import (
     statistic_option,
 )
 from latlut.cli.commands import Command
-from latlut.cli.meeting import is_met, meeting_text, table_estimate_ms
+from latlut.cli.meeting import is_met, meeting_text, table_estimate
 from latlut.cli.names import NETWORK, TABLE
 from latlut.cli.options import (
     NewFile,
@@ -32,6 +32,7 @@ from latlut.cli.output import (
     counted,
     interval_text,
     json_option,
+    predicted_text,
     print_json,
     print_table,
     quiet_option,
@@ -167,14 +168,17 @@ def bench(
     )
     if settings.has_paper_protocol:
         check_paper_batch(workload)
-    table_ms = None
+    priced = None
     if table_name is not None:
         if no_upsample or has_argmax:
             raise LatlutError(
                 "a table prices networks with their logits enlarged and no best class: leave "
                 "--no-upsample and --argmax out, or --table"
             )
-        table_ms = table_estimate_ms(table_name, target, workload, num_classes)
+        priced = table_estimate(table_name, target, workload, num_classes)
+        if text := predicted_text([priced]):
+            remark(f"{table_name}: {text}", quiet)
+    table_ms = None if priced is None else priced.ms
     choice = DeviceChoice(gpu, cpu, engine, precision, threads, engine_options)
     _, chosen = choose_engine(choice)
     remark(
@@ -193,7 +197,10 @@ def bench(
         remark(f"{samples_path}: {found.samples} runs", quiet)
     met = None if target_ms is None else is_met(target_ms, found.latency_ms, found.cpu_share)
     if as_json:
-        print_json(found.to_dict() | {"target_ms": target_ms, "table_ms": table_ms, "is_met": met})
+        asked = {"target_ms": target_ms, "table_ms": table_ms, "is_met": met}
+        if priced is not None:
+            asked["predicted_share"] = priced.predicted_share
+        print_json(found.to_dict() | asked)
     else:
         print_result(found)
         if target_ms is not None or table_ms is not None:

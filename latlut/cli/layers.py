@@ -64,10 +64,12 @@ def print_layers(view: LayerView) -> None:
         click.echo("\nlayers across operators:")
         for group in view.fused():
             click.echo(f"  {' + '.join(node.name for node in group.nodes)}")
-    whole = view.whole_ms
+    whole, entries = view.whole_ms, view.estimate
+    predicted = f", {100 * entries.predicted_share:.0f}% of it predicted, not measured"
     click.echo(
-        f"\n{view.estimate.ms:8.4g} ms  sum of entries"
-        f"{'' if view.estimate.is_complete else ', without what the table cannot price'}\n"
+        f"\n{entries.ms:8.4g} ms  sum of entries"
+        f"{'' if entries.is_complete else ', without what the table cannot price'}"
+        f"{predicted if entries.predicted else ''}\n"
         f"{view.layers_ms:8.4g} ms  sum of layers, of which {view.added_ms:.4g} ms belong to no "
         f"operator (medians of {view.runs} profiled runs)\n"
         f"{whole.value:8.4g} ms  the whole network without profiling "
@@ -91,6 +93,9 @@ def layers_as_json(view: LayerView) -> dict[str, object]:
         "whole_ms": view.whole_ms.value,
         "whole_ci_low_ms": view.whole_ms.low,
         "whole_ci_high_ms": view.whole_ms.high,
+        "entries_ms": view.estimate.ms,
+        "is_complete": view.estimate.is_complete,
+        "predicted_share": view.estimate.predicted_share,
         "layers_ms": view.layers_ms,
         "added_ms": view.added_ms,
         "profiled_runs": view.runs,

@@ -8,6 +8,7 @@ from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
     from latlut.operators.workloads import Workload
+    from latlut.pricing.estimator import Estimate
 
 #: A measured latency may exceed the target by this share: as near as a search comes by the table.
 TOLERANCE = 0.02
@@ -44,10 +45,10 @@ def meeting_text(
     return f"{', '.join(known)}: {found}"
 
 
-def table_estimate_ms(
+def table_estimate(
     table_name: str, target: str, workload: Workload, num_classes: int | None
-) -> float:
-    """What a table says of the network that is about to be measured, milliseconds.
+) -> Estimate:
+    """What a table says of the network that is about to be measured.
 
     Args:
         table_name: prices it.
@@ -72,7 +73,7 @@ def table_estimate_ms(
                     f"{target} has parts that no table prices: leave --table out\n  "
                     + "\n  ".join(cut.unpriced[:5])
                 )
-            return estimate(cut.op_specs(), table).ms
+            return estimate(cut.op_specs(), table)
         image, batch = workload.image_size, workload.batch
         architecture = find_network(target, num_classes).architecture
         if architecture is None or image is None or batch is None:
@@ -80,4 +81,4 @@ def table_estimate_ms(
                 f"{target} is no network of operators that a table prices: leave --table out, or "
                 "export it and profile its pieces with: latlut profile --onnx FILE"
             )
-        return estimate(architecture.op_specs(image, batch), table).ms
+        return estimate(architecture.op_specs(image, batch), table)

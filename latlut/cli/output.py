@@ -123,6 +123,8 @@ def predicted_text(estimates: Sequence[Estimate]) -> str:
     shares = [100 * item.predicted_share for item in estimates]
     if not any(shares):
         return ""
+    if len(shares) == 1:
+        return f"predicted, not measured: {shares[0]:.0f}% of the estimate"
     return (
         f"predicted, not measured: {sum(shares) / len(shares):.0f}% of an estimate (mean of "
         f"{len(shares)} networks; {min(shares):.0f} to {max(shares):.0f}%)"

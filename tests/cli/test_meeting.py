@@ -35,7 +35,8 @@ def run(*words: str):
 
 def test_bench_against_a_table_and_a_target(tmp_path: Path) -> None:
     specs = dict.fromkeys(find_architecture("fasterseg-student").op_specs((64, 128)))
-    make_table(tmp_path / "t.db", list(specs)).close()
+    with make_table(tmp_path / "t.db", list(specs)) as table, table.writing() as db:
+        db.execute("UPDATE entries SET predicted_from = 20 WHERE op_spec_id % 2")
     words = ["bench", "fasterseg-student", "--cpu", "--engine", "onnxruntime", "--input", "64x128",
              "--passes", "1", "-q", "--table", str(tmp_path / "t.db")]  # fmt: skip
     found = run(*words, "--target-ms", "0.001")
@@ -43,7 +44,10 @@ def test_bench_against_a_table_and_a_target(tmp_path: Path) -> None:
     last = found.stdout.splitlines()[-1]
     assert last.startswith("target 0.001 ms, table ") and "measured" in last
     shown = json.loads(run(*words, "--json").stdout)
+    assert 0 < shown["predicted_share"] < 1
     assert shown["table_ms"] > 0 and shown["target_ms"] is None and shown["is_met"] is None
+    told = run(*[word for word in words if word != "-q"])
+    assert f"not measured: {100 * shown['predicted_share']:.0f}% of the estimate" in told.stderr
     other = words[:6] + ["128x256"] + words[7:]
     missing = run(*other)
     assert missing.exit_code == 2 and "lacks" in missing.stderr

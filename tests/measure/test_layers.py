@@ -226,6 +226,8 @@ class TestCommand:
         plan = plan_from_ops([node.spec.key for node in network.nodes(SIZE)][:2])
         with LatencyTable.create(path, identity_of(engine, "cpu", statistic="p10")) as table:
             Sweep(table, plan, FakeEngine(), SweepSettings()).run()
+            with table.writing() as db:
+                db.execute("UPDATE entries SET predicted_from = 20")
         words = [
             "estimate",
             "--table",
@@ -238,6 +240,7 @@ class TestCommand:
         ]
         shown = CliRunner().invoke(main, [*words, "--layers"])
         assert shown.exit_code == 0, shown.output
+        assert "100% of it predicted, not measured" in shown.stdout
         for text in ("sum of entries", "sum of layers", "whole network", "stem.0", "upsample"):
             assert text in shown.stdout
         answer = CliRunner().invoke(main, [*words, "--layers", "--json"])
@@ -246,6 +249,7 @@ class TestCommand:
         names = [node["name"] for group in layers["groups"] for node in group["nodes"]]
         assert sorted(names) == sorted(node.name for node in network.nodes(SIZE))
         assert layers["whole_ms"] > 0
+        assert layers["predicted_share"] == 1 and not layers["is_complete"]
 
     def test_hardware_or_an_engine_that_is_not_here_is_refused(
         self, network: Architecture, measured: Path, tmp_path: Path

@@ -66,7 +66,7 @@ def test_untrained_slopes_go_into_convolutions() -> None:
 
 
 def test_layers_of_a_file_are_those_of_the_file_as_it_is() -> None:
-    """Equal slopes behind ``Identity``, as PyTorch's exporter has it: the engine runs them apart."""
+    """Equal slopes behind ``Identity``, as PyTorch's exporter has it, are run apart."""
     model = exported()
     slopes = [node for node in model.graph.node if node.op_type == "PRelu"]
     for place, node in enumerate(slopes[1:]):
