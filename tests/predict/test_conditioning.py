@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from latlut.measure.plans import load_plan
-from latlut.predict.conditioning import LEAST_SPLIT, Conditioned
+from latlut.predict.conditioning import WIDE, Conditioned
 from latlut.predict.features import Features
 from latlut.predict.predictor import Kernel, Predictor
 
@@ -45,7 +45,7 @@ def points(count: int, seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", KERNELS)
-@pytest.mark.parametrize("count", [20, 100, LEAST_SPLIT - 1, LEAST_SPLIT, 400, 656])
+@pytest.mark.parametrize("count", [20, 100, WIDE, WIDE + 1, 400, 656])
 def test_predictions_are_those_of_the_equations(count: int, name: str) -> None:
     shape, category, noise = KERNELS[name]
     lengths = np.array([*[shape] * 5, *[category] * 3])
@@ -65,7 +65,8 @@ def test_predictions_are_those_of_the_equations(count: int, name: str) -> None:
     ratio = np.sqrt(left) / plain_sd
     # Neighbours alone may explain less than all, never more; of few known ones all are taken.
     assert ratio.min() > 1 - 1e-5
-    assert ratio.max() < (1 + 1e-5 if count < LEAST_SPLIT else 1.01)
+    assert ratio.max() < (1 + 1e-5 if count <= WIDE else 1.3)
+    assert ratio[: 2 * count].max() < 1.1  # rows that are near known ones
 
 
 def test_a_row_is_predicted_the_same_alone_and_among_others() -> None:
@@ -86,7 +87,7 @@ def test_no_rows_and_known_rows_that_are_equal() -> None:
     expected = matern(known[::50], known, np.ones(8)) @ np.full(300, 0.01)
     np.testing.assert_allclose(mean, expected, rtol=1e-6)
     # A hundred equal values leave the noise and a hundredth of it, those taken around it up to
-    # one in NEAREST.
+    # one in NEAR.
     assert (left > 1e-3).all() and (left < 1.02e-3).all()
     assert [len(part) for part in given.moments(known[:0], np.ones(300))] == [0, 0]
 
@@ -117,4 +118,4 @@ def test_a_predictor_of_a_plan_agrees_with_the_equations(count: int) -> None:
     quantiles = [model.quantiles.get(name, model.quantiles[""]) for name in rows.categories]
     np.testing.assert_allclose(found.latency_ms, latency_ms, rtol=1e-4)
     half_width = targets.std() * 30**0.5 * sd * quantiles
-    np.testing.assert_allclose(found.half_width, half_width, rtol=0.01)
+    np.testing.assert_allclose(found.half_width, half_width, rtol=0.02)
