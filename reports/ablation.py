@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from latlut.reports.style import DPI, GRID, MUTED, STYLE, picture_path, save
+from latlut.reports.style import (
+    DPI,
+    GRID,
+    MUTED,
+    STYLE,
+    draw_heading,
+    heading_of,
+    picture_path,
+    save,
+)
 from latlut.search.cosearch.ablation import STRATEGIES
 from latlut.search.cosearch.ablation_results import AblationResult
 
@@ -16,6 +25,9 @@ _COLOURS = {
     "pruned-teacher": "#b91c1c",
     "distilled": "#15803d",
 }
+
+#: The page in inches: its width, margins, the panel, and what is below it.
+_WIDTH, _SIDE, _PANEL, _BELOW = 8.2, 0.16, 3.5, 1.37
 
 
 def plot_ablation(found: AblationResult, title: str, subtitle: str, path: str | Path) -> None:
@@ -37,8 +49,11 @@ def plot_ablation(found: AblationResult, title: str, subtitle: str, path: str | 
 
     path = picture_path(path)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8.2, 5.6), dpi=DPI)
-        axes = figure.add_axes((0.085, 0.245, 0.885, 0.62))
+        figure = Figure(dpi=DPI)
+        heading = heading_of(figure, title, subtitle, _WIDTH - 2 * _SIDE)
+        height = heading.inches + _PANEL + _BELOW
+        figure.set_size_inches(_WIDTH, height)
+        axes = figure.add_axes((0.085, _BELOW / height, 0.885, (_PANEL - 0.05) / height))
         axes.grid(color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         for strategy in STRATEGIES:
@@ -68,6 +83,5 @@ def plot_ablation(found: AblationResult, title: str, subtitle: str, path: str | 
             handles, labels, loc="lower left", bbox_to_anchor=(0.06, 0.0), ncols=3,
             frameon=False, fontsize=8.5,
         )  # fmt: skip
-        figure.text(0.02, 0.975, title, fontsize=13, fontweight="bold", va="top")
-        figure.text(0.02, 0.93, subtitle, fontsize=9, color=MUTED, va="top")
+        draw_heading(figure, heading, _SIDE)
         save(figure, path)

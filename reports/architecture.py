@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latlut.reports.style import INK, MUTED, STYLE, picture_path, save
+from latlut.reports.style import INK, MUTED, STYLE, picture_path, save, wrapped
 from latlut.spaces.architecture import Architecture, Branch
 from latlut.spaces.shapes import FULL_WIDTH, SCALES, channels
 
@@ -75,8 +75,13 @@ def plot_architecture(
         axes.set_xlim(0, sheet.width)
         axes.set_ylim(0, sheet.height)
         axes.axis("off")
-        axes.text(_LEFT, sheet.height - 0.18, title, fontsize=13, fontweight="bold", va="top")
-        axes.text(_LEFT, sheet.height - 0.47, subtitle, fontsize=9, color=MUTED, va="top")
+        across = sheet.width - _LEFT - _RIGHT
+        bold: Any = {"fontsize": 13, "fontweight": "bold"}
+        small: Any = {"fontsize": 9}
+        title = wrapped(figure, title, across, most_lines=1, **bold)
+        subtitle = wrapped(figure, subtitle, across, most_lines=1, **small)
+        axes.text(_LEFT, sheet.height - 0.18, title, va="top", **bold)
+        axes.text(_LEFT, sheet.height - 0.47, subtitle, color=MUTED, va="top", **small)
         _Drawing(axes, sheet).draw()
         save(figure, path)
 

@@ -1,30 +1,55 @@
-"""The picture of a comparison: accuracy over what a network takes, or over what it computes."""
+"""The picture of a comparison: accuracy over what a network takes, or over what it computes.
+
+Accuracies of different data sets, or of different parts of one, cannot be compared: each has a
+panel of its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from latlut.errors import SpecError
-from latlut.reports.style import DPI, GRID, MUTED, STYLE, picture_path, save
+from latlut.reports.style import (
+    DPI,
+    GRID,
+    MUTED,
+    STYLE,
+    draw_heading,
+    heading_of,
+    picture_path,
+    save,
+    wrapped,
+)
 from latlut.search.networks.comparing import ComparisonRow
 
-_COLOURS = {
+#: Of each kind of network: its colour and its name in a legend.
+COLOURS = {
     "fasterseg": "#d97706",
-    "architecture": "#d97706",
+    "architecture": "#b91c1c",
     "trained": "#15803d",
     "baseline": "#2563a8",
     "onnx": "#7c3aed",
 }
-_KINDS = {
+KINDS = {
     "fasterseg": "FasterSeg, published networks",
     "architecture": "searched",
     "trained": "trained here",
     "baseline": "designed by hand",
     "onnx": "ONNX file",
 }
+#: Splits of Cityscapes on which papers publish mean IoU, and what a panel says of them.
+PUBLISHED = {
+    "val": "published, Cityscapes validation set, at the paper's image size",
+    "test": "published, Cityscapes test set, at the paper's image size",
+}
+
+#: The page in inches: width, margins, a panel with the space above it, and the legend.
+_WIDTH, _LEFT, _RIGHT, _TOP = 8.2, 0.7, 0.25, 0.32
+_BOTTOM, _LEGEND_LINE = 0.55, 0.22
+_PANEL_HEIGHTS = (4.0, 3.0)  # of one alone, of several
 
 
 @dataclass(frozen=True)
@@ -33,7 +58,8 @@ class _Point:
     kind: str
     x: float
     miou_percent: float
-    source: str  # "val", "test" or "own"
+    panel: str  # the data set and its part
+    is_own: bool  # measured here, rather than published
 
 
 def plot_comparison(
@@ -41,8 +67,9 @@ def plot_comparison(
 ) -> int:
     """Draw networks by accuracy and latency, or by multiply-accumulates where none was measured.
 
-    Accuracy is what the papers publish, drawn hollow and labelled so, or what a training here
-    reached on its own data, drawn filled. Networks without either are left out.
+    Accuracy is what the papers publish, drawn hollow, or what a training here reached on its own
+    data, drawn filled; a panel for each data set and each part of one. Networks without either are
+    left out.
 
     Args:
         rows: of one comparison; measured ones alone where any was measured.
@@ -62,55 +89,69 @@ def plot_comparison(
     path = picture_path(path)
     is_measured = any(row.latency for row in rows)
     has_sizes = len({row.input_size for row in rows if row.kind != "published"}) > 1
-    points = [point for row in rows if (point := _point(row, is_measured, has_sizes))]
+    found = [list(_points(row, is_measured, has_sizes)) for row in rows]
+    points = [point for of_row in found for point in of_row]
     if not points:
         raise SpecError("nothing to draw: no network has both an accuracy and a latency or MACs")
+    panels = list(dict.fromkeys(point.panel for point in points))
+    kinds = [kind for kind in KINDS if any(point.kind == kind for point in points)]
+    panel_height = _PANEL_HEIGHTS[len(panels) > 1]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8.2, 6.0), dpi=DPI)
-        axes = figure.add_axes((0.085, 0.205, 0.885, 0.665))
-        _log_scale(axes)
-        axes.grid(color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-        _set_limits(axes, points)
-        _draw(axes, points)
+        figure = Figure(dpi=DPI)
+        heading = heading_of(figure, title, subtitle, _WIDTH - _LEFT - _RIGHT)
+        legend = _LEGEND_LINE * -(-len(kinds) // _LEGEND_COLUMNS) + 0.1
+        height = heading.inches + len(panels) * (panel_height + _TOP) + _BOTTOM + legend
+        figure.set_size_inches(_WIDTH, height)
+        first: Any = None
+        for number, panel in enumerate(panels):
+            top = heading.inches + number * (panel_height + _TOP) + _TOP
+            axes = figure.add_axes(
+                (_LEFT / _WIDTH, 1 - (top + panel_height) / height,
+                 (_WIDTH - _LEFT - _RIGHT) / _WIDTH, panel_height / height),
+                sharex=first,
+            )  # fmt: skip
+            first = first or axes
+            mine = [point for point in points if point.panel == panel]
+            _log_scale(axes)
+            axes.grid(color=GRID, linewidth=0.8)
+            axes.set_axisbelow(True)
+            _set_limits(axes, points, mine)
+            _draw(axes, mine)
+            axes.set_ylabel("mean IoU, %")
+            font: Any = {"fontsize": 9.5}
+            said = wrapped(figure, panel, _WIDTH - _LEFT - _RIGHT, most_lines=1, **font)
+            axes.set_title(said, loc="left", color=MUTED, pad=5, **font)
+            if number < len(panels) - 1:
+                axes.tick_params(labelbottom=False)
         axes.set_xlabel(
             "measured latency, ms (log scale)"
             if is_measured
             else "multiply-accumulates, billions (log scale); nothing was measured"
         )
-        axes.set_ylabel("mean IoU, %")
-        _legend(figure, points)
-        figure.text(0.02, 0.978, title, fontsize=13, fontweight="bold", va="top")
-        figure.text(0.02, 0.937, subtitle, fontsize=9, color=MUTED, va="top")
+        _legend(figure, kinds, height)
+        draw_heading(figure, heading, _LEFT)
         save(figure, path)
-    return len(points)
+    return sum(bool(of_row) for of_row in found)
 
 
-def _point(row: ComparisonRow, is_measured: bool, has_size: bool) -> _Point | None:
+def _points(row: ComparisonRow, is_measured: bool, has_size: bool) -> Iterator[_Point]:
     if is_measured:
         x = row.latency.latency_ms if row.latency else None
     else:
         x = row.cost.macs / 1e9 if row.cost and row.cost.macs else None
     if x is None:
-        return None
+        return
     title = row.title
     if has_size and row.input_size is not None:
         title += f", {row.input_size[0]}x{row.input_size[1]}"
     if row.own_miou_percent is not None:
-        return _Point(title, row.kind, x, row.own_miou_percent, "own")
+        panel = f"measured here, {row.own_data or 'on its own data'}"
+        yield _Point(title, row.kind, x, row.own_miou_percent, panel, True)
     paper = row.published
-    if paper is None or paper.miou_percent is None:
-        return None
-    source = "val" if paper.miou_val_percent else "test"
-    return _Point(title, row.kind, x, paper.miou_percent.value, source)
-
-
-_MARKERS = {"val": "o", "test": "^", "own": "o"}
-_SOURCES = {
-    "val": "published, Cityscapes validation set, at the paper's image size",
-    "test": "published, Cityscapes test set, at the paper's image size",
-    "own": "measured here, on its own data",
-}
+    for split, panel in PUBLISHED.items():
+        figure = getattr(paper, f"miou_{split}_percent") if paper else None
+        if figure is not None:
+            yield _Point(title, row.kind, x, figure.value, panel, False)
 
 
 #: Where a name may stand beside its point: offset in points, and what of it is there.
@@ -128,10 +169,10 @@ _NAME_SIZE = 8.5
 def _draw(axes: Any, points: Sequence[_Point]) -> None:
     """The points, and their names where none covers another or a point."""
     for point in points:
-        colour = _COLOURS.get(point.kind, MUTED)
+        colour = COLOURS.get(point.kind, MUTED)
         axes.scatter(
-            point.x, point.miou_percent, s=52, marker=_MARKERS[point.source],
-            facecolors=colour if point.source == "own" else "none", edgecolors=colour,
+            point.x, point.miou_percent, s=52, marker="o",
+            facecolors=colour if point.is_own else "none", edgecolors=colour,
             linewidths=1.6, zorder=3,
         )  # fmt: skip
     to_pixels = axes.transData.transform
@@ -188,32 +229,30 @@ def _log_scale(axes: Any) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _set_limits(axes: Any, points: Sequence[_Point]) -> None:
-    """Room for the names."""
+def _set_limits(axes: Any, points: Sequence[_Point], mine: Sequence[_Point]) -> None:
+    """Room for the names: over all panels in width, over its own in height."""
     low, high = min(point.x for point in points), max(point.x for point in points)
     axes.set_xlim(low / 1.4, high * 1.8)
-    bottom = min(point.miou_percent for point in points)
-    top = max(point.miou_percent for point in points)
+    bottom = min(point.miou_percent for point in mine)
+    top = max(point.miou_percent for point in mine)
     span = max(top - bottom, 5.0)
     axes.set_ylim(bottom - 0.1 * span, top + 0.1 * span)
 
 
-def _legend(figure: Any, points: Sequence[_Point]) -> None:
+#: Beside each other in the legend.
+_LEGEND_COLUMNS = 3
+
+
+def _legend(figure: Any, kinds: Sequence[str], height: float) -> None:
+    """Kinds of networks, below the panels."""
     from matplotlib.lines import Line2D
 
-    shown: Any = {"linestyle": "none", "markersize": 7, "markeredgewidth": 1.6}
-    kinds = [kind for kind in _KINDS if any(point.kind == kind for point in points)]
     handles = [
-        Line2D([], [], marker="s", color=_COLOURS[kind], label=_KINDS[kind], **shown)
+        Line2D([], [], marker="o", color=COLOURS[kind], label=KINDS[kind], linestyle="none",
+               markersize=7, markeredgewidth=1.6)
         for kind in kinds
-    ]
-    handles += [
-        Line2D(
-            [], [], marker=_MARKERS[source], color=MUTED, label=f"mean IoU: {text}",
-            markerfacecolor=MUTED if source == "own" else "none", **shown,
-        )
-        for source, text in _SOURCES.items()
-        if any(point.source == source for point in points)
     ]  # fmt: skip
-    figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.06, 0.0), ncols=2,
-                  frameon=False, fontsize=8.5)  # fmt: skip
+    figure.legend(
+        handles=handles, loc="lower left", bbox_to_anchor=(_LEFT / _WIDTH, 0.06 / height),
+        ncols=_LEGEND_COLUMNS, frameon=False, fontsize=8.5, borderaxespad=0, borderpad=0,
+    )  # fmt: skip

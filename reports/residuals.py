@@ -8,16 +8,25 @@ estimates are drawn with their least-squares lines.
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from latlut.errors import SpecError
-from latlut.reports.style import GRID, INK, MUTED, STYLE, picture_path, save
+from latlut.reports.style import (
+    GRID,
+    INK,
+    MUTED,
+    STYLE,
+    draw_heading,
+    heading_of,
+    picture_path,
+    save,
+    wrapped,
+)
 from latlut.validation.trends import DEPTH, SIZE, Slope, Trend
 
 if TYPE_CHECKING:
@@ -27,6 +36,8 @@ if TYPE_CHECKING:
 KINDS = 3
 
 _COLUMNS = 3
+#: In inches: margins, the legend, what stands above the panels, and the least width of a page.
+_LEFT, _RIGHT, _LEGEND, _ABOVE_PANELS, _LEAST_WIDTH = 0.65, 0.2, 0.22, 0.4, 4.6
 _PLAIN, _CALIBRATED = "#2563a8", "#d97706"
 _NOTES = (
     "Above each panel: change of the error in percentage points from the property's 10th to its "
@@ -70,13 +81,21 @@ def plot_residuals(
 
     rows = math.ceil(len(shown) / _COLUMNS)
     columns = min(len(shown), _COLUMNS)
-    width, height = 3.05 * columns + 0.6, 2.65 * rows + 1.75
+    width = max(3.05 * columns + 0.6, _LEAST_WIDTH)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height))
+        figure = Figure()
+        inside = width - _LEFT - _RIGHT
+        heading = heading_of(figure, "Errors by properties of the networks", subject, inside)
+        font: Any = {"fontsize": 8}
+        notes = wrapped(figure, _NOTES, inside, most_lines=4, **font)
+        top = heading.inches + _LEGEND + _ABOVE_PANELS
+        bottom = 0.62 + 0.14 * (notes.count("\n") + 1)
+        height = 2.65 * rows - 0.45 + top + bottom
+        figure.set_size_inches(width, height)
         axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
         figure.subplots_adjust(
-            left=0.65 / width, right=1 - 0.2 / width, top=1 - 1.25 / height, bottom=0.95 / height,
-            hspace=0.52, wspace=0.08,
+            left=_LEFT / width, right=1 - _RIGHT / width, top=1 - top / height,
+            bottom=bottom / height, hspace=0.52, wspace=0.08,
         )  # fmt: skip
         for panel, trend in zip(axes.flat, shown, strict=False):
             _draw(panel, trend, plain, calibrated)
@@ -85,16 +104,12 @@ def plot_residuals(
         for row in axes:
             row[0].set_ylabel("error, %")
         _set_limits(axes[0, 0], plain, calibrated)
-        left = 0.65 / width
-        title = "Errors by properties of the networks"
-        figure.text(left, 1 - 0.12 / height, title, fontsize=13, fontweight="bold", va="top")
-        lines = textwrap.wrap(textwrap.shorten(subject, 200, placeholder=" …"), int(14 * width))
-        figure.text(left, 1 - 0.4 / height, "\n".join(lines[:2]), fontsize=9, color=MUTED, va="top")
-        notes = textwrap.fill(_NOTES, int(17 * width))
-        figure.text(left, 0.1 / height, notes, fontsize=8, color=MUTED, va="bottom")
+        draw_heading(figure, heading, _LEFT)
+        figure.text(_LEFT / width, 0.1 / height, notes, color=MUTED, va="bottom", **font)
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(
-            handles, labels, loc="upper left", bbox_to_anchor=(left, 1 - 0.72 / height),
+            handles, labels, loc="upper left",
+            bbox_to_anchor=(_LEFT / width, 1 - heading.inches / height),
             ncols=len(labels), frameon=False, fontsize=9, borderaxespad=0, borderpad=0,
             handlelength=1.6,
         )  # fmt: skip

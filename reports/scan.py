@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from latlut.errors import SpecError
 from latlut.measure.scan import Scan, ScanLine
-from latlut.reports.style import GRID, INK, MUTED, STYLE, picture_path, save
+from latlut.reports.style import GRID, INK, MUTED, STYLE, picture_path, save, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
 _POINT, _FIT, _STEP = "#2563a8", "#d97706", "#b91c1c"
 #: So many steps are named in the picture; of more, only lines are drawn.
 _NAMED = 12
+#: Of the panel at least, in inches: a heat map leaves room for its colours.
+_PANEL_WIDTH = 5.8
 
 
 def plot_scan(found: Scan, subject: str, path: str | Path) -> None:
@@ -49,13 +50,11 @@ def plot_scan(found: Scan, subject: str, path: str | Path) -> None:
             axes.set_xlabel(found.grid.parameters[0].name)
         else:
             _draw_words(axes, found)
-        figure.suptitle(
-            textwrap.shorten(found.grid.text, 90, placeholder=" …"),
-            x=0.01, ha="left", fontsize=12, fontweight="bold",
-        )  # fmt: skip
-        axes.set_title(
-            textwrap.shorten(subject, 120, placeholder=" …"), loc="left", fontsize=8.5, color=MUTED
-        )
+        bold: Any = {"fontsize": 12, "fontweight": "bold"}
+        figure.suptitle(wrapped(figure, found.grid.text, 7.8, **bold), x=0.01, ha="left", **bold)
+        small: Any = {"fontsize": 8.5}
+        said = wrapped(figure, subject, _PANEL_WIDTH, **small)
+        axes.set_title(said, loc="left", color=MUTED, **small)
         save(figure, path)
 
 
@@ -86,6 +85,9 @@ def _draw_line(axes: Axes, line: ScanLine) -> None:
                 transform=axes.get_xaxis_transform(), rotation=90, fontsize=7.5, ha="right",
                 va="top",
             )  # fmt: skip
+    if 0 < len(steps) <= _NAMED:  # room for their names above the points
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + 0.25 * (high - low))
 
 
 def _draw_words(axes: Axes, found: Scan) -> None:

@@ -7,7 +7,6 @@ figure hides: the relative error of every network, with a band of 5% around zero
 from __future__ import annotations
 
 import math
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from latlut.errors import SpecError
-from latlut.reports.style import GRID, MUTED, STYLE, picture_path, save
+from latlut.reports.style import (
+    GRID,
+    MUTED,
+    STYLE,
+    draw_heading,
+    heading_of,
+    picture_path,
+    save,
+)
 from latlut.stats.agreement import Agreement
 
 if TYPE_CHECKING:
@@ -23,8 +30,9 @@ if TYPE_CHECKING:
 
 BAND_PERCENT = 5.0
 
-#: The page in inches: a square panel above, a flat one of the same width below.
-_WIDTH, _HEIGHT, _LEFT, _SIDE = 6.1, 8.5, 0.75, 5.1
+#: The page in inches: heading and legend, a square panel, and a flat one of the same width below.
+_WIDTH, _LEFT, _SIDE = 6.1, 0.75, 5.1
+_LEGEND, _LEGEND_LINE, _PANEL_BOTTOM = 0.06, 0.18, 2.35
 
 _POINTS = "#2563a8"
 _CALIBRATED = "#d97706"
@@ -51,8 +59,8 @@ def plot_agreement(
             where there are calibrated ones.
         measured_ms: (N,) float, measured latency, milliseconds.
         agreement: the numbers of the text box, of these estimates.
-        title: first line above the picture.
-        subtitle: what was measured where, wrapped below the title.
+        title: above the picture.
+        subtitle: what was measured where. Both are wrapped, and shortened where they are too long.
         path: .png, .svg or .pdf; replaced if it exists, whole or not at all.
         ci_low_ms, ci_high_ms: (N,) float, interval of each estimate, drawn as a horizontal bar;
             of the calibrated estimates where these are given.
@@ -88,30 +96,37 @@ def plot_agreement(
         bars = np.clip([middle - low, high - middle], 0, None)  # (2, N)
 
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(_WIDTH, _HEIGHT))
-        upper = figure.add_axes(_box(bottom=2.35, height=_SIDE))
-        lower = figure.add_axes(_box(bottom=0.55, height=1.2))
+        figure = Figure()
+        heading = heading_of(figure, title, subtitle, _WIDTH - _LEFT - 0.1)
+        legend = _LEGEND + _LEGEND_LINE * (1 if bars is None and calibrated is None else 2)
+        page = _PANEL_BOTTOM + _SIDE + legend + heading.inches
+        figure.set_size_inches(_WIDTH, page)
+        upper = figure.add_axes(_box(page, bottom=_PANEL_BOTTOM, height=_SIDE))
+        lower = figure.add_axes(_box(page, bottom=0.55, height=1.2))
         _draw_scatter(upper, estimated, measured, bars, calibrated)
         _draw_errors(lower, estimated, measured, calibrated)
         lower.set_xlim(upper.get_ylim())
+        series = [estimated] if calibrated is None else [estimated, calibrated]
         if calibrated_agreement is None:
-            _draw_summary(upper, agreement)
+            _draw_summary(upper, agreement, _emptier_corner(upper, series, measured))
         else:
-            _draw_summaries(upper, agreement, calibrated_agreement)
-        shown_title = textwrap.shorten(title, 58, placeholder=" …")
-        shown_subtitle = textwrap.fill(textwrap.shorten(subtitle, 160, placeholder=" …"), 78)
-        left = _LEFT / _WIDTH
-        figure.text(left, 0.977, shown_title, fontsize=13, fontweight="bold", va="top")
-        figure.text(left, 0.944, shown_subtitle, fontsize=9, color=MUTED, va="top")
+            corner = _emptier_corner(upper, series, measured)
+            _draw_summaries(upper, agreement, calibrated_agreement, corner)
+        draw_heading(figure, heading, _LEFT)
+        figure.legend(  # above the panel, which points fill
+            *upper.get_legend_handles_labels(), loc="lower left", ncols=2, frameon=False,
+            bbox_to_anchor=(_LEFT / _WIDTH, (_PANEL_BOTTOM + _SIDE + 0.04) / page), fontsize=9,
+            handlelength=1.6, borderaxespad=0, borderpad=0, labelspacing=0.35,
+        )  # fmt: skip
         save(figure, path)
 
 
 _Floats = npt.NDArray[np.float64]
 
 
-def _box(*, bottom: float, height: float) -> tuple[float, float, float, float]:
-    """Left, bottom, width and height as shares of the page, from inches."""
-    return _LEFT / _WIDTH, bottom / _HEIGHT, _SIDE / _WIDTH, height / _HEIGHT
+def _box(page: float, *, bottom: float, height: float) -> tuple[float, float, float, float]:
+    """Left, bottom, width and height as shares of a page of so many inches, from inches."""
+    return _LEFT / _WIDTH, bottom / page, _SIDE / _WIDTH, height / page
 
 
 def _checked(
@@ -171,7 +186,6 @@ def _draw_scatter(
     axes.set_aspect("equal")
     axes.set_xlabel("estimated latency, ms")
     axes.set_ylabel("measured latency, ms")
-    axes.legend(loc="upper left", frameon=False, fontsize=9, handlelength=1.6, borderaxespad=0.6)
 
 
 def _draw_errors(
@@ -213,11 +227,22 @@ def _frame(axes: Axes) -> None:
     axes.tick_params(length=3, width=0.8)
 
 
-#: Of the box with the numbers.
+#: Of the box with the numbers, and about how much of the panel it takes.
 _EDGE, _OPACITY = "#d0d4da", 0.94
+_CORNER = (0.62, 0.22)
 
 
-def _draw_summary(axes: Axes, agreement: Agreement) -> None:
+def _emptier_corner(axes: Axes, series: list[_Floats], measured: _Floats) -> str:
+    """Of the two corners away from the line, the one in which fewer points lie."""
+    to_share = axes.transData + axes.transAxes.inverted()
+    shares = np.concatenate([to_share.transform(np.column_stack([x, measured])) for x in series])
+    wide, high = _CORNER
+    lower_right = (shares[:, 0] > 1 - wide) & (shares[:, 1] < high)
+    upper_left = (shares[:, 0] < wide) & (shares[:, 1] > 1 - high)
+    return "upper left" if upper_left.sum() < lower_right.sum() else "lower right"
+
+
+def _draw_summary(axes: Axes, agreement: Agreement, corner: str) -> None:
     """The text box: correlation and error, each beside the best that the noise allows."""
     ceiling = _number(agreement.ceiling_r, 4)
     floor = _number(agreement.noise_floor_mape_percent, 2, "%")
@@ -226,14 +251,17 @@ def _draw_summary(axes: Axes, agreement: Agreement) -> None:
         f"MAPE = {_number(agreement.mape_percent, 2, '%')}  (noise limit {floor})",
         f"within 5%: {100 * agreement.within_5:.0f}% of n = {agreement.n} networks",
     )
+    is_low = corner == "lower right"
     axes.text(
-        0.97, 0.035, "\n".join(lines), transform=axes.transAxes, ha="right", va="bottom",
+        0.97 if is_low else 0.03, 0.035 if is_low else 0.965, "\n".join(lines),
+        transform=axes.transAxes, ha="right" if is_low else "left",
+        va="bottom" if is_low else "top",
         multialignment="left", fontsize=9, linespacing=1.55, zorder=5,
         bbox={"boxstyle": "round,pad=0.6", "fc": "white", "ec": _EDGE, "alpha": _OPACITY},
     )  # fmt: skip
 
 
-def _draw_summaries(axes: Axes, plain: Agreement, calibrated: Agreement) -> None:
+def _draw_summaries(axes: Axes, plain: Agreement, calibrated: Agreement, corner: str) -> None:
     """The text box with a column for each estimate, and what the noise allows both."""
     from matplotlib.patches import FancyBboxPatch
 
@@ -244,7 +272,8 @@ def _draw_summaries(axes: Axes, plain: Agreement, calibrated: Agreement) -> None
         ("calibrated", *_numbers(calibrated)),
         ("noise limit", _number(plain.ceiling_r, 4), floor, ""),
     )
-    place: Any = (0.4, 0.045, 0.57, 0.155)  # left, bottom, width, height as shares of the panel
+    left, bottom = (0.4, 0.045) if corner == "lower right" else (0.03, 0.8)
+    place: Any = (left, bottom, 0.57, 0.155)  # width and height as shares of the panel, too
     box = FancyBboxPatch(
         place[:2], place[2], place[3], boxstyle="round,pad=0.01,rounding_size=0.01",
         transform=axes.transAxes, facecolor="white", edgecolor=_EDGE, alpha=_OPACITY, zorder=5,

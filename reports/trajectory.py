@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from latlut.reports.style import GRID, MUTED, STYLE, picture_path, save
+from latlut.reports.style import GRID, MUTED, STYLE, picture_path, save, wrapped
 from latlut.search.cosearch.records import EpochRecord
 
 _TARGET = "#b91c1c"
@@ -41,7 +41,8 @@ def plot_trajectory(
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(11, 6), layout="constrained")
         latency, accuracy, penalty, shares = figure.subplots(2, 2).flatten()
-        figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+        said = wrapped(figure, title, 10.8, fontsize=11)
+        figure.suptitle(said, fontsize=11, x=0.01, ha="left")
         names = list(rows[0].derived_ms) if rows else []
         for name, colour in zip(names, _COLOURS, strict=False):
             derived = [record.derived_ms[name] for record in rows]

@@ -11,11 +11,12 @@ import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
-from latlut.errors import LatlutError, did_you_mean
+from latlut.cli.refusals import refuse_command, usage_errors
+from latlut.errors import LatlutError
 from latlut.version import __version__
 
 EXIT_REFUSED = 2
@@ -187,7 +188,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
-            ctx.fail(f"no command {name!r}; {did_you_mean(name, list(COMMANDS))}")
+            refuse_command(ctx, name, list(COMMANDS))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -202,9 +203,14 @@ class LazyGroup(click.Group):
                     ]
                 )
 
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        with usage_errors():
+            return super().make_context(*args, **more)
+
     def invoke(self, ctx: click.Context) -> object:
         try:
-            result: object = super().invoke(ctx)
+            with usage_errors():
+                result: object = super().invoke(ctx)
             sys.stdout.flush()
         except LatlutError as error:
             raise Refusal(str(error)) from error

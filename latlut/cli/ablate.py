@@ -23,7 +23,7 @@ from latlut.cli.options import (
     table_option,
     threads_option,
 )
-from latlut.cli.output import json_option, print_json, print_table, quiet_option
+from latlut.cli.output import json_option, note, print_json, print_table, quiet_option
 from latlut.cli.run_output import run_listener
 from latlut.errors import LatlutError
 
@@ -149,13 +149,13 @@ def _report(found: AblationResult, folder: Path) -> None:
     columns = ["", "mIoU, %", "sd", "range", "latency, ms", "range", "FPS", "G MACs",
                "M parameters"]  # fmt: skip
     print_table(columns, rows)
-    click.echo(f"\nmeans over the seeds {', '.join(map(str, seeds))}; {DEFINITION}")
-    for note in filter(None, map(found.note, STRATEGIES)):
-        click.echo(note)
-    click.echo("\ndifferences in mIoU, percentage points, paired by seed:")
+    note(f"\nmeans over the seeds {', '.join(map(str, seeds))}; {DEFINITION}")
+    for text in filter(None, map(found.note, STRATEGIES)):
+        note(text)
+    note("\ndifferences in mIoU, percentage points, paired by seed:")
     for item in found.differences():
-        click.echo(f"  {_difference_text(item)}")
-    click.echo(f"\nin {folder}: ablation.csv, ablation.json, ablation.png, seed-*/")
+        note(f"  {_difference_text(item)}")
+    note(f"\nin {folder}: ablation.csv, ablation.json, ablation.png, seed-*/")
 
 
 def _difference_text(item: Difference) -> str:

@@ -10,7 +10,7 @@ import click
 from latlut.cli.commands import Group
 from latlut.cli.names import ARCHITECTURE
 from latlut.cli.options import NumbersType, input_option, plot_option
-from latlut.cli.output import json_option, print_json, print_table
+from latlut.cli.output import json_option, note, print_json, print_table
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def arch() -> None:
     """Show networks of the FasterSeg space; import the architectures that its authors published."""
 
 
-@arch.command()
+@arch.command(short_help="A network cell by cell.")
 @click.argument("name", type=ARCHITECTURE)
 @plot_option("Draw the network into FILE")
 @input_option(
@@ -58,7 +58,8 @@ def show(name: str, plot_path: Path | None, input_size: tuple[int, int], as_json
         return
     click.echo(f"{name}: {_headline(architecture)}")
     click.echo("")
-    columns = ["node", "operator", "scale", "width", "channels", "stride", "parameters", "M MACs"]
+    columns = ["node", "operator", "scale", "width", "channels", "stride",
+               "k params", "M MACs"]  # fmt: skip
     print_table(
         columns,
         [
@@ -70,19 +71,20 @@ def show(name: str, plot_path: Path | None, input_size: tuple[int, int], as_json
                 "" if row["width"] is None else f"{row['width']}/12",
                 f"{'+'.join(map(str, row['in_channels']))} to {row['channels']}",
                 row["stride"],
-                row["parameters"],
+                row["parameters"] / 1e3,
                 row["macs"] / 1e6,
             ]
             for row in rows
         ],
+        spare=("stride", "width"),
     )
     click.echo("")
     click.echo(_totals(facts, input_size))
     if plot_path is not None:
-        click.echo(f"drawn into {plot_path}")
+        note(f"drawn into {plot_path}")
 
 
-@arch.command(name="import")
+@arch.command(name="import", short_help="Read an architecture file of the FasterSeg authors.")
 @click.argument("file", type=_FILE)
 @click.option("-o", "--out", type=_FILE, required=True, metavar="FILE", help="JSON file to write.")
 @click.option(
@@ -136,9 +138,9 @@ def import_(
     for scales, (miou, latency_ms) in found.scores.items():
         mark = "  <- chosen" if scales == found.scales and not branches else ""
         named = ",".join(map(str, scales))
-        click.echo(f"  branches {named}: mIoU {miou:.4g}, {latency_ms:.4g} ms stored{mark}")
+        note(f"  branches {named}: mIoU {miou:.4g}, {latency_ms:.4g} ms stored{mark}")
     if found.role == "teacher" and found.scores:
-        click.echo("  a teacher's file holds the scores of the student beside it")
+        note("  a teacher's file holds the scores of the student beside it")
 
 
 def _headline(architecture: Architecture) -> str:

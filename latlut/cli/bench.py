@@ -31,6 +31,7 @@ from latlut.cli.options import (
 from latlut.cli.output import (
     counted,
     interval_text,
+    is_quiet,
     json_option,
     predicted_text,
     print_json,
@@ -202,7 +203,10 @@ def bench(
             asked["predicted_share"] = priced.predicted_share
         print_json(found.to_dict() | asked)
     else:
-        print_result(found)
+        if is_quiet():
+            click.echo(interval_text(found.latency_ms, found.ci_low_ms, found.ci_high_ms))
+        else:
+            print_result(found)
         if target_ms is not None or table_ms is not None:
             click.echo(meeting_text(target_ms, table_ms, found.latency_ms, found.cpu_share))
     if target_ms is not None and not met:

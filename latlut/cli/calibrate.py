@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +14,10 @@ from latlut.cli.names import TABLE
 from latlut.cli.onnx import onnx_option
 from latlut.cli.options import seed_option, table_option
 from latlut.cli.output import (
+    details_option,
+    is_quiet,
     json_option,
+    note,
     percent_text,
     predicted_share,
     predicted_text,
@@ -58,16 +62,18 @@ MOST_SIZES = 8
     "--force", is_flag=True, help="Use validations of a busy machine, and passes that disagree."
 )
 @click.option("--forget", is_flag=True, help="Delete the table's calibrations, and fit nothing.")
+@details_option
 @json_option
 def calibrate(
     table_name: str, networks: int, is_onnx: bool, files: tuple[Path, ...],
     validation_id: int | None, source_name: str | None, seed: int, space_file: str | None,
-    operator_modules: tuple[str, ...], force: bool, forget: bool, as_json: bool,
+    operator_modules: tuple[str, ...], force: bool, forget: bool, details: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Fit a calibration: how networks differ from the sum of their entries.
 
     It is fitted on networks that `latlut validate` measured, and stored in the table. From then on
-    estimate, validate, sensitivity and search use it; --forget returns to plain sums.
+    estimate, validate, sensitivity and search use it; --forget returns to plain sums. It ends with
+    the verdict of `latlut table check`.
 
     \b
     latlut validate --table cpu-onnxruntime-fp32 --networks 90
@@ -82,6 +88,7 @@ def calibrate(
     from latlut.table.table import LatencyTable
     from latlut.validation.fitting import calibrate as run
     from latlut.validation.fitting import doubts, learning_curve, measured_networks
+    from latlut.validation.verdict import check
 
     import_own_modules(operator_modules)
     if space_file:
@@ -121,6 +128,7 @@ def calibrate(
                    else "")
             )  # fmt: skip
         found = run(table, measured, networks, seed)
+        own = replace(found.calibration, forced=tuple(doubtful))
         source_path = str(table.path if source_name is None else source.path)
         curve = learning_curve(measured, seed)
         scores = _scores(found, curve)
@@ -130,20 +138,19 @@ def calibrate(
                 "mape_percent": tried.mape_percent, "coverage": tried.coverage,
                 "networks": len(tried.networks),
             }  # fmt: skip
-        number = store(table, found.calibration, scores, seed, found.used(source_path))
+        number = store(table, own, scores, seed, found.used(source_path))
+        judged = check(table)
         if as_json:
             print_json(
                 {"table": str(table.path), "id": number}
                 | scores
                 | {"predicted_share": predicted_share([item.plain for item in measured])}
-                | _model(found.calibration)
+                | _model(own)
+                | {"verdict": judged.sentence}
             )
         else:
-            _print(found, curve, str(table.path))
-            if text := predicted_text([item.plain for item in measured]):
-                click.echo(text)
-            if tried is not None:
-                _print_families(tried)
+            _print(found, curve, tried, str(table.path), details)
+            note(judged.sentence)
 
 
 def _of_files(
@@ -197,8 +204,55 @@ def _print_families(tried: Tried) -> None:
     )
 
 
-def _print(found: Fitted, curve: list[CurvePoint], path: str) -> None:
-    _print_factors(found)
+def _print(
+    found: Fitted, curve: list[CurvePoint], tried: Tried | None, path: str, has_details: bool
+) -> None:
+    """Plain against calibrated, and what was fitted; with details by map size, with all statistics.
+
+    A quiet command prints the first alone.
+    """
+    _print_errors(found, tried)
+    if is_quiet():
+        return
+    click.echo("")
+    if has_details:
+        _print_factors(found)
+    else:
+        _print_ranges(found.calibration, _corrected(found))
+    _print_constants(found)
+    if has_details:
+        _print_statistics(found, curve)
+        if tried is not None:
+            _print_families(tried)
+    if text := predicted_text([item.plain for item in (*found.fitted, *found.others)]):
+        click.echo(text)
+    more = "" if has_details else "; by map size, all errors: --details"
+    click.echo(f"stored in: {path}{more}")
+
+
+def _print_errors(found: Fitted, tried: Tried | None) -> None:
+    """A row per way of judging: mean errors, and how many networks are inside their interval."""
+    rows: list[list[str]] = []
+    for title, scores in (
+        (f"{len(found.others)} networks left out of the fit", found.held_out),
+        (f"{len(found.fitted)} fitted networks, cross-validated", found.cross_validated),
+    ):
+        if scores is not None:
+            errors = [scores.plain.mape_percent, scores.calibrated.mape_percent]
+            cells = [f"{error:.2f}" for error in errors]
+            rows.append([title, *cells, f"{100 * scores.coverage:.0f}"])
+    if tried is not None:
+        title = f"{len(tried.networks)} networks, each family by the others"
+        rows.append([title, "", f"{tried.mape_percent:.2f}", f"{100 * tried.coverage:.0f}"])
+    if not rows:
+        click.echo(f"fitted on {len(found.fitted)} networks: too few to judge it")
+        return
+    columns = ["mean absolute error, %", "plain sum", "calibrated", "inside the 95% interval, %"]
+    print_table(columns, rows)
+
+
+def _print_statistics(found: Fitted, curve: list[CurvePoint]) -> None:
+    """All statistics of both ways of judging, and the learning curve."""
     for title, scores in (
         (f"{len(found.others)} networks left out of the fit", found.held_out),
         (f"{len(found.fitted)} fitted networks, cross-validated", found.cross_validated),
@@ -216,22 +270,28 @@ def _print(found: Fitted, curve: list[CurvePoint], path: str) -> None:
             ["networks fitted on", "mean error on the others, %", "range over splits"], rows
         )
         click.echo(_enough(curve))
-    click.echo(f"stored in: {path}")
 
 
 #: Effect in milliseconds -> for what.
 _ADDED = {"network": "constant per network", "call": "per piece", "weights": "per MB of weights"}
 
 
+def _corrected(found: Fitted) -> list[OpSpec]:
+    """The op specs of the fitted networks whose entries have factors."""
+    specs = {term.spec for item in found.fitted for term in item.plain.terms}
+    return [spec for spec in specs if found.calibration.covers(spec)]
+
+
 def _print_factors(found: Fitted) -> None:
     """The factor of an entry, by its kind and the size of the map that it writes."""
-    from latlut.pricing.calibration import ADDED, map_size
+    from latlut.pricing.calibration import map_size
 
-    own = found.calibration
-    specs = {term.spec for item in found.fitted for term in item.plain.terms}
-    known = [spec for spec in specs if own.covers(spec)]
+    own, known = found.calibration, _corrected(found)
     by_place = {(spec.kind, map_size(spec)): spec for spec in known}
     sizes = sorted({size for _, size in by_place}, key=lambda size: -int(size.split("x")[0]))
+    if len(sizes) > MOST_SIZES:
+        _print_ranges(own, known)
+        return
     rows = []
     for kind in sorted({kind for kind, _ in by_place}):
         cells = []
@@ -242,19 +302,22 @@ def _print_factors(found: Fitted) -> None:
                 f"{own.factor(spec):.3f} ±{own.factor_half_width(spec):.3f}"
             )  # fmt: skip
         rows.append([kind, *cells])
-    if len(sizes) > MOST_SIZES:
-        _print_ranges(own, known)
-    else:
-        print_table(["factor of an entry (±95%)", *(f"at {size}" for size in sizes)], rows)
-    others = sorted({spec.kind for spec in specs if not own.covers(spec)})
+    print_table(["factor of an entry (±95%)", *(f"at {size}" for size in sizes)], rows)
+
+
+def _print_constants(found: Fitted) -> None:
+    """What is added to a network, the residual spread, and what has no factor."""
+    from latlut.pricing.calibration import ADDED
+
+    own = found.calibration
     for place, name in enumerate(own.effects):
         if name in ADDED:
             half = 1.96 * own.covariance[place][place] ** 0.5
             click.echo(f"{_ADDED[name]}: {own.values[place]:+.4g} ±{half:.2g} ms")
-    click.echo(
-        f"residual spread: ±{percent_text(196 * own.residual_sd)}% (95%)\n"
-        + (f"not corrected: {', '.join(others)}\n" if others else "")
-    )
+    click.echo(f"residual spread: ±{percent_text(196 * own.residual_sd)}% (95%)")
+    kinds = {term.spec.kind for item in found.fitted for term in item.plain.terms}
+    if others := sorted(kinds - {spec.kind for spec in _corrected(found)}):
+        click.echo(f"not corrected: {', '.join(others)}")
 
 
 def _print_ranges(own: Calibration, known: list[OpSpec]) -> None:
@@ -284,4 +347,5 @@ def _model(own: Calibration) -> dict[str, object]:
         "effects": dict(zip(own.effects, own.values, strict=True)),
         "residual_sd": own.residual_sd,
         "dof": own.dof,
+        "forced": list(own.forced),
     }

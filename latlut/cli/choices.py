@@ -60,6 +60,13 @@ class DurationType(click.ParamType[float]):
             self.fail(f"{value!r} is no duration: 90s, 10m, 1.5h", param, ctx)
         return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
+    def typed(self, value: float) -> str:
+        """As people type it: 90s, 5m, 1.5h."""
+        unit, size = ("h", 3600) if value >= 3600 else ("m", 60) if value >= 60 else ("s", 1)
+        if value % size:
+            unit, size = "s", 1
+        return f"{value / size:g}{unit}"
+
 
 class FractionType(click.ParamType[float]):
     """A fraction such as 0.01, or a percentage such as 1%."""
@@ -76,6 +83,10 @@ class FractionType(click.ParamType[float]):
         if not 0 < number < 1:
             self.fail(f"{value!r} is no fraction between 0 and 1: 0.01 or 1%", param, ctx)
         return number
+
+    def typed(self, value: float) -> str:
+        """As people type it: 1%."""
+        return f"{100 * value:g}%"
 
 
 class DeviceListType(click.ParamType[tuple[int, ...]]):

@@ -12,46 +12,46 @@ import click
 import cloup
 
 from latlut.cli.defaults import Defaults, option_key, option_values, settings_text, toml_lines
-from latlut.cli.output import QUIET, QUIET_HELP
+from latlut.cli.output import QUIET, QUIET_HELP, keep_quiet
 from latlut.cli.progress import ProgressLines
+from latlut.cli.ranges import say_range_in_words
+from latlut.cli.refusals import refuse_command
+from latlut.cli.sweeping import settings_in_table
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-#: Groups of a long command's help, in their order, and the options in them; all other options are
-#: of the second, which says what is measured, searched or written.
+#: Groups of a long command's help and the options in them, in their order; all other options are of
+#: the second, which says what is measured, searched or written.
 WHAT = "What"
-GROUPS: Mapping[str, frozenset[str]] = {
-    "Device": frozenset(
-        {"gpu", "cpu", "engine", "precision", "threads", "engine-option", "devices", "shard",
-         "ray", "workers", "remote", "remote-python", "wait", "accelerator", "processes",
-         "torch-precision"}
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Device": (
+        "gpu", "cpu", "engine", "precision", "threads", "engine-option", "torch-precision",
+        "accelerator", "processes", "devices", "shard", "ray", "workers", "remote",
+        "remote-python", "wait",
     ),
-    WHAT: frozenset(),
-    "How precisely": frozenset(
-        {"passes", "rebuilds", "ci", "statistic", "budget", "fraction", "until", "timeout", "seed",
-         "seeds", "mode", "unchecked", "rounds", "networks", "explain", "min-r",
-         "protocol", "duration", "iterations", "tolerance", "equal-share", "runs", "ok", "caution",
-         "max-points"}
+    WHAT: (),
+    "How precisely": (
+        "passes", "rebuilds", "rounds", "networks", "runs", "iterations", "duration", "ci",
+        "statistic", "budget", "fraction", "until", "timeout", "seed", "seeds", "mode", "protocol",
+        "unchecked", "explain", "min-r", "tolerance", "equal-share", "ok", "caution", "max-points",
     ),
-    "Output": frozenset(
-        {"out", "plot", "csv", "samples", "predictions", "label-ids", "run", "dry-run", "measure",
-         "details", "quiet", "json", "print-settings"}
+    "Output": (
+        "out", "plot", "csv", "samples", "predictions", "label-ids", "run", "measure", "dry-run",
+        "details", "json", "quiet", "print-settings",
     ),
 }  # fmt: skip
+#: What every command ends with.
+_LAST = GROUPS["Output"][-3:]
 #: Commands with fewer options list them without groups.
 LEAST_GROUPED = 9
 
 
-def _quiet(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-    ctx.meta[QUIET] = value
-
-
 def _quiet_option() -> click.Option:
-    """--quiet, of a command that needs not be told of it: ``output.remark`` looks at it."""
+    """--quiet, of a command that needs not be told of it: ``output.note`` looks at it."""
     return cloup.Option(
-        ["-q", "--quiet"], is_flag=True, expose_value=False, callback=_quiet, help=QUIET_HELP
+        ["-q", "--quiet"], is_flag=True, expose_value=False, callback=keep_quiet, help=QUIET_HELP
     )
 
 
@@ -94,10 +94,11 @@ class Command(cloup.Command):
         self._prints_run_settings, self._shows_progress = prints_run_settings, shows_progress
         arguments = [item for item in params or () if not isinstance(item, click.Option)]
         options = [item for item in params or () if isinstance(item, click.Option)]
-        if options:
-            if not any(option_key(item) == "quiet" for item in options):
-                options.append(_quiet_option())
-            options.append(_print_settings_option())
+        if not any(option_key(item) == "quiet" for item in options):
+            options.append(_quiet_option())
+        options.append(_print_settings_option())
+        for item in params or ():
+            say_range_in_words(item)
         super().__init__(*args, params=[*arguments, *_grouped(options)], **more)
 
     def make_context(
@@ -108,24 +109,26 @@ class Command(cloup.Command):
         **extra: Any,
     ) -> click.Context:
         """As click's, with the defaults that a file of the user's sets for this command."""
+        defaults, path = Defaults("", {}), [*_path(parent), info_name or ""]
         if parent is not None and not extra.get("resilient_parsing"):
-            path = [*_path(parent), info_name or ""]
             try:
-                defaults = Defaults.find().of(path, self)
+                defaults = Defaults.find()
+                values = defaults.of(path, self)
             except LatlutError as error:
                 raise click.UsageError(str(error)) from error
-            extra["default_map"] = {**defaults, **extra.get("default_map", {})}
-        context = super().make_context(info_name, args, parent, **extra)
+            extra["default_map"] = {**values, **extra.get("default_map", {})}
+        with defaults.blamed(path):
+            context = super().make_context(info_name, args, parent, **extra)
         _let_the_typed_device_win(context)
         return context
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, or print what it would run with."""
         if ctx.meta.get(_WANTED):
-            click.echo(settings_text(_path(ctx), option_values(ctx)))
+            click.echo(settings_text(_path(ctx), option_values(ctx, settings_in_table(ctx.params))))
             if not self._prints_run_settings:
                 return None
-        if self._shows_progress or ctx.meta.get(QUIET) or ctx.params.get("quiet"):
+        if self._shows_progress or ctx.meta.get(QUIET):
             return super().invoke(ctx)
         with ProgressLines(" ".join(_path(ctx))):
             return super().invoke(ctx)
@@ -145,11 +148,19 @@ class Group(click.Group):
 
     command_class = Command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's; a command that there is not is refused as ``latlut`` refuses one."""
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            refuse_command(ctx, args[0], list(self.commands))
+        return super().resolve_command(ctx, args)
 
-def _path(context: click.Context) -> list[str]:
+
+def _path(context: click.Context | None) -> list[str]:
     """The words by which a command is called, without ``latlut``."""
     words: list[str] = []
-    step: click.Context | None = context
+    step = context
     while step is not None and step.parent is not None:
         words.insert(0, step.info_name or "")
         step = step.parent
@@ -159,7 +170,7 @@ def _path(context: click.Context) -> list[str]:
 def _grouped(options: Sequence[click.Option]) -> list[click.Option]:
     """The options in the order of their groups, each marked with its own."""
     if len(options) < LEAST_GROUPED:
-        return list(options)
+        return sorted(options, key=lambda item: _place(item, _LAST))
     groups = {title: cloup.OptionGroup(title) for title in GROUPS}
     by_title: dict[str, list[click.Option]] = {title: [] for title in GROUPS}
     for option in options:
@@ -167,7 +178,17 @@ def _grouped(options: Sequence[click.Option]) -> list[click.Option]:
         title = next((title for title, names in GROUPS.items() if key in names), WHAT)
         option.group = groups[title]  # type: ignore[attr-defined]  # cloup reads it
         by_title[title].append(option)
-    return [option for title in GROUPS for option in by_title[title]]
+    return [
+        option
+        for title, names in GROUPS.items()
+        for option in sorted(by_title[title], key=lambda item: _place(item, names))
+    ]
+
+
+def _place(option: click.Option, names: Sequence[str]) -> int:
+    """An option's number among names; -1 if it is none of them."""
+    key = option_key(option)
+    return names.index(key) if key in names else -1
 
 
 def _let_the_typed_device_win(context: click.Context) -> None:

@@ -23,6 +23,7 @@ from latlut.cli.options import (
 from latlut.cli.output import (
     counted,
     json_option,
+    note,
     print_json,
     print_table,
     quiet_option,
@@ -30,6 +31,9 @@ from latlut.cli.output import (
     waiting,
 )
 from latlut.cli.progress import progress_bar
+
+#: Columns that a narrow terminal can spare, the first one first.
+_SPARE = ("published M parameters", "published G MACs", "published FPS")
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +80,7 @@ def compare(
     (the light ones). Without one: all; the quick ones where latencies are measured.
 
     Weights are random: accuracies are published ones, and labelled so, or those of networks trained
-    with latlut. The clock includes the network and enlarging its logits to the image's size, one
+    with latlut. The clock includes the network and upsampling the logits to the image's size, one
     image at a time; it excludes copies, reading and normalising images, and taking the best class.
     An ONNX file is measured as it is.
 
@@ -132,7 +136,7 @@ def compare(
         return
     _print(rows, bench)
     for path in filter(None, (csv_path, plot_path)):
-        click.echo(f"written: {path}")
+        note(f"written: {path}")
 
 
 class _Bench:
@@ -232,7 +236,7 @@ def _print(rows: Sequence[ComparisonRow], bench: _Bench | None) -> None:
     results = bench.results if bench else []
     shares = [item.cpu_share for item in results if item.cpu_share is not None]
     if shares and is_disturbed(min(shares)):
-        click.echo(disturbed_text(min(shares)))
+        note(disturbed_text(min(shares)))
     columns = ["network", "input", "M parameters", "G MACs"]
     columns += ["latency, ms", "FPS"] if bench else []
     columns += [
@@ -258,39 +262,37 @@ def _print(rows: Sequence[ComparisonRow], bench: _Bench | None) -> None:
             _value(paper.fps if paper else None, paper.input_size if paper else None),
         ]
         table.append(line)
-    print_table(columns, table)
-    click.echo("")
-    click.echo(
+    print_table(columns, table, spare=_SPARE)
+    note()
+    note(
         "published: figures of the papers, on Cityscapes and their own devices; (?): cited by "
         "another source, the paper itself was not checked"
     )
     for device, titles in _published_on(rows).items():
-        click.echo(f"  FPS, {device}: {', '.join(titles)}")
-    click.echo(f"* the size that its paper uses; {DEFINITION}")
+        note(f"  FPS, {device}: {', '.join(titles)}")
+    note(f"* the size that its paper uses; {DEFINITION}")
     for row in rows:
         if row.cost is not None and row.cost.why_unknown:
-            click.echo(f"{row.title}: MACs unknown, {row.cost.why_unknown}")
+            note(f"{row.title}: MACs unknown, {row.cost.why_unknown}")
         if row.failure:
             click.echo(f"failed: {row.failure}")
     if any(row.batch not in (None, 1) for row in rows):
-        click.echo("batch N: the latency is that of N images, MACs are those of one")
+        note("batch N: the latency is that of N images, MACs are those of one")
     if any(row.batch is None for row in rows):
-        click.echo(
-            "batch unknown: MACs and latency are those of one run, images per second unknown"
-        )
+        note("batch unknown: MACs and latency are those of one run, images per second unknown")
     _print_clock(bench)
 
 
 def _print_clock(bench: _Bench | None) -> None:
     """What was measured on what, and what was inside the clock."""
     if bench is None:
-        click.echo("nothing was measured: --measure does")
+        note("Nothing was measured; add --measure.")
         return
     results = bench.results
     if not results:
-        click.echo("nothing could be measured")
+        note("nothing could be measured")
         return
-    click.echo(
+    note(
         f"measured by {bench.where}; {counted(bench.passes, 'pass')}, "
         f"{results[0].statistic} of runs"
     )
@@ -299,27 +301,27 @@ def _print_clock(bench: _Bench | None) -> None:
     for result in results:
         contents = result.contents
         if contents.nodes or not contents.has_upsample or contents.has_argmax:
-            click.echo(f"{result.name}: {contents.describe()}")
+            note(f"{result.name}: {contents.describe()}")
         if result.launch is not None:
             notes.setdefault(f"launched: {result.launch}", []).append(result.name)
         if result.arithmetic != "fp32":
-            click.echo(f"{result.name}: the file itself computes in {result.arithmetic}")
+            note(f"{result.name}: the file itself computes in {result.arithmetic}")
         if result.difference is None and not bench.is_checked:
             notes.setdefault("its output was not compared with anything", []).append(result.name)
         elif result.difference is None:
-            click.echo(
+            note(
                 f"{result.name}: its output was not compared with PyTorch's, rounding alone "
                 "changes it in places"
             )
         for warning in result.warnings:
             notes.setdefault(warning, []).append(result.name)
     if any(not result.contents.nodes for result in results):
-        click.echo(
-            "inside the clock: the network and the enlargement of its logits to the image's size; "
+        note(
+            "inside the clock: the network and upsampling the logits to the image's size; "
             f"outside: {outside}, the best class"
         )
     for warning, names in notes.items():
-        click.echo(f"note: {warning}: {', '.join(names)}")
+        note(f"note: {warning}: {', '.join(names)}")
 
 
 def _published_on(rows: Sequence[ComparisonRow]) -> dict[str, list[str]]:

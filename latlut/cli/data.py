@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latlut.cli.choices import SizeType
 from latlut.cli.commands import Group
-from latlut.cli.options import seed_option
+from latlut.cli.options import input_option, seed_option
 from latlut.cli.output import json_option, print_json, print_table, quiet_option, remark
 from latlut.cli.progress import progress_bar
 
@@ -26,9 +25,9 @@ def data() -> None:
     """Check the data for a search or a training."""
 
 
-@data.command(shows_progress=True)
+@data.command(shows_progress=True, short_help="Read all images and masks; list sizes and problems.")
 @click.argument("name", metavar="NAME|PATH")
-@click.option("--size", type=SizeType(), help="Size of generated scenes.", show_default="128x256")
+@input_option("Size of generated scenes.", show_default="128x256")
 @seed_option("Random seed of generated scenes.", show_default="0")
 @click.option(
     "--workers",
@@ -47,7 +46,7 @@ def data() -> None:
 def check(
     ctx: click.Context,
     name: str,
-    size: tuple[int, int] | None,
+    input_size: tuple[int, int] | None,
     seed: int | None,
     workers: int,
     sample: str | None,
@@ -69,7 +68,7 @@ def check(
     from latlut.search.data.checking import inspect_data
     from latlut.search.data.opening import open_data
 
-    opened = open_data(name, size=size, seed=seed)
+    opened = open_data(name, size=input_size, seed=seed)
     with progress_bar(f"read {opened.name}", quiet) as listener:
         reports = inspect_data(
             opened, workers,
@@ -90,9 +89,9 @@ def check(
         _print_reports(opened, reports)
     problems = [problem for report in reports.values() for problem in report.problems]
     for problem in problems[:_SHOWN]:
-        remark(problem)
+        click.echo(problem, err=True)
     if len(problems) > _SHOWN:
-        remark(f"... and {len(problems) - _SHOWN} more")
+        click.echo(f"... and {len(problems) - _SHOWN} more", err=True)
     if sample and not problems:
         _write_sample(opened, sample)
         remark(f"{sample}: written", quiet)

@@ -20,12 +20,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
+from latlut.cli.output import QUIET
+from latlut.cli.refusals import value_text
 from latlut.errors import SpecError, did_you_mean
 
 #: Environment variable that names the file.
@@ -100,6 +103,26 @@ class Defaults:
                 raise SpecError(f"{self.where}: {key} takes one value, received {value!r}")
         return {str(options[key].name): _typed(value) for key, value in found.items()}
 
+    @contextmanager
+    def blamed(self, path: Sequence[str]) -> Iterator[None]:
+        """Refusals of a value that the file sets name the file and the key."""
+        try:
+            yield
+        except click.BadParameter as error:
+            if error.ctx is None or error.param is None or not _is_of_file(error.ctx, error.param):
+                raise
+            name = self._dotted(path, option_key(error.param))
+            text = f"{self.where}: {name}: {value_text(error)}"
+            raise click.UsageError(text, error.ctx) from error
+
+    def _dotted(self, path: Sequence[str], key: str) -> str:
+        """A key as the file has it: with the table of the command where it stands there."""
+        section: Any = self.values
+        for word in path:
+            section = section.get(word, {}) if isinstance(section, dict) else {}
+        is_own = isinstance(section, dict) and key in section
+        return ".".join([*path, key]) if is_own else key
+
     def _check_command(self, name: str) -> None:
         from latlut.cli import COMMANDS
 
@@ -120,17 +143,28 @@ def option_key(option: click.Parameter) -> str:
     return next((name[2:] for name in option.opts if name.startswith("--")), str(option.name))
 
 
-def option_values(context: click.Context) -> Iterator[tuple[str, Any, str]]:
-    """(name, value, where it comes from) of each option of a command."""
+def option_values(
+    context: click.Context, of_table: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, str]]:
+    """(name, value, where it comes from) of each option of a command.
+
+    Args:
+        context: of the command.
+        of_table: parameters that a table decides, and their values.
+    """
     sources = {
         click.core.ParameterSource.COMMANDLINE: "command line",
         click.core.ParameterSource.DEFAULT_MAP: "file of defaults",
     }
-    for option in context.command.params:
-        if _is_settable(option) and option.name in context.params:
-            source = context.get_parameter_source(option.name)
-            where = "default" if source is None else sources.get(source, "default")
-            yield option_key(option), context.params[option.name], where
+    for option in filter(_is_settable, context.command.params):
+        name = str(option.name)
+        source = context.get_parameter_source(name)
+        where = "default" if source is None else sources.get(source, "default")
+        value = context.params.get(name, context.meta.get(QUIET))
+        if name in of_table:
+            value, where = of_table[name], "the table"
+        typed = getattr(option.type, "typed", None)
+        yield option_key(option), value if typed is None or value is None else typed(value), where
 
 
 def settings_text(path: Sequence[str], values: Iterator[tuple[str, Any, str]]) -> str:
@@ -170,7 +204,13 @@ def _all_options() -> Iterator[click.Parameter]:
 
 
 def _is_settable(parameter: click.Parameter) -> bool:
-    return isinstance(parameter, click.Option) and parameter.expose_value
+    return isinstance(parameter, click.Option) and option_key(parameter) != "print-settings"
+
+
+def _is_of_file(context: click.Context, parameter: click.Parameter) -> bool:
+    """Whether a value comes from the file of defaults."""
+    source = context.get_parameter_source(str(parameter.name))
+    return source == click.core.ParameterSource.DEFAULT_MAP
 
 
 def _as_table(value: Any, where: str, name: str) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from latlut.cli.commands import Command
-from latlut.cli.output import json_option, print_json
+from latlut.cli.output import json_option, note, print_json
 
 if TYPE_CHECKING:
     from latlut.engines.selftest import EngineTest
@@ -57,14 +57,14 @@ def doctor(as_json: bool) -> None:
             click.echo(f"GPU {gpu.index}: {gpu.name}, driver {gpu.driver}")
             click.echo(f"       {_state_text(state)}")
             for command in advice(state):
-                click.echo(f"       lock or unlock its clocks with: {command}")
+                note(f"       lock or unlock its clocks with: {command}")
         if not gpus:
             click.echo(f"GPU: none ({gpu_absence_reason()})")
         for result in results:
             _print_result(result)
         if combinations := never_run():
-            click.echo(f"not yet tested on real hardware: {', '.join(combinations)}")
-        click.echo(f"cached graphs: {cache.size_bytes() / 1e6:.0f} MB in {cache.folder}")
+            note(f"not yet tested on real hardware: {', '.join(combinations)}")
+        note(f"cached graphs: {cache.size_bytes() / 1e6:.0f} MB in {cache.folder}")
     if not any(result.works for result in results):
         click.get_current_context().exit(1)
 
@@ -72,17 +72,15 @@ def doctor(as_json: bool) -> None:
 def _print_result(result: EngineTest) -> None:
     click.echo(f"{'works' if result.works else 'no':6} {result.title}: {result.detail}")
     for line in result.remedy.splitlines():
-        click.echo(f"       {line}")
+        note(f"       {line}")
     if result.precisions:
-        click.echo(f"       --precision {'|'.join(result.precisions)}")
+        note(f"       --precision {'|'.join(result.precisions)}")
     for option in result.options:
         if len(option.choices) > 1:
             setting = f"{option.name}={'|'.join(option.choices)}"
-            click.echo(f"       --engine-option {setting}  ({option.description})")
+            note(f"       --engine-option {setting}  ({option.description})")
     if result.device and not result.is_proven:
-        click.echo(
-            "       not yet tested on real hardware: check its numbers before relying on them"
-        )
+        note("       not yet tested on real hardware: check its numbers before relying on them")
 
 
 def _state_text(state: GpuState) -> str:

@@ -18,7 +18,15 @@ from latlut.cli.options import (
     table_option,
     unchecked_option,
 )
-from latlut.cli.output import counted, interval_text, json_option, print_json, print_table, remark
+from latlut.cli.output import (
+    counted,
+    interval_text,
+    is_quiet,
+    json_option,
+    print_json,
+    print_table,
+    remark,
+)
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
@@ -82,6 +90,7 @@ def estimate(
     from latlut.spaces.own import own_space
     from latlut.spaces.shipped import find_network
     from latlut.table.table import LatencyTable
+    from latlut.validation.remarks import measured_elsewhere
 
     check_files(files, is_onnx, shapes)
     if [bool(arch_name), bool(ops), is_onnx].count(True) != 1:
@@ -121,14 +130,15 @@ def estimate(
         adding_text = adding_line(table, found.unpriced, adding if cut else "")
         if not found.terms and cut is not None:
             reasons = "".join(f"\n  {text}" for text in cut.unpriced[:5])
-            raise LatlutError(
-                f"{table.path} prices no piece of {cut.name}{reasons}\n"
+            raise click.ClickException(
+                f"{table.path} has no entry for any piece of {cut.name}{reasons}\n"
                 + table.adding(adding, len(specs))
             )
         if not found.terms:
-            raise LatlutError(
-                f"{table.path} prices nothing of this\n" + table.missing_message(specs[0])
+            raise click.ClickException(
+                f"{table.path} has no entry for this\n" + table.missing_message(specs[0])
             )
+        elsewhere = measured_elsewhere(table)
         view = None
         if has_layers and arch_name:
             from latlut.cli.layers import layers_as_json, measure_layers, print_layers
@@ -136,15 +146,15 @@ def estimate(
             view = measure_layers(table, nodes, is_compared=not unchecked)
         if as_json:
             layers = {} if view is None else {"layers": layers_as_json(view)}
-            print_json(_as_json(found, str(table.path), cut) | layers)
+            print_json(_as_json(found, str(table.path), cut, elsewhere) | layers)
         else:
-            _print(found, str(table.path), cut)
+            _print(found, str(table.path), cut, elsewhere)
             if view is not None:
                 print_layers(view)
     if found.unpriced:
         remark(adding_text)
     if not is_partial and (found.unpriced or (cut and cut.unpriced)):
-        remark("this is the latency of a part of it; accept that with --partial")
+        remark("This covers only part of the network; add --partial to accept that.")
         click.get_current_context().exit(1)
 
 
@@ -161,17 +171,57 @@ def _adding(
     return table.command("profile", *words)
 
 
-def _print(found: Estimate, path: str, cut: CutFile | None) -> None:
+def _print(found: Estimate, path: str, cut: CutFile | None, elsewhere: str) -> None:
+    is_part = bool(found.unpriced or (cut and cut.unpriced))
+    text = interval_text(found.ms, found.ci_low_ms, found.ci_high_ms)
+    result = f"at least {text}" if is_part else text
+    if is_quiet():
+        click.echo(result)
+        return
+    if found.disturbed:
+        click.echo(
+            f"disturbed: entries of {100 * _disturbed_share(found):.0f}% of this latency were "
+            "measured beside other processes, it may be too high; profile again on a quiet machine "
+            "(--wait)"
+        )
+    _print_terms(found)
+    click.echo("")
+    _print_calibration(found)
+    click.echo(f"{result}  from {path}")
+    if is_part:
+        _print_left_out(found, cut)
+    if found.excluded:
+        names = ", ".join(sorted({spec.kind for spec in found.excluded}))
+        click.echo(
+            "not included, because the table's source does not include them: "
+            f"{counted(len(found.excluded), 'operator')} ({names})"
+        )
+    if found.sum_error is not None and found.ci_high_ms is not None:
+        click.echo(f"the interval includes {found.sum_error.describe()}")
+    if found.predicted:
+        click.echo(
+            f"{found.predicted_ms:.4g} ms of it ({100 * found.predicted_share:.0f}%) are "
+            f"predicted, not measured: {len(found.predicted)} of {len(found.terms)} terms"
+        )
+    if found.substituted:
+        click.echo(
+            f"priced by a variant that the table holds: {counted(len(found.substituted), 'term')}"
+        )
+    if elsewhere:
+        click.echo(f"note: {elsewhere}")
+
+
+def _disturbed_share(found: Estimate) -> float:
+    """The part of the entries' sum, at most 1, that comes from disturbed ones."""
+    entries_ms = sum(term.total_ms for term in found.terms)
+    disturbed_ms = sum(term.total_ms for term in found.disturbed)
+    return min(1.0, max(0.0, disturbed_ms / entries_ms)) if entries_ms > 0 else 1.0
+
+
+def _print_terms(found: Estimate) -> None:
     from latlut.operators.subgraph_store import shown
 
-    if found.disturbed:
-        share = sum(term.total_ms for term in found.disturbed) / found.ms if found.ms else 1.0
-        click.echo(
-            f"disturbed: entries of {100 * share:.0f}% of this latency were measured beside other "
-            "processes, it may be too high; profile again on a quiet machine (--wait)"
-        )
-    calibration = found.calibration
-    is_calibrated = calibration is not None
+    is_calibrated = found.calibration is not None
     rows = [
         [
             shown(term.spec),
@@ -198,46 +248,34 @@ def _print(found: Estimate, path: str, cut: CutFile | None) -> None:
         ],
         rows,
     )
-    click.echo("")
-    if calibration is not None:
-        click.echo(
-            f"calibrated on {calibration.networks} networks: {found.constant_ms:+.4g} ms beside "
-            f"its entries; the plain sum is {found.plain_ms:.4g} ms"
-        )
-        for note in found.notes:
-            click.echo(f"note: outside of what the calibration was fitted on: {note}")
+
+
+def _print_calibration(found: Estimate) -> None:
+    calibration = found.calibration
+    if calibration is None:
+        return
+    click.echo(
+        f"calibrated on {counted(calibration.networks, 'network')}, plus a constant of "
+        f"{found.constant_ms:.4g} ms; the plain sum is {found.plain_ms:.4g} ms"
+    )
+    if calibration.forced:
+        click.echo(f"note: {calibration.forced_text}")
+    for text in found.notes:
+        click.echo(f"note: outside the range the calibration was fitted on: {text}")
+
+
+def _print_left_out(found: Estimate, cut: CutFile | None) -> None:
+    from latlut.operators.subgraph_store import shown
+
     left_out = [*(shown(spec) for spec in found.unpriced), *(cut.unpriced if cut else ())]
-    if not left_out:
-        click.echo(f"{interval_text(found.ms, found.ci_low_ms, found.ci_high_ms)}  from {path}")
-    else:
-        click.echo(
-            f"at least {interval_text(found.ms, found.ci_low_ms, found.ci_high_ms)}  from {path}"
-        )
-        click.echo("without what the table cannot price:")
-        for text in left_out[:_SHOWN]:
-            click.echo(f"  {text}")
-        if len(left_out) > _SHOWN:
-            click.echo(f"  ... {len(left_out) - _SHOWN} more: --json")
-    if found.excluded:
-        names = ", ".join(sorted({spec.kind for spec in found.excluded}))
-        click.echo(
-            f"not counted, as by the table's source: {counted(len(found.excluded), 'operator')} "
-            f"({names})"
-        )
-    if found.sum_error is not None and found.ci_high_ms is not None:
-        click.echo(f"the interval holds {found.sum_error.describe()}")
-    if found.predicted:
-        click.echo(
-            f"{found.predicted_ms:.4g} ms of it ({100 * found.predicted_ms / found.ms:.0f}%) are "
-            f"predicted, not measured: {len(found.predicted)} of {len(found.terms)} terms"
-        )
-    if found.substituted:
-        click.echo(
-            f"priced by a variant that the table holds: {counted(len(found.substituted), 'term')}"
-        )
+    click.echo("without what the table cannot price:")
+    for text in left_out[:_SHOWN]:
+        click.echo(f"  {text}")
+    if len(left_out) > _SHOWN:
+        click.echo(f"  ... {len(left_out) - _SHOWN} more: --json")
 
 
-def _as_json(found: Estimate, path: str, cut: CutFile | None) -> dict[str, object]:
+def _as_json(found: Estimate, path: str, cut: CutFile | None, elsewhere: str) -> dict[str, object]:
     from latlut.operators.subgraph_store import shown
 
     return {
@@ -252,6 +290,8 @@ def _as_json(found: Estimate, path: str, cut: CutFile | None) -> dict[str, objec
         "predicted_ms": found.predicted_ms,
         "is_disturbed": bool(found.disturbed),
         "notes": list(found.notes),
+        "forced": [] if found.calibration is None else list(found.calibration.forced),
+        "measured_elsewhere": elsewhere,
         "sum_error": None if found.sum_error is None else vars(found.sum_error),
         "unpriced": [spec.key for spec in found.unpriced],
         "excluded": [spec.key for spec in found.excluded],

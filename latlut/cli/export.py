@@ -11,7 +11,7 @@ from latlut.cli.choices import FractionType, precision_option
 from latlut.cli.commands import Command
 from latlut.cli.names import NETWORK, TARGET
 from latlut.cli.options import batch_option, classes_option, input_option
-from latlut.cli.output import json_option, print_json, quiet_option, remark
+from latlut.cli.output import json_option, note, print_json, quiet_option, remark
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ PLAN_ENDINGS = (".plan", ".engine")
 @click.option("--engine", type=click.Choice(["tensorrt", "tensorrt-rtx"]), default="tensorrt",
               show_default=True, help="Engine that builds a tensorrt plan.")  # fmt: skip
 @click.option(
-    "--gpu", type=TARGET, metavar="NAME", show_default="the first",
+    "--gpu", type=TARGET, metavar="NAME|FILE", show_default="the first",
     help="GPU that a tensorrt plan is for.",
 )  # fmt: skip
 @precision_option("Number format of a tensorrt plan.")
@@ -85,6 +85,7 @@ def export(
     from latlut.search.networks.deployable import DEFAULT_SIZE
     from latlut.search.networks.finding import find_network
 
+    _refuse_other_ending(out, file_format)
     found = find_network(network, num_classes)
     settings = ExportSettings(
         input_size=input_size or found.input_size or DEFAULT_SIZE,
@@ -112,9 +113,23 @@ def export(
         f"{shown[0]} to {shown[1]}"
     )
     for path in written.neighbours:
-        click.echo(f"  with {path}")
+        note(f"  with {path}")
     batches = " and ".join(map(str, written.comparison.batches))
-    click.echo(f"  {written.comparison.describe()} (loaded again, batch {batches})")
+    note(f"  {written.comparison.describe()} (loaded again, batch {batches})")
+
+
+def _refuse_other_ending(path: Path, file_format: str) -> None:
+    """Refuse, with LatlutError, a file that ends as those of another format; names the format."""
+    from latlut.search.deploy.export_formats import FORMATS
+
+    endings = {name: item.endings for name, item in FORMATS.items()} | {"tensorrt": PLAN_ENDINGS}
+    ending, own = path.suffix.lower(), endings[file_format]
+    for name, others in endings.items():
+        if ending in others and ending not in own:
+            raise LatlutError(
+                f"{path}: a file of format {file_format} ends in {' or '.join(own)}; "
+                f"for a file that ends in {ending} add --format {name}"
+            )
 
 
 def export_plan(

@@ -11,7 +11,7 @@ from latlut.cli.choices import as_in_table, device_options
 from latlut.cli.commands import Command
 from latlut.cli.names import TABLE
 from latlut.cli.options import batch_option, input_option, shape_option, unchecked_option
-from latlut.cli.output import json_option, print_json, print_table, range_text
+from latlut.cli.output import json_option, note, print_json, print_table, range_text
 
 if TYPE_CHECKING:
     from latlut.measure.layers import MeasuredLayers
@@ -86,7 +86,7 @@ def layers(
         return
     print_layers(view)
     for text in cut.unpriced:
-        click.echo(f"in no piece: {text}")
+        note(f"in no piece: {text}")
 
 
 def _print_file(found: MeasuredLayers) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import click
-
-from latlut.cli.output import print_json, print_table
+from latlut.cli.output import note, print_json, print_table
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
@@ -84,13 +82,13 @@ def print_groups(
         for number, item in enumerate(ranges)
     ]  # fmt: skip
     print_table(["factor", "low, ms", "high, ms", "gap, ms", "95%", "balanced weight"], rows)
-    click.echo("\nend points, the other factors uniform:")
+    note("\nend points, the other factors uniform:")
     for item in ranges:
         for title, picks in (("low", item.low), ("high", item.high)):
             listed = ", ".join(f"{name} {value}" for name, value in named(picks).items())
-            click.echo(f"  {item.group}, {title}: {listed}")
+            note(f"  {item.group}, {title}: {listed}")
     height, width = where.input_size
-    click.echo(
-        f"\nfrom {table.path}: networks of {where.space.title} at {height}x{width} take "
+    note(
+        f"\nfrom {table.title}: networks of {where.space.title} at {height}x{width} take "
         f"{fastest:.4g} to {slowest:.4g} ms"
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import click
 
-from latlut.cli.output import print_table, range_text
+from latlut.cli.output import is_quiet, note, print_table, range_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +51,7 @@ def print_layers(view: LayerView) -> None:
             group.estimated_ms,
             group.layers_ms,
             f"{100 * view.share(group.layers_ms):.1f}%",
-            group.difference_ms,
+            None if group.difference_ms is None else difference_text(group.difference_ms),
         ]
         for group in view.groups
     ]
@@ -76,15 +77,21 @@ def print_layers(view: LayerView) -> None:
         f"({range_text(whole.low, whole.high)})"
     )
     if view.cpu_share is not None and is_disturbed(view.cpu_share):
-        click.echo(
+        note(
             f"note: this process had a CPU for only {100 * view.cpu_share:.0f}% of that time, "
             "others the rest: the whole is too slow beside its layers"
         )
-    if differences := view.differences():
+    differences = () if is_quiet() else view.differences()
+    if differences:
         click.echo("\nlargest differences between layers and entry:")
     for group in differences:
         names = " + ".join(f"{node.name} ({node.spec})" for node in group.nodes)
-        click.echo(f"  {group.difference_ms:+8.4g} ms  {names}")
+        click.echo(f"  {difference_text(group.difference_ms or 0.0):>8} ms  {names}")
+
+
+def difference_text(ms: float) -> str:
+    """``-0.000098``: three significant digits without an exponent; below 0.5 ns ``0.000``."""
+    return "0.000" if abs(ms) < 5e-7 else f"{Decimal(f'{ms:.3g}'):+f}"
 
 
 def layers_as_json(view: LayerView) -> dict[str, object]:

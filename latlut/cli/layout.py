@@ -1,7 +1,8 @@
 """Printed tables: columns side by side where they fit, else rows of one line per value.
 
 Nothing is ever cut off. A narrow terminal wraps texts at spaces; where that does not suffice,
-each row becomes a block with a line for every column. Columns without any value are left out.
+columns that can be spared are left out, and at last each row becomes a block with a line for every
+column. Columns without any value are left out.
 """
 
 from __future__ import annotations
@@ -52,10 +53,15 @@ class TableText(NamedTuple):
     header: list[str]
     """Empty where rows became blocks."""
     body: list[str]
+    left_out: list[str]
+    """Columns that there was no room for."""
 
 
 def table_text(
-    columns: Sequence[str], rows: Sequence[Sequence[object]], width: int | None
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    width: int | None,
+    spare: Sequence[str] = (),
 ) -> TableText:
     """A table as lines.
 
@@ -63,22 +69,29 @@ def table_text(
         columns: titles.
         rows: a value per column; None and "" are empty.
         width: to fit in, in characters; None for any.
+        spare: titles of columns to leave out where they do not fit, the first one first.
     """
     kept = [
         place for place in range(len(columns))
         if not rows or place == 0 or any(row[place] not in (None, "") for row in rows)
     ]  # fmt: skip
-    titles = [columns[place] for place in kept]
-    cells = [[shown(row[place]) for place in kept] for row in rows]
-    widths = _fitting([titles, *cells], width)
+    texts = [[columns[place] for place in kept]]
+    texts += [[shown(row[place]) for place in kept] for row in rows]
+    left_out: list[str] = []
+    sparable = [title for title in spare if title in texts[0]]
+    while (widths := _fitting(texts, width)) is None and sparable:
+        left_out.append(sparable.pop(0))
+        place = texts[0].index(left_out[-1])
+        texts = [row[:place] + row[place + 1 :] for row in texts]
+    titles, *cells = texts
     if widths is None:
-        return TableText([], _blocks(titles, cells, width or 80))
+        return TableText([], _blocks(titles, cells, width or 80), left_out)
     is_number = [
         bool(cells) and all(_NUMBER.fullmatch(row[place]) for row in cells)
-        for place in range(len(kept))
+        for place in range(len(titles))
     ]
     header, *body = (_row_lines(row, widths, is_number) for row in (titles, *cells))
-    return TableText(header, [line for lines in body for line in lines])
+    return TableText(header, [line for lines in body for line in lines], left_out)
 
 
 def _row_lines(row: Sequence[str], widths: Sequence[int], is_number: Sequence[bool]) -> list[str]:

@@ -42,10 +42,12 @@ class NewTableType(NameType):
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """The table's file."""
         from latlut.errors import LatlutError
-        from latlut.table.storage import table_to_make
+        from latlut.table.storage import refuse_other_ending, table_to_make
 
         try:
-            return table_to_make(value)
+            path = table_to_make(value)
+            refuse_other_ending(path)
+            return path
         except LatlutError as error:
             self.fail(str(error), param, ctx)
 

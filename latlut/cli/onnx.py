@@ -83,7 +83,7 @@ def cut_as_in(
     here = identity_of(engine, target.name, mode=own.mode, statistic=own.statistic)
     if differences := own.differences(here):
         raise IdentityError(
-            f"{table.path} holds the layers of {own.engine} {own.engine_version} on "
+            f"{table.title} holds the layers of {own.engine} {own.engine_version} on "
             f"{own.device_model}, and only the same engine cuts files in the same way (here: in "
             "the table, there: on this machine):\n  " + "\n  ".join(differences) + "\nprice the "
             "file there, or make a table whose pieces depend on no engine: --cut work"

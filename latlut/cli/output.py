@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-QUIET_HELP = "Print the result only: no progress, no remarks."
-#: Where a context holds that remarks are not wanted.
+QUIET_HELP = "Print the result only: no progress, no notes."
+#: Where a context holds that notes are not wanted.
 QUIET = "latlut.quiet"
 
 
@@ -29,7 +29,27 @@ def json_option(command: Command) -> Command:
 
 def quiet_option(command: Command) -> Command:
     """--quiet, of a command that is told of it; all others have it too (``cli.commands``)."""
-    return click.option("--quiet", "-q", is_flag=True, help=QUIET_HELP)(command)
+    return click.option("-q", "--quiet", is_flag=True, callback=keep_quiet, help=QUIET_HELP)(
+        command
+    )
+
+
+def keep_quiet(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
+    """Remember whether --quiet was given: ``note`` and ``remark`` look there."""
+    ctx.meta[QUIET] = value
+    return value
+
+
+def is_quiet() -> bool:
+    """Whether the running command prints its result only."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(QUIET))
+
+
+def note(text: str = "") -> None:
+    """A line on stdout that is no part of the result, unless the command is quiet."""
+    if not is_quiet():
+        click.echo(text)
 
 
 def details_option(command: Command) -> Command:
@@ -70,14 +90,15 @@ def counted(count: int, noun: str) -> str:
 
 
 def percent_text(value: float) -> str:
-    """A percentage in two digits, without an exponent."""
-    return f"{float(f'{value:.2g}'):g}"
+    """See ``stats.half_widths.percent_text``."""
+    from latlut.stats import half_widths
+
+    return half_widths.percent_text(value)
 
 
-def remark(text: str, is_quiet: bool = False) -> None:
+def remark(text: str, is_silent: bool = False) -> None:
     """A remark on stderr, unless the command is quiet."""
-    context = click.get_current_context(silent=True)
-    if not (is_quiet or (context is not None and context.meta.get(QUIET))):
+    if not (is_silent or is_quiet()):
         click.echo(text, err=True)
 
 
@@ -85,7 +106,8 @@ def remark_predictions(table: LatencyTable, is_quiet: bool = False) -> None:
     """Say how many of a table's entries nobody has measured, where there are such."""
     if count := table.predicted_count:
         remark(
-            f"{count} of {len(table)} entries of {table.path} are predicted, not measured", is_quiet
+            f"{count} of {len(table)} entries of {table.title} are predicted, not measured",
+            is_quiet,
         )
 
 
@@ -132,18 +154,27 @@ def predicted_text(estimates: Sequence[Estimate]) -> str:
 
 
 def print_table(
-    columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    title: str | None = None,
+    *,
+    spare: Sequence[str] = (),
 ) -> None:
-    """A table on stdout, as wide as the terminal; nothing is cut off (``cli.layout``)."""
+    """A table on stdout, as wide as the terminal; nothing is cut off (``cli.layout``).
+
+    Columns named in ``spare`` are left out where it is too narrow for them, the first one first.
+    """
     from latlut.cli.layout import output_width, table_text
 
-    header, body = table_text(columns, rows, output_width())
+    header, body, left_out = table_text(columns, rows, output_width(), spare)
     if title:
         click.echo(title)
     for line in header:
         click.secho(line, bold=True)
     for line in body:
         click.echo(line)
+    if left_out:
+        remark(f"too narrow for: {', '.join(left_out)}")
 
 
 def waiting(is_wanted: bool, is_quiet: bool) -> Callable[[str], None] | None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from latlut.cli.choices import device_options, operators_option, space_option
-from latlut.cli.commands import Command, Group
+from latlut.cli.commands import Group
 from latlut.cli.names import NEW_TABLE, PLAN
 from latlut.cli.onnx import MANY_PIECES, Shapes, check_files
 from latlut.cli.options import batches_option, cut_option, input_option, shape_option
-from latlut.cli.output import counted, json_option, print_json, print_table, quiet_option
+from latlut.cli.output import counted, json_option, note, print_json, print_table, quiet_option
 from latlut.cli.profile_output import duration_of
 from latlut.cli.profile_plan import cut_in, cut_onnx_files, plan_of
 from latlut.cli.sweeping import as_in_file, default_path, settings_of
@@ -36,7 +36,7 @@ def plan() -> None:
     """Look at what a sweep would measure, and how long that takes."""
 
 
-@plan.command(cls=Command)
+@plan.command(short_help="Operators of a plan, or pieces of ONNX files.")
 @click.argument("names", nargs=-1, type=PLAN, metavar="[NAME|FILE]...")
 @click.option("--onnx", "is_onnx", is_flag=True, help="The files are ONNX files.")
 @click.option("--all", "is_all", is_flag=True, help="List every operator configuration.")
@@ -114,7 +114,7 @@ def show(
                    f"{lasts.readings} to take, {lasts.reused} are there")  # fmt: skip
         click.echo(duration_of(lasts))
     elif len(planned) >= MANY_PIECES:
-        click.echo("how long that takes: name a device, --cpu or --gpu NAME")
+        note("how long that takes: name a device, --cpu or --gpu NAME")
 
 
 class _Device(NamedTuple):
@@ -164,7 +164,13 @@ def _print(found: Plan, planned: list[PlannedSpec], files: list[CutFile], is_all
     print_table(
         ["kind", "configurations", "G MACs", "largest, M MACs", "not counted"],
         [
-            [item.kind, item.op_specs, item.macs / 1e9, item.largest_macs / 1e6, item.uncounted]
+            [
+                item.kind,
+                item.op_specs,
+                item.macs / 1e9,
+                item.largest_macs / 1e6,
+                item.uncounted or None,
+            ]
             for item in by_kind(planned)
         ],
     )
@@ -177,7 +183,7 @@ def _print(found: Plan, planned: list[PlannedSpec], files: list[CutFile], is_all
         click.echo("")
         print_table(["operator configuration", "times", "M MACs"], shown)
         if len(shown) < len(rows):
-            click.echo(f"... {len(rows) - len(shown)} more: --all")
+            note(f"... {len(rows) - len(shown)} more: --all")
     total = sum(item.macs or 0 for item in planned)
     click.echo(
         f"\n{len(planned)} operator configurations to measure, {total / 1e9:.4g} G MACs in all"

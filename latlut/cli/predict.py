@@ -10,7 +10,7 @@ import click
 from latlut.cli.choices import operators_option
 from latlut.cli.commands import Command
 from latlut.cli.options import batch_option, input_option, op_option, plan_option, table_option
-from latlut.cli.output import json_option, print_json, print_table
+from latlut.cli.output import is_quiet, json_option, note, print_json, print_table
 from latlut.errors import LatlutError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def predict(
             if as_json:
                 print_json({"table": str(table.path), "forgotten": count})
             else:
-                click.echo(f"{count} predictions deleted from {table.path}")
+                click.echo(f"{count} predictions deleted from {table.title}")
             return
         predictor = predicting.fit_predictor(table)
         found = predicting.predict_entries(
@@ -89,8 +89,6 @@ def _wanted(
 
 
 def _print(table: LatencyTable, found: Predicted, stored: int, as_json: bool) -> None:
-    import numpy as np
-
     known = len(found.predictor.keys)
     facts: dict[str, Any] = {
         "table": str(table.path),
@@ -110,24 +108,35 @@ def _print(table: LatencyTable, found: Predicted, stored: int, as_json: bool) ->
         rows = [[e.spec.key, e.latency_ms, e.ci_low_ms, e.ci_high_ms] for e in found.entries]
         print_table(["operator configuration", "ms", "from", "to"], rows, "predicted")
     elif stored:
-        widths = defaultdict(list)
-        for entry in found.entries:
-            widths[entry.spec.kind].append(100 * entry.own_error)
-        print_table(
-            ["operator", "predicted", "interval, median", "95% of them"],
-            [
-                [kind, len(own), f"±{np.median(own):.1f}%", f"±{np.quantile(own, 0.95):.1f}%"]
-                for kind, own in sorted(widths.items())
-            ],
+        _print_widths(found)
+        click.echo(
+            f"{stored} entries predicted from {known} measured ones, stored in {table.title}"
         )
-        click.echo(f"{stored} entries predicted from {known} measured ones, stored in {table.path}")
     elif not found.left_out:
-        click.echo(f"nothing to predict: {table.path} has measured all of it")
+        click.echo(f"nothing to predict: {table.title} has measured all of it")
     if found.left_out:
         click.echo(
             f"{len(found.left_out)} operator configurations cannot be predicted, measure them:"
         )
         for spec in found.left_out[:10]:
-            click.echo(f"  {table.command('profile', '--op', spec)}")
+            note(f"  {table.command('profile', '--op', spec)}")
         if len(found.left_out) > 10:
-            click.echo("  ...")
+            note("  ...")
+
+
+def _print_widths(found: Predicted) -> None:
+    """How wide the intervals of each operator are; a detail beside the summary."""
+    import numpy as np
+
+    if is_quiet():
+        return
+    widths = defaultdict(list)
+    for entry in found.entries:
+        widths[entry.spec.kind].append(100 * entry.own_error)
+    print_table(
+        ["operator", "predicted", "interval, median", "95% of them"],
+        [
+            [kind, len(own), f"±{np.median(own):.1f}%", f"±{np.quantile(own, 0.95):.1f}%"]
+            for kind, own in sorted(widths.items())
+        ],
+    )

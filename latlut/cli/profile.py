@@ -347,7 +347,8 @@ def profile(
         )
         raise
     if failed_parts:
-        remark("\n".join([*failed_parts, "the same command continues with what is missing"]))
+        click.echo("\n".join(failed_parts), err=True)
+        remark("the same command continues with what is missing")
     with LatencyTable.open(path) as table:
         print_report(table, mine, summary, as_json, active=active, is_named=bool(ops))
     if summary.failed or failed_parts:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latlut.cli.output import duration_text, print_json, print_table, range_text
+from latlut.cli.output import duration_text, note, print_json, print_table, range_text
 
 if TYPE_CHECKING:
     from latlut.measure.active import ActiveResult
+    from latlut.measure.coverage import Coverage
     from latlut.measure.plans import Plan
     from latlut.measure.preview import Preview
     from latlut.measure.sweep_report import SweepSummary
@@ -109,63 +110,72 @@ def print_report(
         print_json(facts)
         return
     if summary.disturbed:
-        click.echo(
-            f"disturbed: other processes had a part of the CPU in {summary.disturbed} of "
+        note(
+            f"disturbed: other processes used the CPU during {summary.disturbed} of "
             f"{summary.measured} new measurements, latencies may be too high; the entries are "
             "marked (--wait waits for a quiet machine)"
         )
     click.echo(
         f"{coverage.entries} of {len(plan.specs)} operator configurations have an entry "
-        f"in {table.path} "
+        f"in {table.title} "
         f"({summary.status}, {summary.seconds['total']:.0f} s, "
         f"{summary.measured} new measurements, {summary.requeued} repeated)"
     )
     if is_named:
         _print_latencies(facts["latencies"])
     if coverage.predicted:
-        click.echo(f"{coverage.predicted} more are predicted, and marked as such")
+        note(f"{coverage.predicted} more are predicted, and marked as such")
     if active is not None:
         width = active.network_half_width
-        click.echo(
+        note(
             f"ended because {active.reason}"
             + ("" if width is None else f"; predictions leave a network's 95% interval at ±"
                f"{100 * width:.1f}% (mean over random networks)")
         )  # fmt: skip
         for spec in active.left_out:
-            click.echo(f"neither measured nor predicted: {spec}")
-    if coverage.median_ci_percent is not None:
-        sources = {
-            "builds": coverage.median_build_percent,
-            "devices": coverage.median_device_percent,
-        }
-        known = {name: share for name, share in sources.items() if share is not None}
-        click.echo(
-            f"95% interval of an entry: ±{coverage.median_ci_percent:.1f}% (median), "
-            f"±{coverage.p95_ci_percent:.1f}% (95% of them); of that ±"
-            f"{100 * table.shared_error:.1f}% is shared by all"
-            + "".join(
-                f", ±{share:.1f}% comes from {name} (median)" for name, share in known.items()
-            )
-        )
+            note(f"neither measured nor predicted: {spec}")
+    if text := _interval_text(coverage, table.shared_error):
+        note(text)
     if coverage.near_zero or coverage.negative:
-        click.echo(
+        note(
             f"{coverage.near_zero} entries are not distinguishable from zero, "
             f"{coverage.negative} are negative"
         )
     if host_bound:
-        click.echo(
+        note(
             f"the host takes more than 80% of the time of {host_bound} entries to launch them: "
             "they may show the host's speed, not the GPU's; they are marked"
         )
     for text in quarantined:
-        click.echo(f"quarantine: {text}")
+        note(f"quarantine: {text}")
     names = shown_keys(table, summary.failed)
     for key, message in summary.failed.items():
         click.echo(f"failed: {names[key]}: {message}")
     if summary.status == "out of budget":
-        click.echo("the budget is spent; the same command continues from here")
+        note("the budget is spent; the same command continues from here")
     else:
-        click.echo(f"check its accuracy with: {_next_command(table)}")
+        note(f"check its accuracy with: {_next_command(table)}")
+
+
+def _interval_text(coverage: Coverage, shared_error: float) -> str:
+    """How wide the intervals of entries are, and where that comes from; empty if unknown."""
+    median, most = coverage.median_ci_percent, coverage.p95_ci_percent
+    if median is None:
+        return ""
+    sources = {
+        "builds": coverage.median_build_percent,
+        "devices": coverage.median_device_percent,
+    }
+    comes_from = [
+        f", ±{share:.1f}% comes from {name}" for name, share in sources.items() if share is not None
+    ]
+    if coverage.entries == 1:
+        return f"95% interval of the entry: ±{median:.1f}%" + "".join(comes_from)
+    return (
+        f"95% interval of an entry: ±{median:.1f}% (median), ±{most:.1f}% (95% of them); "
+        f"±{100 * shared_error:.1f}% of it is common to all entries"
+        + "".join(f"{text} (median)" for text in comes_from)
+    )
 
 
 def _latencies(table: LatencyTable, specs: Sequence[OpSpec]) -> list[dict[str, Any]]:
@@ -185,7 +195,7 @@ def _print_latencies(latencies: Sequence[Mapping[str, Any]]) -> None:
             for item in latencies
         ]  # fmt: skip
         print_table(["operator", "ms", "95% interval, ms", "warnings"], rows)
-        click.echo("")
+        note()
 
 
 def _next_command(table: LatencyTable) -> str:

@@ -92,9 +92,8 @@ def profile_by_workers(
             quiet,
         )
     if result.summary.status == "failed":
-        remark(
-            "no worker is left that can measure; the same command continues with what is missing"
-        )
+        click.echo("no worker is left that can measure", err=True)
+        remark("the same command continues with what is missing")
     with LatencyTable.open(result.path) as table:
         report(table, plan, result.summary, as_json, [vars(item) for item in result.workers])
     if result.summary.failed or result.summary.status == "failed":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from latlut.cli.commands import Command
-from latlut.cli.output import quiet_option, remark
+from latlut.cli.output import note, quiet_option, remark
 from latlut.cli.progress import progress_bar
 from latlut.shell import command
 
@@ -114,12 +114,12 @@ def quickstart(threads: int, folder: Path, quiet: bool) -> None:
         main.main([*words, *(["--quiet"] if quiet else [])], standalone_mode=False)
     pictures = sorted((run / "predictions").rglob("*.png"))
     if pictures:
-        click.echo(f"\nwhat your network sees in a scene: {pictures[0]}")
+        note(f"\nwhat your network sees in a scene: {pictures[0]}")
     if searched.worth is not None:
-        click.echo(searched.worth.describe(searched.target_ms))
+        note(searched.worth.describe(searched.target_ms))
     freed = remove_checkpoints(run) + remove_checkpoints(trained)
     remark(f"removed {freed / 1e6:.0f} MB of checkpoints: the runs have ended", quiet)
-    click.echo(
+    note(
         f"\nyour table: {path}\n"
         f"  look inside:          {command('table', 'info', path)}\n"
         f"  the whole space:      latlut profile --cpu --input 256x512\n"
@@ -171,11 +171,11 @@ def calibrated_on_half(table: LatencyTable, found: Validation, number: int) -> V
 
     measured = measured_networks(table, validation_id=number)
     if doubtful := doubts(measured, table):
-        click.echo(f"not calibrated: {'; '.join(doubtful)}\n")
+        note(f"not calibrated: {'; '.join(doubtful)}\n")
         return found
     fitted = calibrate(table, measured, len(measured) // 2)
     store(table, fitted.calibration, fitted.scores(), 0, fitted.used(str(table.path)))
-    click.echo(
+    note(
         f"calibrated on {len(fitted.fitted)} of the networks; the other {len(fitted.others)} judge "
         "the plain sums and the calibrated estimates:\n"
     )

@@ -21,18 +21,19 @@ from latlut.cli.output import quiet_option, remark
 def report(files: tuple[str, ...], out: Path, title: str | None, quiet: bool) -> None:
     """One page that shows FILES: it opens from disk, without a network, and can be sent on.
 
-    FILES are tables (files or bare names), folders of searches and trainings, architectures
-    (.json), and comparisons (latlut compare --csv). Several tables are also compared.
+    FILES are tables (files or bare names), folders of searches and trainings, architectures (.json
+    or shipped names), and comparisons (latlut compare --csv). Several tables are also compared.
 
     \b
     latlut report cpu -o cpu.html
     latlut report before.db after.db -o upgrade.html
-    latlut report cpu runs/search compare.csv -o study.html
+    latlut report cpu fasterseg-student runs/search compare.csv -o study.html
     """
+    from latlut.files.writing import check_writable
     from latlut.reports.page.collect import sections_of
     from latlut.reports.page.write import page_path, write_page
 
-    page_path(out)
+    check_writable(page_path(out), makes_folder=True)
     sections = sections_of(files)
     write_page(sections, out, title or sections[0].title)
     remark(f"{out}: {len(sections)} sections, {out.stat().st_size / 1e6:.1f} MB", quiet)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from latlut.cli.agreements import print_agreements
-from latlut.cli.output import predicted_text, print_table
+from latlut.cli.layers import difference_text
+from latlut.cli.output import is_quiet, predicted_text, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -81,34 +82,18 @@ def residuals_path(plot_path: Path) -> Path:
 def print_validation(
     found: Validation, table_path: str, plot_path: str, *, has_details: bool = False
 ) -> None:
-    """The agreement as a table, the worst estimates, and where things were stored.
+    """The agreement as a table, the worst estimate, and where things were stored.
 
     With details also all statistics, trends of the residuals, terms of the worst estimates, and
-    how networks were sampled.
+    how networks were sampled. A quiet command prints the agreement alone.
     """
-    from latlut.measure.cpu_share import disturbed_text
-    from latlut.stats.machine_speed import is_disturbed
-    from latlut.validation.fitting import LEAST_R12
-
-    a, share = found.agreement, found.readings.cpu_share
-    if share is not None and is_disturbed(share):
-        click.echo(disturbed_text(share))
-    elif a.r12 < LEAST_R12:
-        click.echo(
-            f"disturbed: the two passes correlate by {a.r12:.3f} only, errors are mostly noise; "
-            "measure again when the machine is quiet (--wait waits for that), with more --rounds"
-        )
-    click.echo(
-        f"{a.n} networks, measured {a.measured_p10_ms:.3g} to {a.measured_p90_ms:.3g} ms "
-        "(10th to 90th percentile)"
-    )
+    if is_quiet():
+        print_agreements("estimates", found.plain, found.scores, has_details=has_details)
+        return
+    _print_doubt(found)
+    click.echo(_networks_line(found))
     print_agreements("estimates", found.plain, found.scores, has_details=has_details)
-    if len(found.judged) < len(found.networks):
-        click.echo(
-            f"left out: {len(found.networks) - len(found.judged)} networks that the calibration "
-            "was fitted on"
-        )
-    for note in a.notes:
+    for note in found.agreement.notes:
         click.echo(f"note: {note}")
     if text := predicted_text([item.estimate for item in found.networks]):
         click.echo(text)
@@ -126,6 +111,31 @@ def print_validation(
                 f"({item.error_percent:+.1f}%)"
             )
     click.echo(f"plot: {plot_path}\nstored in: {table_path}")
+
+
+def _print_doubt(found: Validation) -> None:
+    """Why the measurements say little, where they do."""
+    from latlut.measure.cpu_share import disturbed_text
+    from latlut.stats.machine_speed import is_disturbed
+    from latlut.validation.fitting import LEAST_R12
+
+    r12, share = found.agreement.r12, found.readings.cpu_share
+    if share is not None and is_disturbed(share):
+        click.echo(disturbed_text(share))
+    elif r12 < LEAST_R12:
+        click.echo(
+            f"disturbed: the two passes correlate by {r12:.3f} only, errors are mostly noise; "
+            "measure again when the machine is quiet (--wait waits for that), with more --rounds"
+        )
+
+
+def _networks_line(found: Validation) -> str:
+    a, fitted = found.agreement, len(found.networks) - len(found.judged)
+    without = f"; {fitted} that the calibration was fitted on are left out" if fitted else ""
+    return (
+        f"{a.n} networks, measured {a.measured_p10_ms:.3g} to {a.measured_p90_ms:.3g} ms "
+        f"(10th to 90th percentile){without}"
+    )
 
 
 def _print_conditions(found: Validation) -> None:
@@ -199,46 +209,63 @@ def print_trends(trends: Sequence[Trend]) -> None:
 
 
 def print_composition(worst: Sequence[Explained], *, has_details: bool = False) -> None:
-    """Per network the causes of its difference from the sum of entries.
+    """Per network the causes of its difference from the sum of entries; nothing of a quiet command.
 
     With details the evidence of each cause, and those below 1% of the network as one line
-    together; without, the largest cause of each network.
+    together; without, the main cause in the worst network.
     """
-    from latlut.stats.machine_speed import is_disturbed
-
+    if is_quiet():
+        return
     if not has_details:
-        for item in worst:
-            largest = max(item.effects, key=lambda effect: abs(effect.ms), default=None)
-            if largest is not None:
-                click.echo(
-                    f"main cause in {item.label}: {largest.name}, {largest.ms:+.3g} ms of "
-                    f"{item.view.whole_ms.value:.4g} ms"
-                )
-        click.echo("all statistics, trends and causes: --details")
+        for item in worst[:1]:
+            click.echo(_main_cause(item))
         return
     if worst:
         click.echo("\nwhy the worst estimates are off, by the engine's own layers:")
     for item in worst:
-        view = item.view
-        whole, plain = view.whole_ms.value, view.estimate.plain_ms
-        click.echo(
-            f"\n{item.label}: measured {whole:.4g} ms, sum of entries {plain:.4g} ms, "
-            f"difference {whole - plain:+.3g} ms ({100 * (whole - plain) / whole:+.1f}%)"
+        _print_effects(item)
+
+
+def _main_cause(item: Explained) -> str:
+    """What most of a network's error is, in one line."""
+    effect, view = item.main_effect, item.view
+    if effect is None:
+        return (
+            f"main cause: not known, the network took {view.whole_ms.value:.4g} ms when it was run "
+            f"again layer by layer, not {item.measured_ms:.4g} ms"
         )
-        shown, small = _divided(item.effects, whole)
-        for effect in shown:
-            click.echo(_effect_line(effect.name, effect.ms, whole))
-            for part in effect.evidence.split("; "):
-                click.echo(f"              {part}")
-        if small:
-            names = ", ".join(effect.name for effect in small)
-            click.echo(_effect_line(names, sum(effect.ms for effect in small), whole))
-        share = view.cpu_share
-        if share is not None and is_disturbed(share):
-            click.echo(
-                f"  note: this process had a CPU for only {100 * share:.0f}% of the time: repeat "
-                "it on a quiet machine (--wait)"
-            )
+    return (
+        f"main cause: {effect.name}, {difference_text(effect.ms)} ms of the "
+        f"{difference_text(item.error_ms)} ms between the sum of its entries "
+        f"({view.estimate.plain_ms:.4g} ms) and its measurement"
+    )
+
+
+def _print_effects(item: Explained) -> None:
+    from latlut.stats.machine_speed import is_disturbed
+
+    view = item.view
+    whole, plain = view.whole_ms.value, view.estimate.plain_ms
+    click.echo(
+        f"\n{item.label}: run again {whole:.4g} ms, sum of entries {plain:.4g} ms, "
+        f"difference {difference_text(whole - plain)} ms ({100 * (whole - plain) / whole:+.1f}%)"
+    )
+    if not item.is_reproduced:
+        click.echo("  note: this run does not show the error that was measured before")
+    shown, small = _divided(item.effects, whole)
+    for effect in shown:
+        click.echo(_effect_line(effect.name, effect.ms, whole))
+        for part in effect.evidence.split("; "):
+            click.echo(f"              {part}")
+    if small:
+        names = ", ".join(effect.name for effect in small)
+        click.echo(_effect_line(names, sum(effect.ms for effect in small), whole))
+    share = view.cpu_share
+    if share is not None and is_disturbed(share):
+        click.echo(
+            f"  note: this process had a CPU for only {100 * share:.0f}% of the time: repeat "
+            "it on a quiet machine (--wait)"
+        )
 
 
 def trends_as_json(trends: Iterable[Trend]) -> list[dict[str, object]]:
@@ -260,6 +287,7 @@ def composition_as_json(worst: Iterable[Explained]) -> list[dict[str, object]]:
     return [
         {
             "network": item.label,
+            "measured_ms": item.measured_ms,
             "whole_ms": item.view.whole_ms.value,
             "whole_ci_low_ms": item.view.whole_ms.low,
             "whole_ci_high_ms": item.view.whole_ms.high,
@@ -313,4 +341,4 @@ def _divided(
 
 
 def _effect_line(name: str, ms: float, whole_ms: float) -> str:
-    return f"  {ms:+8.3g} ms  {100 * ms / whole_ms:+5.1f}%  {name}"
+    return f"  {difference_text(ms):>8} ms  {100 * ms / whole_ms:+5.1f}%  {name}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latlut.cli.output import print_json, print_table, remark
+from latlut.cli.output import note, print_json, print_table, remark
 from latlut.cli.progress import ProgressLines, bar_columns
 from latlut.shell import command
 
@@ -99,7 +99,7 @@ def print_search(found: Found, table_name: str) -> None:
     )
     if found.last_derived is not None:
         derived_ms, fitted_ms = found.last_derived
-        click.echo(
+        note(
             f"the search's own logits derived a network of {derived_ms:.4g} ms, which was then "
             f"fitted to {fitted_ms:.4g} ms"
         )
@@ -108,18 +108,18 @@ def print_search(found: Found, table_name: str) -> None:
         if teacher.latency_ms is None
         else f"{teacher.latency_ms:.4g} ms by the table"
     )
-    click.echo(f"teacher: {priced}, {score} {100 * teacher.inherited:.3g}%")
+    note(f"teacher: {priced}, {score} {100 * teacher.inherited:.3g}%")
     if len(found.members) > 1:
         _print_front(found)
     if found.unreachable_ms:
         left_out = ", ".join(f"{ms:.4g}" for ms in found.unreachable_ms)
-        click.echo(f"no network was found near: {left_out} ms")
+        note(f"no network was found near: {left_out} ms")
     if found.finalists is not None:
-        click.echo(found.finalists.describe())
+        note(found.finalists.describe())
     if found.worth is not None:
-        click.echo(found.worth.describe(found.target_ms))
+        note(found.worth.describe(found.target_ms))
     student_file = folder / "student.json"
-    click.echo(
+    note(
         f"\nin {folder}: student.json, teacher.json, their pictures, trajectory.csv and .png\n"
         f"  cell by cell:            {command('arch', 'show', student_file)}\n"
         f"  term by term:            "

@@ -25,6 +25,7 @@ from latlut.cli.options import (
 from latlut.cli.output import (
     duration_text,
     json_option,
+    note,
     quiet_option,
     remark,
     waiting,
@@ -158,6 +159,6 @@ def scan(
     else:
         print_scan(result, path, summary)
         for written in filter(None, (csv_path, plot_path)):
-            click.echo(f"written: {written}")
+            note(f"written: {written}")
     if summary.failed:
         click.get_current_context().exit(1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latlut.cli.output import percent_text, print_json, print_table
+from latlut.cli.output import note, percent_text, print_json, print_table
 
 if TYPE_CHECKING:
     from latlut.measure.scan import CommonStep, Scan, ScanLine
@@ -36,11 +36,11 @@ def print_scan(found: Scan, path: Path, summary: SweepSummary) -> None:
     for number in range(len(found.grid.parameters)):
         _print_lines(found, number)
     if predicted := sum(p.entry is not None and p.entry.is_predicted for p in found.points):
-        click.echo(f"{predicted} of the points are predicted, not measured: steps leave them out")
+        note(f"{predicted} of the points are predicted, not measured: steps leave them out")
     for key, message in summary.failed.items():
         click.echo(f"failed: {key}: {message}")
     if summary.status == "out of budget":
-        click.echo("the budget is spent; the same command goes on from here")
+        note("the budget is spent; the same command goes on from here")
 
 
 def _print_lines(found: Scan, number: int) -> None:
@@ -74,15 +74,15 @@ def _print_lines(found: Scan, number: int) -> None:
     for text in texts[:_SHOWN]:
         click.echo(f"  {text}")
     if len(texts) > _SHOWN:
-        click.echo(f"  ... {len(texts) - _SHOWN} more, see --json")
+        note(f"  ... {len(texts) - _SHOWN} more, see --json")
     if unclear := sum(len(staircase.unclear) for staircase in known):
-        click.echo(
+        note(
             f"  {unclear} more change{'' if unclear == 1 else 's'} may be bends: too much noise to "
             "tell; more --passes on a quiet machine (--wait) would"
         )
     multiples = {line.multiple for line in lines} - {None}
     if len(multiples) == 1:
-        click.echo(f"  steps upwards follow multiples of {multiples.pop()}: choose these")
+        note(f"  steps upwards follow multiples of {multiples.pop()}: choose these")
 
 
 def _common_text(step: CommonStep, lines: int) -> str:

@@ -19,6 +19,7 @@ from latlut.cli.options import (
 )
 from latlut.cli.output import (
     json_option,
+    note,
     predicted_text,
     quiet_option,
     remark_predictions,
@@ -172,7 +173,7 @@ def search(
     print_search(found, table_name)
     with LatencyTable.open(table_name) as table:
         if text := _predicted(found, table, settings.latency.input_size):
-            click.echo(text)
+            note(text)
     if met:
         click.echo("\n" + "\n".join(met))
 

@@ -12,6 +12,7 @@ from latlut.cli.group_ranges import print_groups
 from latlut.cli.options import input_option, plan_option, table_option
 from latlut.cli.output import (
     json_option,
+    note,
     print_json,
     print_table,
     remark_predicted_part,
@@ -91,11 +92,11 @@ def sensitivity(
         )
         prices = read_prices(layout, table, leave_out_fixed=True)
         found = measure(ExpectedTerms(prices), table)
-        path = str(table.path)
+        path, title = str(table.path), table.title
     if as_json:
         print_json(_as_json(found, prices, path) | predicted)
     else:
-        _print(found, prices, path)
+        _print(found, prices, title)
 
 
 def _weights(found: Sensitivity) -> tuple[tuple[float, ...] | None, str]:
@@ -108,7 +109,7 @@ def _weights(found: Sensitivity) -> tuple[tuple[float, ...] | None, str]:
         return None, str(error)
 
 
-def _print(found: Sensitivity, prices: SpacePrices, path: str) -> None:
+def _print(found: Sensitivity, prices: SpacePrices, title: str) -> None:
     from latlut.search.penalty.sensitivity import PAPER_GAPS_MS
     from latlut.search.penalty.weights import PAPER_WEIGHTS
 
@@ -131,26 +132,26 @@ def _print(found: Sensitivity, prices: SpacePrices, path: str) -> None:
         )
     columns = ["factor", "low, ms", "high, ms", "gap, ms", "95%"]
     print_table([*columns, "paper's gap", "balanced weight", "paper's weight"], rows)
-    click.echo("\nend points, the other two factors as in the penalty (uniform, widest):")
+    note("\nend points, the other two factors as in the penalty (uniform, widest):")
     for gap in found.gaps:
-        click.echo(f"  {gap.factor}, low: {gap.low_end}")
-        click.echo(f"  {gap.factor}, high: {gap.high_end}")
+        note(f"  {gap.factor}, low: {gap.low_end}")
+        note(f"  {gap.factor}, high: {gap.high_end}")
     if why_not:
-        click.echo(f"\nno balanced weights: {why_not}")
+        note(f"\nno balanced weights: {why_not}")
     height, width = layout.input_size
-    click.echo(
-        f"\nfrom {path}: {layout.space.layers} layers, branches: {layout.space.branches}, "
+    note(
+        f"\nfrom {title}: {layout.space.layers} layers, branches: {layout.space.branches}, "
         f"{height}x{width}, widths {', '.join(map(str, layout.widths))}/12; "
         "the paper's table is of a GTX 1080 Ti at 1024x2048, its end points are not defined"
     )
     reasons = dict.fromkeys(term.reason for term in prices.substituted)
     for reason in reasons:
         count = sum(term.reason == reason for term in prices.substituted)
-        click.echo(f"{count} operator configurations are priced by another variant: {reason}")
+        note(f"{count} operator configurations are priced by another variant: {reason}")
     if prices.unpriced:
-        click.echo("without what the table cannot price, the same in both end points:")
+        note("without what the table cannot price, the same in both end points:")
         for spec in prices.unpriced:
-            click.echo(f"  {spec}")
+            note(f"  {spec}")
 
 
 def _as_json(found: Sensitivity, prices: SpacePrices, path: str) -> dict[str, object]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from latlut.cli.choices import as_in_table, is_left_open
 
@@ -71,3 +72,29 @@ def default_path(
     suffix = f"-batch{'-'.join(map(str, batches))}" if batches not in (None, (1,)) else ""
     suffix += f"-shard{shard[0]}of{shard[1]}" if shard else ""
     return Path("profiles") / f"{stem}{suffix}.db"
+
+
+def settings_in_table(params: Mapping[str, Any]) -> dict[str, Any]:
+    """What a table that a command names decides of how it measures: parameter -> value.
+
+    Empty where the command chooses no engine, or names no table that is there.
+    """
+    from latlut.engines.choosing import DeviceChoice
+    from latlut.errors import LatlutError
+    from latlut.table.storage import find_table
+
+    named = params.get("table_path") or params.get("table_name")
+    if named is None or not set(DeviceChoice._fields) <= params.keys():
+        return {}
+    try:
+        path = find_table(named)
+        choice = DeviceChoice(*(params[name] for name in DeviceChoice._fields))
+        choice, statistic, mode = as_in_file(
+            choice, params.get("statistic", ""), params.get("mode"), path
+        )
+    except LatlutError:
+        return {}
+    found = {**choice._asdict(), "statistic": statistic, "mode": mode}
+    return {
+        name: value for name, value in found.items() if name in params and value != params[name]
+    }

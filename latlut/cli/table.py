@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,27 @@ from latlut.cli.choices import FractionType, space_option
 from latlut.cli.commands import Group
 from latlut.cli.names import NEW_TABLE, TABLE
 from latlut.cli.options import csv_option, op_option
-from latlut.cli.output import json_option, print_json, print_json_rows, print_table, remark
+from latlut.cli.output import (
+    json_option,
+    note,
+    print_json,
+    print_json_rows,
+    print_table,
+    remark,
+)
+from latlut.cli.table_diff import print_diff, print_diff_json
+from latlut.cli.table_info import print_info
 from latlut.errors import LatlutError
 
 _FILE = click.Path(path_type=Path)
-#: Columns of ``latlut table query``, where none are named.
-USUAL_COLUMNS: tuple[str, ...] = (
-    "op_spec", "latency_ms", "ci_low_ms", "ci_high_ms", "passes", "n", "gmacs_per_s",
-    "roofline_ms", "predicted_from", "warnings",
-)  # fmt: skip
+#: Columns of ``latlut table query`` where none are named, and their titles.
+USUAL_COLUMNS: Mapping[str, str] = {
+    "op_spec": "operator configuration", "latency_ms": "latency, ms", "ci_low_ms": "95% from, ms",
+    "ci_high_ms": "to, ms", "passes": "passes", "n": "runs", "gmacs_per_s": "GMAC/s",
+    "roofline_ms": "roofline, ms", "predicted_from": "predicted from", "warnings": "warnings",
+}  # fmt: skip
+#: Of these, what a narrow terminal can spare.
+_SPARE = ("passes", "runs", "roofline, ms", "GMAC/s")
 
 
 @click.group(cls=Group)
@@ -32,7 +45,7 @@ def table() -> None:
     """
 
 
-@table.command()
+@table.command(short_help="What a table holds.")
 @click.argument("name", type=TABLE, metavar="TABLE")
 @json_option
 def info(name: str, as_json: bool) -> None:
@@ -41,7 +54,7 @@ def info(name: str, as_json: bool) -> None:
     from latlut.table.table import LatencyTable
 
     with LatencyTable.open(name) as opened:
-        found = overview(opened)
+        found, title = overview(opened), opened.title
         facts: dict[str, Any] = {
             "table": str(opened.path),
             "identity": opened.identity.to_dict(),
@@ -53,31 +66,10 @@ def info(name: str, as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
-    predicted = f", {facts['predicted']} of them predicted" if facts["predicted"] else ""
-    click.echo(f"{facts['table']}: {facts['entries']} entries{predicted}")
-    for field, value in facts["identity"].items():
-        if value != "":
-            click.echo(f"  {field}: {value}")
-    if "source" in facts:
-        click.echo(f"  source: {facts['source']}")
-    has_builds = any(row["builds"] > 1 for row in found["builds"])
-    for title, rows in (
-        ("runs", found["runs"]),
-        ("GPUs while measuring", found["gpus"]),
-        ("builds", found["builds"] if has_builds else []),
-        ("devices", found.get("devices", [])),
-        ("in quarantine", found.get("quarantine", [])),
-        ("validations", found["validations"]),
-        ("calibrations", found["calibrations"]),
-        ("failed", found["failed"]),
-        ("entries", found["kinds"]),
-    ):
-        if rows:
-            click.echo("")
-            print_table(list(rows[0]), [list(row.values()) for row in rows], title)
+    print_info(facts | {"table": title}, found)
 
 
-@table.command()
+@table.command(short_help="Verdict: OK, CAUTION or NOT RELIABLE, and why.")
 @click.argument("name", type=TABLE, metavar="TABLE")
 @click.option(
     "--ok", type=FractionType(), default="5%", show_default=True,
@@ -113,7 +105,7 @@ def check(
     limits = Limits(100 * ok, 100 * caution)
     with LatencyTable.open(name, is_writable=migrate) as opened:
         verdict = judge(opened, run_environment(), limits)
-        path = opened.path
+        path, title = opened.path, opened.title
         names = shown_keys(opened, (entry.key for entry in verdict.suspects))
     if as_json:
         print_json(
@@ -137,25 +129,25 @@ def check(
             }
         )
     else:
-        click.echo(f"{path}: {verdict.level.title}")
+        click.echo(f"{title}: {verdict.level.title}")
         for reason in verdict.reasons:
-            click.echo(f"  {reason.level.title}: {reason.text}")
-        click.echo(f"limits: {limits.describe()}")
+            note(f"  {reason.level.title}: {reason.text}")
+        note(f"limits: {limits.describe()}")
         for text in verdict.remarks:
-            click.echo(f"remark: {text}")
+            note(f"remark: {text}")
         for text in verdict.changes:
-            click.echo(f"since it was measured: {text}")
+            note(f"since it was measured: {text}")
         if verdict.suspects:
-            click.echo(f"suspect entries: {len(verdict.suspects)}")
+            note(f"suspect entries: {len(verdict.suspects)}")
             for entry in verdict.suspects[:10]:
-                click.echo(f"  {names[entry.key]}: {entry.latency_ms:.4g} ms, {entry.warnings}")
+                note(f"  {names[entry.key]}: {entry.latency_ms:.4g} ms, {entry.warnings}")
             if len(verdict.suspects) > 10:
-                click.echo("  ... all of them: the view `suspects` of the file")
+                note("  ... all of them: the view `suspects` of the file")
     if not verdict.is_reliable:
         click.get_current_context().exit(1)
 
 
-@table.command()
+@table.command(short_help="Print entries, filtered and sorted.")
 @click.argument("name", type=TABLE, metavar="TABLE")
 @click.option("--kind", help="Entries of this operator.")
 @op_option("Entry of this operator configuration")
@@ -184,16 +176,16 @@ def query(
     """
     from latlut.files.writing import write_csv
     from latlut.opspec import OpSpec
-    from latlut.table.listing import check_column, entries_where, entry_columns
+    from latlut.table.listing import check_column, count_where, entries_where, entry_columns
     from latlut.table.subgraphs import shown_keys
     from latlut.table.table import LatencyTable
 
     with LatencyTable.open(name) as opened:
         keys = [opened.lookup(OpSpec.parse(text)).key for text in ops]
         found = entries_where(opened, kind, keys, where, limit + 1, sort)
-        chosen = USUAL_COLUMNS
+        chosen, titles = tuple(USUAL_COLUMNS), tuple(USUAL_COLUMNS.values())
         if columns is not None:
-            chosen = tuple(
+            chosen = titles = tuple(
                 entry_columns(opened) if columns == "all"
                 else [check_column(opened, c.strip(), "--columns") for c in columns.split(",")]
             )  # fmt: skip
@@ -211,15 +203,16 @@ def query(
                 write_csv(csv_path, chosen, cells)
                 remark(f"{csv_path}: {count} entries")
             elif rows:
-                print_table(chosen, cells)
+                print_table(titles, cells, spare=_SPARE if columns is None else ())
         is_cut = next(found, None) is not None
+        total = count_where(opened, kind, keys, where) if is_cut else count
     if not count:
         remark("no entry matches")
     if is_cut:
-        remark(f"there are more: raise --limit {limit}")
+        remark(f"showing {count} of {total}; --limit {total} shows all")
 
 
-@table.command()
+@table.command(short_help="Which entries moved between two tables.")
 @click.argument("before", type=TABLE, metavar="BEFORE")
 @click.argument("after", type=TABLE, metavar="AFTER")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Most rows.")
@@ -234,53 +227,17 @@ def diff(before: str, after: str, limit: int, as_json: bool) -> None:
     from latlut.table.table import LatencyTable
 
     with LatencyTable.open(before) as first, LatencyTable.open(after) as second:
-        found = compare(first, second)
+        found, titles = compare(first, second), (first.title, second.title)
         common = [move.key for move in found.moves] + list(found.predicted)
         names = shown_keys(first, [*common, *found.only_before])
         names |= shown_keys(second, found.only_after)
     if as_json:
-        print_json(
-            {
-                "identity": found.identity,
-                "overall_ratio": found.overall,
-                "common": len(found.moves),
-                "moved": [
-                    {"op_spec": m.key, "before_ms": m.before_ms, "after_ms": m.after_ms,
-                     "ratio": m.ratio}
-                    for m in found.moved
-                ],
-                "expected_by_chance": found.by_chance,
-                "only_before": found.only_before,
-                "only_after": found.only_after,
-                "predicted": found.predicted,
-            }
-        )  # fmt: skip
-        return
-    for line in found.identity:
-        click.echo(f"identity differs: {line} (here: {before}, there: {after})")
-    if found.predicted:
-        click.echo(
-            f"{len(found.predicted)} common operator configurations are left out: one of "
-            f"the tables predicted them, such as {names[found.predicted[0]]}"
-        )
-    if not found.moves:
-        click.echo("the tables have no measured operator configuration in common")
-        return
-    click.echo(
-        f"{len(found.moves)} common operator configurations; median ratio after / before "
-        f"{found.overall:.4f}; "
-        f"{len(found.moved)} moved beyond their intervals (up to {found.by_chance:.0f} by chance)"
-    )
-    if found.moved:
-        rows = [[names[m.key], m.before_ms, m.after_ms, m.ratio] for m in found.moved[:limit]]
-        print_table(["operator configuration", "before, ms", "after, ms", "ratio"], rows)
-    for where, keys in (("BEFORE", found.only_before), ("AFTER", found.only_after)):
-        if keys:
-            shown = names[keys[0]]
-            click.echo(f"{len(keys)} operator configurations only in {where}, such as {shown}")
+        print_diff_json(found)
+    else:
+        print_diff(found, titles, names, limit)
 
 
-@table.command()
+@table.command(short_help="Add the measurements of other tables to a table.")
 @click.argument("into", type=NEW_TABLE, metavar="INTO")
 @click.argument("sources", nargs=-1, required=True, type=TABLE, metavar="SOURCE...")
 @json_option
@@ -310,7 +267,7 @@ def merge(into: Path, sources: tuple[str, ...], as_json: bool) -> None:
         )
 
 
-@table.command()
+@table.command(short_help="Write entries as .csv or .parquet.")
 @click.argument("name", type=TABLE, metavar="TABLE")
 @click.argument("file", type=_FILE)
 def export(name: str, file: Path) -> None:
@@ -322,8 +279,8 @@ def export(name: str, file: Path) -> None:
     with LatencyTable.open(name) as opened:
         count, predicted = export_file(opened, file), opened.predicted_count
         lacking = count_without_graph(opened, MAX_GRAPH_BYTES)
-    note = f", {predicted} of them predicted (column predicted_from)" if predicted else ""
-    click.echo(f"{count} entries written to {file}{note}")
+    marked = f", {predicted} of them predicted (column predicted_from)" if predicted else ""
+    note(f"{count} entries written to {file}{marked}")
     if lacking:
         remark(
             f"{lacking} of them are pieces of ONNX files without their graphs: a table made of the "
@@ -331,7 +288,7 @@ def export(name: str, file: Path) -> None:
         )
 
 
-@table.command()
+@table.command(short_help="One figure of a table.")
 @click.argument("name", type=TABLE, metavar="TABLE")
 @click.argument("chart", type=click.Choice(["heatmap", "roofline", "agreement", "residuals"]))
 @click.option(
@@ -357,10 +314,10 @@ def plot(name: str, chart: str, out: Path, operator: str | None) -> None:
         click.echo("\n".join(operators_of(found)))
         return
     save_figure(found, out, operator)
-    click.echo(f"{out} written")
+    note(f"{out} written")
 
 
-@table.command(name="import")
+@table.command(name="import", short_help="Read a file of latencies into a table.")
 @click.argument("file", type=_FILE)
 @click.option(
     "--table", "table_path", type=NEW_TABLE, help="Table to write: a new one, or one to add to.",
@@ -401,4 +358,4 @@ def import_(file: Path, table_path: Path | None, overrides: tuple[str, ...], as_
         f"{f' and {report.repeats} repeats' if report.repeats else ''} in {report.table}"
     )
     for text in report.remarks:
-        click.echo(f"  {text}")
+        note(f"  {text}")

@@ -10,7 +10,7 @@ import click
 from latlut.cli.commands import Command, printed_run_settings
 from latlut.cli.names import ARCHITECTURE, BASELINE, TRAIN_PRESET
 from latlut.cli.options import overrides_of, run_options, set_threads
-from latlut.cli.output import json_option, print_table, quiet_option
+from latlut.cli.output import is_quiet, json_option, note, print_table, quiet_option
 from latlut.cli.run_output import print_result_file, run_listener
 from latlut.errors import LatlutError
 from latlut.shell import command
@@ -95,11 +95,15 @@ def _report(result: TrainingResult, folder: Path) -> None:
 
     best = result.records[result.best_epoch]
     assert best.class_iou is not None
-    rows = zip(result.classes.names, best.class_iou, strict=True)
-    print_table(["class", "IoU, %"], [[name, 100 * value] for name, value in rows])
+    if not is_quiet():
+        rows = zip(result.classes.names, best.class_iou, strict=True)
+        print_table(["class", "IoU, %"], [[name, 100 * value] for name, value in rows])
+    note()
     click.echo(
-        f"\nbest: {percent(result.best_mean_iou)} mIoU after epoch {result.best_epoch + 1}; "
-        f"last: {percent(result.last_mean_iou)}\n"
+        f"best: {percent(result.best_mean_iou)} mIoU after epoch {result.best_epoch + 1}; "
+        f"last: {percent(result.last_mean_iou)}"
+    )
+    note(
         f"\nin {folder}: model.safetensors, model.json (the best), last/, epochs.csv\n"
         f"  evaluate it:         {command('evaluate', folder)}\n"
         f"  look at predictions: {command('predict-image', folder)} IMAGE --out predictions\n"

@@ -9,7 +9,7 @@ import click
 
 from latlut.cli.commands import Command
 from latlut.cli.names import NEW_TABLE
-from latlut.cli.output import json_option, print_json
+from latlut.cli.output import json_option, note, print_json
 from latlut.errors import LatlutError
 
 
@@ -67,7 +67,7 @@ def transfer(target: Path, sources: str, count: int | None, as_json: bool) -> No
             }
         )  # fmt: skip
         return
-    click.echo(
+    note(
         f"{len(names)} devices know {len(known.specs)} operator configurations; {path} "
         "has measured "
         f"{result.measured} of them"
@@ -79,9 +79,9 @@ def transfer(target: Path, sources: str, count: int | None, as_json: bool) -> No
             f"(median), ±{widths[int(0.95 * (len(widths) - 1))]:.1f}% (95% of them)"
         )
     elif result.measured < 3:
-        click.echo("too few to tell the device's speed: measure three or more first")
+        note("too few to tell the device's speed: measure three or more first")
     if result.too_wide:
-        click.echo(
+        note(
             f"{result.too_wide} operator configurations have no prediction: their "
             "intervals would be wider than "
             "by a factor of two"

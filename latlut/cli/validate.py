@@ -31,6 +31,7 @@ from latlut.cli.output import (
     counted,
     details_option,
     json_option,
+    note,
     print_json,
     quiet_option,
     remark,
@@ -74,7 +75,7 @@ if TYPE_CHECKING:
     metavar="N", help="Run the N worst estimates layer by layer and explain their errors.",
 )  # fmt: skip
 @click.option(
-    "--min-r", type=click.FloatRange(-1, 2), help="Exit with code 1 if Pearson's r is below this."
+    "--min-r", type=click.FloatRange(-1, 1), help="Exit with code 1 if Pearson's r is below this."
 )
 @details_option
 @unchecked_option
@@ -96,8 +97,9 @@ def validate(
 
     The networks are random ones of the table's search space, or the files that --onnx names. Each
     is measured twice, far apart in time, which gives the noise limit: what no estimate can beat. If
-    the table has a calibration, both the plain sum and the calibrated estimate are shown. Engine,
-    precision and threads are the table's by default.
+    the table has a calibration, both the plain sum and the calibrated estimate are shown. It ends
+    with the verdict of `latlut table check`. Engine, precision and threads are the table's by
+    default.
 
     \b
     latlut validate --table profiles/cpu-onnxruntime-fp32.db
@@ -120,6 +122,7 @@ def validate(
     from latlut.validation.explain import explain
     from latlut.validation.validate import ValidationSettings, store
     from latlut.validation.validate import validate as run
+    from latlut.validation.verdict import check
 
     check_files(files, is_onnx, shapes)
     if is_onnx and (plan or space_file):
@@ -168,12 +171,17 @@ def validate(
                 table, chosen, found, where, explained, lambda text: remark(text, quiet)
             )
         plot(table, found, where, path)
+        judged = check(table)
         if as_json:
             content = _as_json(found, str(table.path), str(path))
-            print_json(content | {"composition": composition_as_json(worst)})
+            content |= {"composition": composition_as_json(worst), "verdict": judged.sentence}
+            print_json(content)
         else:
             print_validation(found, str(table.path), str(path), has_details=details)
             print_composition(worst, has_details=details)
+            if not details:
+                note("all statistics, trends and causes: --details")
+            note(judged.sentence)
     if min_r is not None and not found.agreement.r >= min_r:
         remark(f"r = {found.agreement.r:.4f} is below --min-r {min_r}")
         click.get_current_context().exit(1)

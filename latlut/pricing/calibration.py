@@ -108,6 +108,9 @@ class Calibration:
     """How many networks it was fitted on."""
     entries_digest: str = ""
     """Of the entries that it was fitted with."""
+    forced: tuple[str, ...] = ()
+    """Why it would have been refused without ``--force`` (``validation.fitting.doubts``); empty
+    where it was not forced. Kept with the scores, not in the model."""
 
     @cached_property
     def _values(self) -> dict[str, float]:
@@ -117,6 +120,13 @@ class Calibration:
     def constant_ms(self) -> float:
         """b0, milliseconds."""
         return self._values.get(NETWORK, 0.0)
+
+    @property
+    def forced_text(self) -> str:
+        """That it was forced, and on what, for people; empty where it was not."""
+        if not self.forced:
+            return ""
+        return "the calibration was fitted with --force: " + "; ".join(self.forced)
 
     def added_ms(self, features: np.ndarray) -> float:
         """What a network takes beside its entries: b0 and all f and g, milliseconds.
@@ -251,19 +261,22 @@ def store(
 
     Args:
         table: writable.
-        calibration: what to keep.
+        calibration: what to keep; why it was forced stands with the scores.
         scores: JSON-able, how well it does.
         seed: of the choice of networks.
         used: the networks that it was fitted on, and those that judged it.
     """
+    model = asdict(calibration)
+    del model["forced"]  # versions that do not know it can read the model
+    forced = {"forced": list(calibration.forced)} if calibration.forced else {}
     return calibrations.store(
         table,
         used,
         version=CALIBRATION_VERSION,
         networks=calibration.networks,
         seed=seed,
-        model=json.dumps(asdict(calibration)),
-        scores=json.dumps(scores),
+        model=json.dumps(model),
+        scores=json.dumps({**scores, **forced}),
     )
 
 
@@ -277,7 +290,8 @@ def stored(table: LatencyTable) -> Calibration | None:
     if found is None:
         return None
     try:
-        model = _from_json(found.model) if found.version == CALIBRATION_VERSION else None
+        is_known = found.version == CALIBRATION_VERSION
+        model = _from_json(found.model, found.forced) if is_known else None
     except (TypeError, ValueError, KeyError) as error:
         raise CalibrationError(f"{table.path}: its calibration cannot be read: {error}") from error
     # Pieces once had effects of map sizes, as operators have.
@@ -292,8 +306,8 @@ def stored(table: LatencyTable) -> Calibration | None:
 
 
 @lru_cache(maxsize=8)
-def _from_json(text: str) -> Calibration:
-    """What ``asdict`` made of a calibration, after JSON.
+def _from_json(text: str, forced: tuple[str, ...] = ()) -> Calibration:
+    """A calibration as ``store`` wrote it, with the reasons why it was forced.
 
     Kept by its text, which is read from the file each time: parsing takes longer than summing a
     network's entries, and a search asks for thousands of networks.
@@ -301,4 +315,4 @@ def _from_json(text: str) -> Calibration:
     values: dict[str, Any] = json.loads(text)
     lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
     lists["covariance"] = tuple(tuple(row) for row in values["covariance"])
-    return Calibration(**{**values, **lists})
+    return Calibration(**{**values, **lists, "forced": forced})

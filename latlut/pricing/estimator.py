@@ -25,7 +25,7 @@ from latlut.opspec import HasOpSpecs, OpSpec
 from latlut.pricing import calibration as calibrations
 from latlut.pricing.calibration import CALL, LEAST_PART, WEIGHTS, Calibration, features_ms
 from latlut.pricing.missing import missing_message
-from latlut.pricing.named import opened, specs_of
+from latlut.pricing.named import is_network, opened, specs_of
 from latlut.pricing.sum_errors import SumError, sum_error
 from latlut.spaces.space import SpaceNetwork
 from latlut.table.entry import Entry
@@ -150,9 +150,11 @@ class Estimate:
 
     def __repr__(self) -> str:
         half = "" if self.ci_low_ms is None else f" ({self.ci_low_ms:.4g} to {self.ci_high_ms:.4g})"
-        kind = "plain sum" if self.calibration is None else "calibrated"
-        lacks = "" if self.is_complete else f", {len(self.unpriced)} operators without an entry"
-        return f"<Estimate {self.ms:.4g} ms{half}, {kind} of {len(self.terms)} terms{lacks}>"
+        kind = "plain" if self.calibration is None else "calibrated"
+        terms = _counted(len(self.terms), "term")
+        lacking = _counted(len(self.unpriced), "operator")
+        lacks = "" if self.is_complete else f", {lacking} without an entry"
+        return f"<Estimate {self.ms:.4g} ms{half}, {kind} sum of {terms}{lacks}>"
 
     def _repr_html_(self) -> str:
         frame = self.frame().sort_values("total_ms", ascending=False)
@@ -172,21 +174,22 @@ _NORMAL_95 = 1.96
 
 
 def estimate(
-    network: HasOpSpecs | SpaceNetwork | Iterable[OpSpec | str] | str | Path,
+    network: HasOpSpecs | SpaceNetwork | Iterable[OpSpec | str] | OpSpec | str | Path,
     table: LatencyTable | str | Path,
     *,
-    is_calibrated: bool = True,
+    is_calibrated: bool | None = None,
     allow_missing: bool = False,
     input_size: tuple[int, int] | None = None,
     batch: int | None = None,
 ) -> Estimate:
-    """Latency of a network from a table's entries, and by its calibration where it has one.
+    """Latency of a network from a table, by its calibration where it has one; or of operators.
 
     Args:
-        network: an architecture's name or file, anything with ``op_specs()``, or op specs, also
-            as text, one per execution.
+        network: an architecture's name or file, anything with ``op_specs()``, or several ``OpSpec``
+            objects, one per execution; or operators: a single op spec, or op specs as text.
         table: where the entries come from: an open table, a name, or a file.
-        is_calibrated: use the table's calibration; without it the plain sum of the entries.
+        is_calibrated: use the table's calibration; False: the plain sum of the entries. By default
+            networks are calibrated, and operators stay as measured.
         allow_missing: leave out what the table cannot price, and name it in ``unpriced``.
         input_size: (height, width) of the image in pixels; the table's own if not given.
         batch: images per inference; the table's own if not given.
@@ -208,11 +211,14 @@ def estimate(
         half-width^2 = sum_i (n_i t_i own_i)^2 + (shared * T)^2 + (missed * T)^2;
     of a calibrated one see ``Calibration.half_width_ms``.
     """
+    if not isinstance(network, (str, Path, OpSpec, HasOpSpecs, SpaceNetwork)):
+        network = list(network)
     with opened(table) as entries:
         plain = _plain(specs_of(network, entries, input_size, batch), entries)
         if plain.unpriced and not allow_missing:
             raise MissingEntryError(missing_message(entries, plain.unpriced))
-        found = calibrations.stored(entries) if is_calibrated else None
+        is_wanted = is_network(network) if is_calibrated is None else is_calibrated
+        found = calibrations.stored(entries) if is_wanted else None
         if found is not None and WEIGHTS in found.effects:
             learn_graphs(entries, [term.spec for term in plain.terms])  # which say their weights
     return plain if found is None else calibrated(plain, found)
@@ -243,6 +249,10 @@ def calibrated(plain: Estimate, calibration: Calibration) -> Estimate:
         notes=tuple(notes),
         sum_error=None,
     )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _plain(specs: Sequence[OpSpec], table: LatencyTable) -> Estimate:

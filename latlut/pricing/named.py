@@ -6,9 +6,10 @@ caller nor the network says for which image size and batch, the table's own are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeGuard
 
 from latlut.errors import SpecError, TableError
 from latlut.opspec import HasOpSpecs, OpSpec
@@ -59,7 +60,7 @@ def size_and_batch(
 
 
 def specs_of(
-    network: HasOpSpecs | SpaceNetwork | Iterable[OpSpec | str] | str | Path,
+    network: HasOpSpecs | SpaceNetwork | Iterable[OpSpec | str] | OpSpec | str | Path,
     table: LatencyTable,
     input_size: tuple[int, int] | None = None,
     batch: int | None = None,
@@ -67,8 +68,8 @@ def specs_of(
     """The op specs of a network, one per execution.
 
     Args:
-        network: an architecture's name or JSON file, an op spec as text, op specs, or an object
-            with ``op_specs()``.
+        network: an architecture's name or JSON file, an op spec, also as text, several of them, or
+            an object with ``op_specs()``.
         table: whose size and batch are taken where none are given.
         input_size: (height, width) of the image in pixels.
         batch: images per inference.
@@ -78,7 +79,7 @@ def specs_of(
         UnknownNameError: no architecture of that name.
         ImportFileError: a file that is no architecture.
     """
-    if isinstance(network, str) and "->" in network:
+    if isinstance(network, OpSpec) or _is_op_spec_text(network):
         network = [network]
     if isinstance(network, (str, Path)):
         if Path(network).suffix == ".onnx":
@@ -95,3 +96,24 @@ def specs_of(
         )
     found = network.op_specs() if isinstance(network, HasOpSpecs) else network
     return [OpSpec.parse(item) if isinstance(item, str) else item for item in found]
+
+
+def is_network(
+    network: HasOpSpecs | SpaceNetwork | Sequence[OpSpec | str] | OpSpec | str | Path,
+) -> bool:
+    """Whether ``estimate`` was given a network, which a calibration is for, or operators.
+
+    A network is a name, a file, an object with ``op_specs()``, or several ``OpSpec`` objects, one
+    per execution. Operators are a single op spec, and op specs as text.
+    """
+    if isinstance(network, (str, Path)):
+        return not _is_op_spec_text(network)
+    if isinstance(network, (HasOpSpecs, SpaceNetwork)):
+        return True
+    if isinstance(network, OpSpec):
+        return False
+    return len(network) > 1 and not any(isinstance(item, str) for item in network)
+
+
+def _is_op_spec_text(network: object) -> TypeGuard[str]:
+    return isinstance(network, str) and "->" in network

@@ -33,8 +33,8 @@ class SumError:
         if self.networks:
             return f"{percent} for how far {self.networks} measured networks lay from their sums"
         return (
-            f"{percent} for what a network takes beyond its sum: no network was measured against "
-            "this table, that is the error on other devices"
+            f"{percent} because no network was measured against this table (the error seen on "
+            "other devices)"
         )
 
 

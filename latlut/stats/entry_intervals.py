@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from latlut.stats.half_widths import relative_half_width
+
 
 @dataclass(frozen=True)
 class EntryError:
@@ -26,7 +28,7 @@ class EntryError:
     high_ms: float | None = None
     """``low_ms``, ``high_ms``: the interval."""
     total: float | None = None
-    """Its half-width relative to the entry."""
+    """Its half-width relative to the entry, as it is shown: ``relative_half_width``."""
 
     @property
     def is_near_zero(self) -> bool:
@@ -62,7 +64,8 @@ def error_of_latency(
     own = _wider(spread, within)
     total = math.hypot(own, shared)
     low, high = value_ms * math.exp(-total), value_ms * math.exp(total)
-    return EntryError(own, own * value_ms, known_build, known_device, low, high, total)
+    shown = relative_half_width(value_ms, low, high)
+    return EntryError(own, own * value_ms, known_build, known_device, low, high, shown)
 
 
 def error_of_difference(

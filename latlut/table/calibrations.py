@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -28,11 +29,14 @@ class UsedNetwork:
 
 @dataclass(frozen=True)
 class StoredCalibration:
-    """A calibration as it is stored: its model as JSON, and the versions that made it."""
+    """A calibration as it is stored, and the versions that made it."""
 
     version: int
     model: str
+    """As JSON."""
     latlut_version: str
+    forced: tuple[str, ...] = ()
+    """Why it would have been refused without ``--force``."""
 
 
 def store(table: LatencyTable, used: Iterable[UsedNetwork], **columns: object) -> int:
@@ -62,9 +66,14 @@ def forget(table: LatencyTable) -> int:
 def latest(table: LatencyTable) -> StoredCalibration | None:
     """The calibration in force; None where there is none."""
     rows = table.rows(
-        "SELECT version, model, latlut_version FROM calibrations ORDER BY id DESC LIMIT 1"
+        "SELECT version, model, latlut_version, CASE json_type(scores, '$.forced')"
+        " WHEN 'array' THEN json_extract(scores, '$.forced') ELSE '[]' END AS forced"
+        " FROM calibrations ORDER BY id DESC LIMIT 1"
     )
-    return StoredCalibration(**rows[0]) if rows else None
+    if not rows:
+        return None
+    forced = tuple(map(str, json.loads(rows[0]["forced"])))
+    return StoredCalibration(**rows[0] | {"forced": forced})
 
 
 def fitted_networks(table: LatencyTable) -> set[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from latlut.table.entry import Entry
+from latlut.table.identity import Identity
 from latlut.table.table import LatencyTable
 
 
@@ -62,6 +63,12 @@ class Difference:
         return tuple(move for move in self.moves if move.has_moved)
 
     @property
+    def slowdown(self) -> float | None:
+        """How many times as long the slower table takes, at least 1; None where nothing says."""
+        is_known = np.isfinite(self.overall) and self.overall > 0
+        return max(self.overall, 1 / self.overall) if is_known else None
+
+    @property
     def by_chance(self) -> float:
         """Op specs expected beyond their 95% intervals if nothing had changed."""
         return 0.05 * sum(
@@ -93,12 +100,22 @@ def diff(before: LatencyTable, after: LatencyTable) -> Difference:
     logs = [np.log(move.ratio) for move in moves if move.ratio is not None]
     overall = float(np.exp(np.median(logs))) if logs else float("nan")
     return Difference(
-        tuple(before.identity.differences(after.identity)),
+        _identity_phrases(before.identity, after.identity),
         overall,
         tuple(moves),
         tuple(sorted(first.keys() - second.keys())),
         tuple(sorted(second.keys() - first.keys())),
         tuple(predicted),
+    )
+
+
+def _identity_phrases(before: Identity, after: Identity) -> tuple[str, ...]:
+    """``engine: openvino in BEFORE, pytorch in AFTER``, for each field that differs."""
+    others = after.to_dict()
+    return tuple(
+        f"{name.replace('_', ' ')}: {mine or 'none'} in BEFORE, {others[name] or 'none'} in AFTER"
+        for name, mine in before.to_dict().items()
+        if mine != others[name]
     )
 
 

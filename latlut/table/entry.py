@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from latlut.opspec import OpSpec
+from latlut.stats.half_widths import percent_text, relative_half_width
 
 #: The warning of an entry that was mostly measured beside other processes.
 DISTURBED = "machine disturbed while measuring"
@@ -61,7 +62,7 @@ class Entry:
 
     @property
     def is_disturbed(self) -> bool:
-        """Whether other processes had a part of the CPU while it was measured."""
+        """Whether other processes used the CPU while it was measured."""
         return DISTURBED in self.warnings
 
     @property
@@ -75,12 +76,11 @@ class Entry:
     def ci_percent(self) -> float | None:
         """The interval's half-width in percent of the latency; None where there is no interval,
         or where zero lies in it: nothing is a share of what may be nothing."""
-        if self.ci_low_ms is None or self.ci_high_ms is None or not self.is_distinguishable:
-            return None
-        return 50 * (self.ci_high_ms - self.ci_low_ms) / abs(self.latency_ms)
+        half = relative_half_width(self.latency_ms, self.ci_low_ms, self.ci_high_ms)
+        return None if half is None else 100 * half
 
     def __repr__(self) -> str:
-        half = "" if self.ci_percent is None else f" ±{float(f'{self.ci_percent:.2g}'):g}%"
+        half = "" if self.ci_percent is None else f" ±{percent_text(self.ci_percent)}%"
         origin = "predicted" if self.is_predicted else f"{self.passes} passes"
         return f"<Entry {self.key}: {self.latency_ms:.4g} ms{half}, {origin}>"
 

@@ -50,7 +50,7 @@ def _first_faults(
         try:
             found = list(examine(table))
         except TableError as error:
-            found = [str(error).removeprefix(f"{table.path}: ")]
+            found = [str(error).removeprefix(f"{table.title}: ")]
         if found:
             return found
     return []
@@ -64,7 +64,7 @@ def refuse_faults(table: LatencyTable, pairs: SpecPairs | None = None) -> None:
     """
     for phrase in faults(table, pairs):
         raise TableError(
-            f"{table.path}: {phrase}: the file is damaged, or somebody has changed it\n"
+            f"{table.title}: {phrase}: the file is damaged, or somebody has changed it\n"
             "restore a copy, or leave this table out"
         )
 

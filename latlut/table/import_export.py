@@ -26,6 +26,7 @@ from latlut.table.entries_file import MAX_TEXT_BYTES, read_entries, write_entrie
 from latlut.table.entry_rows import EntryRow
 from latlut.table.history import measured_keys
 from latlut.table.identity import STANDALONE, Identity
+from latlut.table.listing import entry_columns
 from latlut.table.summary import summarise
 from latlut.table.table import LatencyTable
 from latlut.table.writing import replace, set_fact
@@ -110,6 +111,7 @@ def import_file(
         remarks.append(assumed)
         notes = Counter(row.note for row in source.rows if row.note)
         remarks += [f"{rows} rows: {note}" for note, rows in notes.items()]
+        unread: tuple[str, ...] = ()
         theirs = _published_space() if _is_published(list(repeats)) else None
         write = partial(_write_readings, repeats=repeats, path=path, space=theirs)
     else:
@@ -120,9 +122,7 @@ def import_file(
         cut = _cut(values.pop("onnx_cut", None), path)
         specs, count = [row.spec for row in entries.rows], len(entries.rows)
         remarks = []
-        if entries.ignored_columns:
-            names = ", ".join(entries.ignored_columns)
-            remarks.append(f"columns that are not part of an entry: {names[:1000]}")
+        unread = entries.ignored_columns
         if lacking := sum(row.is_bare_piece for row in entries.rows):
             remarks.append(
                 f"{lacking} pieces of ONNX files came without their graphs: they price networks, "
@@ -137,7 +137,10 @@ def import_file(
         _refuse_measured(table, specs, path)
         write(table)
 
-    LatencyTable.create(table_path, identity, fill).close()
+    with LatencyTable.create(table_path, identity, fill) as table:
+        written = set(entry_columns(table))  # by an export of any table
+    if foreign := [name for name in unread if name not in written]:
+        remarks.append(f"columns that are not part of an entry: {', '.join(foreign)[:1000]}")
     return ImportReport(path, table_path, count, len(specs), count - len(specs), tuple(remarks))
 
 
@@ -197,7 +200,7 @@ def _refuse_measured(table: LatencyTable, specs: Sequence[OpSpec], path: Path) -
     measured = measured_keys(table)
     if clash := [spec.key for spec in specs if spec.key in measured]:
         raise TableError(
-            f"{table.path} holds measurements of {len(clash)} of the operator "
+            f"{table.title} holds measurements of {len(clash)} of the operator "
             f"configurations in {path}, such as "
             f"{clash[0]}: an import never replaces measurements; import into another table"
         )
@@ -313,7 +316,7 @@ def export_file(table: LatencyTable, path: Path) -> int:
     """
     frame = table.frame()
     if frame.empty:
-        raise TableError(f"{table.path} has no entries to export")
+        raise TableError(f"{table.title} has no entries to export")
     rounded = {entry.key: entry for entry in table}
     for column in ("latency_ms", "ci_low_ms", "ci_high_ms"):  # the view rounds, a file must not
         frame[column] = [getattr(rounded[key], column) for key in frame["op_spec"]]

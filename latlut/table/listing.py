@@ -92,11 +92,33 @@ def entries_where(
         LatlutError: the table has no such operator or column; names those that it has.
         TableError: the condition is not SQL.
     """
-    conditions, values = [], []
+    clause, values = _clause(table, kind, keys, where)
+    column = check_column(table, sort.removeprefix("-"), "--sort")
+    order = f'"{column}" {"DESC" if sort.startswith("-") else "ASC"} NULLS LAST'
+    sql = f"SELECT * FROM latencies {clause} ORDER BY {order}, op_spec LIMIT {limit}"
+    return table.each_row(sql, values)
+
+
+def count_where(
+    table: LatencyTable, kind: str | None, keys: Sequence[str], where: str | None
+) -> int:
+    """How many rows ``entries_where`` would give without a limit."""
+    clause, values = _clause(table, kind, keys, where)
+    return int(table.rows(f"SELECT count(*) AS n FROM latencies {clause}", values)[0]["n"])
+
+
+def _clause(
+    table: LatencyTable, kind: str | None, keys: Sequence[str], where: str | None
+) -> tuple[str, list[str]]:
+    """What entries have to fulfil, as SQL, and the values that it names."""
+    conditions: list[str] = []
+    values: list[str] = []
     if kind:
         known = [str(r["kind"]) for r in table.rows("SELECT DISTINCT kind FROM latencies")]
         if kind not in known:
-            raise LatlutError(f"{table.path} has no operator {kind!r}; {did_you_mean(kind, known)}")
+            raise LatlutError(
+                f"{table.title} has no operator {kind!r}; {did_you_mean(kind, known)}"
+            )
         conditions.append("kind = ?")
         values.append(kind)
     if keys:
@@ -104,8 +126,4 @@ def entries_where(
         values += keys
     if where:
         conditions.append(f"({where})")
-    clause = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    column = check_column(table, sort.removeprefix("-"), "--sort")
-    order = f'"{column}" {"DESC" if sort.startswith("-") else "ASC"} NULLS LAST'
-    sql = f"SELECT * FROM latencies {clause} ORDER BY {order}, op_spec LIMIT {limit}"
-    return table.each_row(sql, values)
+    return f"WHERE {' AND '.join(conditions)}" if conditions else "", values

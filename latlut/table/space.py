@@ -63,7 +63,7 @@ def space_of(table: LatencyTable) -> TableSpace:
     )
     if not rows:
         raise TableError(
-            f"{table.path}: no run of this table swept a search space, so it does not say which "
+            f"{table.title}: no run of this table swept a search space, so it does not say which "
             "networks and which input size it is for: name its plan with --plan, or add one with\n"
             f"  {table.command('profile', '--plan', 'fasterseg')}"
         )
@@ -74,6 +74,6 @@ def space_of(table: LatencyTable) -> TableSpace:
         own = table.own_modules
         hint = f", measured with {', '.join(own)}" if own else ""
         raise UnknownNameError(
-            f"{table.path} is of the space {values['name']!r}{hint}: name the file that registers "
+            f"{table.title} is of the space {values['name']!r}{hint}: name the file that registers "
             f"it, --space {own[0] if len(own) == 1 else 'FILE'}"
         ) from error

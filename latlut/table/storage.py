@@ -28,6 +28,11 @@ _STEPS_PER_TICK = 1_000_000
 #: Files beside a database that hold what is not in it yet, or no longer.
 _LOGS = ("-wal", "-journal")
 
+#: Endings of files that a new table is not named as.
+_OF_OTHER_FILES = (
+    ".csv", ".json", ".npy", ".onnx", ".parquet", ".pdf", ".png", ".svg", ".toml", ".txt", ".xml",
+)  # fmt: skip
+
 #: What to do with a damaged table.
 RESTORE = "restore a copy, or profile into a new file with --table"
 
@@ -40,6 +45,11 @@ def shipped_tables() -> list[Path]:
 def is_shipped(path: Path) -> bool:
     """Whether that file is one of the tables that ship with latlut."""
     return path.resolve().parent == (profiles_dir() / "tables").resolve()
+
+
+def shown_path(path: Path) -> str:
+    """A table as messages name it: its file, or the bare name of one that ships with latlut."""
+    return path.stem if is_shipped(path) else str(path)
 
 
 def copying(path: Path) -> tuple[str, Path]:
@@ -59,7 +69,7 @@ def refuse_shipped(path: Path) -> None:
     """
     if is_shipped(path):
         raise TableError(
-            f"{path} ships with latlut and is never written: use a copy\n"
+            f"{shown_path(path)} ships with latlut and is never written: use a copy\n"
             f"make one with: {copying(path)[0]}"
         )
 
@@ -93,11 +103,16 @@ def find_table(name: str | Path) -> Path:
     for folder in folders:
         if found := _named(folder, str(name)):
             return found
+    meant = did_you_mean(str(name), table_names(), "tables here", _short_names())
     raise UnknownNameError(
-        f"no table {str(name)!r} in ./profiles or among the shipped ones\n"
-        f"{did_you_mean(str(name), table_names(), 'tables here', _short_names())}\n"
-        f"make one with: {command('profile', '--table', name)}"
+        f"no table {str(name)!r} in ./profiles or among the shipped ones\n{meant}"
+        + ("" if meant.startswith("did you mean") else f"\n{_making(name)}")
     )
+
+
+def _making(name: str | Path) -> str:
+    """How to make a table of that name."""
+    return f"make one with: {command('profile', '--table', name)}"
 
 
 def table_to_make(name: str | Path) -> Path:
@@ -110,6 +125,19 @@ def table_to_make(name: str | Path) -> Path:
     if is_path(name):
         return Path(name)
     return _named(Path("profiles"), str(name)) or Path("profiles") / f"{name}.db"
+
+
+def refuse_other_ending(path: Path) -> None:
+    """Refuse to make a table under the name of a file of another kind.
+
+    Raises:
+        TableError: it ends as such a file does.
+    """
+    if path.suffix.lower() in _OF_OTHER_FILES and not path.exists():
+        raise TableError(
+            f"{path}: a table is an SQLite file, its name has to end in .db, such as "
+            f"{path.with_suffix('.db')}"
+        )
 
 
 def is_path(name: str | Path) -> bool:
@@ -141,11 +169,12 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:  # of names in the file's schema
-        raise TableError(f"{path}: text that is not UTF-8: the file is damaged: {RESTORE}") from (
+        name = shown_path(path)
+        raise TableError(f"{name}: text that is not UTF-8: the file is damaged: {RESTORE}") from (
             error
         )
     except (sqlite3.Error, sqlite3.Warning) as error:
-        text = str(error)
+        name, text = shown_path(path), str(error)
         if "full" in text or "disk I/O" in text:
             advice = (
                 "the disk is full, read-only or failing: nothing of this step was written; what "
@@ -165,8 +194,8 @@ def storage_errors(path: Path) -> Iterator[None]:
                 "or --where asks for too much"
             )
         else:
-            raise TableError(f"{path}: {error}") from error
-        raise TableError(f"{path}: {text}: {advice}") from error
+            raise TableError(f"{name}: {error}") from error
+        raise TableError(f"{name}: {text}: {advice}") from error
 
 
 def check_file(path: Path) -> None:
@@ -186,10 +215,8 @@ def check_file(path: Path) -> None:
             header = file.read(100)
     except FileNotFoundError as error:
         beside = [str(path.with_name(other.name)) for other in path.parent.glob(f"*{path.suffix}")]
-        raise TableError(
-            f"no table {path}; {nearest_name(str(path), beside)}"
-            f"make one with: {command('profile', '--table', path)}"
-        ) from error
+        meant = nearest_name(str(path), beside).rstrip()
+        raise TableError(f"no table {path}; {meant or _making(path)}") from error
     except OSError as error:
         raise TableError(f"{path} cannot be read: {error.strerror}") from error
     if not header:

@@ -89,7 +89,7 @@ def keep_cut(table: LatencyTable, how: str) -> None:
     own = table.fact(CUT)
     if own not in (None, how):
         raise TableError(
-            f"{table.path} holds pieces that were cut by {own}, --cut {how} was asked for: leave "
+            f"{table.title} holds pieces that were cut by {own}, --cut {how} was asked for: leave "
             "--cut out, or choose another table with --table"
         )
     if own is None:
@@ -167,7 +167,7 @@ def learn_graphs(table: LatencyTable, specs: Iterable[OpSpec]) -> None:
                 store.keep(store.read(digest, content))
             except ImportFileError as error:
                 raise TableError(
-                    f"{table.path}: {error}: the file is damaged, or somebody has changed it"
+                    f"{table.title}: {error}: the file is damaged, or somebody has changed it"
                 ) from error
 
 

@@ -46,6 +46,7 @@ from latlut.table.storage import (
     in_memory,
     is_shipped,
     refuse_shipped,
+    shown_path,
     storage_errors,
     unfinished,
 )
@@ -243,14 +244,14 @@ class LatencyTable:
         if application_id != APPLICATION_ID:
             if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise unfinished(self.path, "holds no tables")
-            raise TableError(f"{self.path}: an SQLite file, but not a latlut table")
+            raise TableError(f"{self.title}: an SQLite file, but not a latlut table")
         refuse_foreign(connection, self.path)
         applied = applied_steps(connection, self.path)
         known = {migration.name for migration in migrations._migrations}
         if newer := sorted(applied - known):
             raise TableError(
-                f"{self.path}: made by a newer latlut (schema steps {', '.join(newer)} are unknown "
-                "here): update latlut, or export the table there to CSV and import it here"
+                f"{self.title}: made by a newer latlut (schema steps {', '.join(newer)} are "
+                "unknown here): update latlut, or export the table there to CSV and import it here"
             )
         return applied != known
 
@@ -280,7 +281,7 @@ class LatencyTable:
             TableError: the table is read-only, the disk is full, ...
         """
         if not self.is_writable:
-            raise TableError(f"{self.path} was opened for reading")
+            raise TableError(f"{self.title} was opened for reading")
         connection = self.db.conn
         is_part = connection.in_transaction
         begin, end, undo = _PART if is_part else _WHOLE
@@ -349,7 +350,7 @@ class LatencyTable:
             own = f"{len(self)} entries, {self.identity}"
         except (sqlite3.Error, TableError):
             own = "closed"
-        return f"<LatencyTable {self.path}: {own}>"
+        return f"<LatencyTable {self.title}: {own}>"
 
     def _repr_html_(self) -> str:
         try:
@@ -357,6 +358,11 @@ class LatencyTable:
         except (sqlite3.Error, TableError):
             shown = ""
         return f"<p>{escape(repr(self)[1:-1])}</p>{shown}"
+
+    @property
+    def title(self) -> str:
+        """What people call it: its file, or the name of a table that ships with latlut."""
+        return shown_path(self.path)
 
     @property
     def size_bytes(self) -> int:
@@ -368,12 +374,12 @@ class LatencyTable:
         """What all entries of this table have in common."""
         rows = self.rows("SELECT * FROM identity")
         if len(rows) != 1:
-            raise TableError(f"{self.path}: has {len(rows)} identities, expected one; {RESTORE}")
+            raise TableError(f"{self.title}: has {len(rows)} identities, expected one; {RESTORE}")
         values = {key: value for key, value in rows[0].items() if key not in ("id", "created_at")}
         try:
             return Identity.from_dict(values)
         except IdentityError as error:
-            raise IdentityError(f"{self.path}: {error}") from error
+            raise IdentityError(f"{self.title}: {error}") from error
 
     def check_identity(self, other: Identity) -> None:
         """Refuse rows of another identity.
@@ -383,7 +389,7 @@ class LatencyTable:
         """
         if differences := self.identity.differences(other):
             raise IdentityError(
-                f"{self.path} holds latencies of another identity (here: in the table, "
+                f"{self.title} holds latencies of another identity (here: in the table, "
                 "there: asked for now)\n  " + "\n  ".join(differences) + "\n"
                 "latencies of different identities do not share a table: choose another file "
                 "with --table"
@@ -489,7 +495,7 @@ class LatencyTable:
         nearest = self.nearest(spec)
         hint = f"nearest measured: {nearest}\n" if nearest else "the table has no such operator\n"
         adding = self.adding(self.command("profile", "--op", spec))
-        return f"no entry for {spec} in {self.path}\n{hint}{adding}"
+        return f"no entry for {spec} in {self.title}\n{hint}{adding}"
 
     def adding(self, profiling: str, count: int = 1) -> str:
         """The line with the command that measures what the table lacks.

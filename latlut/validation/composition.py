@@ -32,7 +32,7 @@ ENDS = "ends counted in the entry"
 ALLOCATION = "allocation and dispatch"
 INTERRUPTIONS = "other processes"
 PROFILING = "profiling"
-CALLS = "calls counted in the entry"
+CALLS = "launch cost counted in the entry"
 SPEED = "speed of the machine"
 UNPRICED = "without an entry"
 
@@ -78,7 +78,8 @@ def composition_effects(
           it keeps their maps in another layout there.
         - ``cache``: operators whose layers take longer, or shorter, than alone: their maps and
           weights are elsewhere than when the same operator runs again and again.
-        - ``calls counted in the entry``: every entry holds the start of a run, the network one.
+        - ``launch cost counted in the entry``: every entry holds the start of a run, a network has
+          one.
         - ``allocation and dispatch``: the time of no layer; ``other processes`` where these had
           the CPU for more than 5% of it, ``profiling`` where the profiled layers take longer than
           the network.

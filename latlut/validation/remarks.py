@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from latlut.machine.cpu import cpu_model
+from latlut.machine.gpus import detect_gpus
 from latlut.table import history
 from latlut.table.entry import Entry
 from latlut.table.summary import HOST_BOUND, NEAR_LAUNCH_FLOOR, OTHER_PROCESSES
@@ -28,6 +30,21 @@ def remarks(table: LatencyTable, held: Sequence[Entry]) -> list[str]:
         *_build_remarks(entries),
         *_device_remarks(table, entries),
     ]
+
+
+def measured_elsewhere(table: LatencyTable) -> str:
+    """What a table was measured on; empty where this machine has that device."""
+    own = table.identity
+    if own.target == "cpu":
+        here = [cpu_model()]
+    else:
+        here = [gpu.name for gpu in detect_gpus()]
+    if own.device_model in here:
+        return ""
+    word = "is" if own.target == "cpu" else "has"
+    names = ", ".join(dict.fromkeys(here)) or "no such device"
+    made = f"measured with {own.engine} {own.engine_version} on {own.device_model}"
+    return f"{made}; this machine {word} {names}"
 
 
 def _prediction_remarks(predicted: Sequence[Entry], held: int) -> list[str]:

@@ -22,7 +22,7 @@ from latlut.table.table import LatencyTable
 from latlut.table.validations import validation_ids
 from latlut.validation.fitting import MIN_NETWORKS, doubts, measured_networks
 from latlut.validation.measured import MeasuredNetwork
-from latlut.validation.remarks import remarks
+from latlut.validation.remarks import measured_elsewhere, remarks
 
 #: More disturbed entries than this share of all, and the table is not OK.
 MAX_SUSPECT_SHARE = 0.10
@@ -123,7 +123,7 @@ def check(
     Args:
         table: the table.
         environment: this machine's, as ``collect_environment`` gives it; compared with that of
-            the table's latest run on the same host. None compares nothing.
+            the table's latest run on the same host, as is the device. None compares nothing.
         limits: the errors from which on the table is not OK, and not reliable.
     """
     limits = limits or Limits()
@@ -148,7 +148,7 @@ def check(
         networks.percent,
         tuple(sorted(suspects, key=lambda entry: -(entry.own_error or 0.0))),
         tuple(_changes(table, environment)),
-        tuple(remarks(table, held)),
+        (*_origin(table, environment), *remarks(table, held)),
     )
 
 
@@ -215,7 +215,11 @@ def _run_reasons(table: LatencyTable) -> Iterator[Reason]:
     except CalibrationError as error:
         yield Reason(Level.CAUTION, str(error).replace("\n", "; "))
         return
-    if found is not None and found.entries_digest != calibrations.entries_digest(table):
+    if found is None:
+        return
+    if found.forced:
+        yield Reason(Level.CAUTION, found.forced_text)
+    if found.entries_digest != calibrations.entries_digest(table):
         yield Reason(
             Level.CAUTION,
             "entries have changed since the calibration was fitted: fit it again with "
@@ -273,7 +277,9 @@ def _networks(table: LatencyTable, limits: Limits) -> _Networks:
             continue
         percent = _error_percent(judged, calibration)
         level = limits.level(percent)
-        text = f"networks estimated to ±{percent:.1f}% (95% of {len(judged)}, validation {number})"
+        way = "" if calibration is None else " with calibration"
+        of = f"95% of {len(judged)}, validation {number}"
+        text = f"networks estimated to ±{percent:.1f}%{way} ({of})"
         if level > Level.OK and calibration is None and len(networks) >= 2 * MIN_NETWORKS:
             half = table.command("calibrate", "--networks", len(networks) // 2)
             text += f"; a calibration may bring it down: {half}"
@@ -297,6 +303,11 @@ def _error_percent(
         found = item.plain if calibration is None else calibrated(item.plain, calibration)
         errors.append(abs(found.ms / item.measured_ms - 1))
     return 100 * float(np.quantile(errors, 0.95))
+
+
+def _origin(table: LatencyTable, environment: Environment | None) -> list[str]:
+    text = "" if environment is None else measured_elsewhere(table)
+    return [text] if text else []
 
 
 def _changes(table: LatencyTable, environment: Environment | None) -> list[str]:

@@ -9,11 +9,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from latlut.reports.comparison import COLOURS, KINDS
+from latlut.reports.page.labels import CHART, label
+
 Rows = Sequence[Mapping[str, Any]]
 
 HEIGHT = 300
 _LINE, _LIMIT = "#d62728", "#d97706"
-_COLOURS = ["#2563a8", "#d97706", "#15803d", "#7c3aed", "#b91c1c", "#0e7490", "#a16207", "#be185d"]
+_COLOURS = [
+    "#2563a8", "#d97706", "#15803d", "#7c3aed", "#b91c1c", "#0e7490", "#a16207", "#be185d",
+    "#4d7c0f", "#475569",
+]  # fmt: skip
+_SHAPES = ("circle", "triangle-up", "square", "diamond", "cross", "triangle-down")
+
+#: Series of estimates, as ``latlut validate --plot`` colours them.
+SUM, CALIBRATED, FITTED = "sum of entries", "calibrated", "calibrated (used in the fit)"
+#: Names that may stand in several charts of a page: one colour and one shape each, everywhere.
+_FAMILIES = (
+    (SUM, CALIBRATED, FITTED),
+    ("conv", "conv_2x", "zoomed_conv", "zoomed_conv_2x", "skip", "refine", "fusion", "head",
+     "stem", "upsample"),
+    ("loss", "main loss", "auxiliary loss", "distillation loss"),
+    ("mean IoU", "pixel accuracy"),
+    ("derived", "fitted"),
+)  # fmt: skip
+_PLACES = {name: place for family in _FAMILIES for place, name in enumerate(family)}
+_KIND_COLOURS = {KINDS[kind]: colour for kind, colour in COLOURS.items()}
 
 
 def heat_map(rows: Rows) -> dict[str, Any]:
@@ -49,7 +70,7 @@ def heat_map(rows: Rows) -> dict[str, Any]:
 
 
 def roofline(rows: Rows, launch_floor_ms: float) -> dict[str, Any]:
-    """Measured latency over the least that the peak figures allow, or over the operations.
+    """Measured latency over the roofline's, or over the operations.
 
     Args:
         rows: with ``kind``, ``bound_ms`` or ``gmacs``, ``latency_ms``, ``op_spec``.
@@ -59,7 +80,7 @@ def roofline(rows: Rows, launch_floor_ms: float) -> dict[str, Any]:
 
     has_bound = all(row.get("bound_ms") for row in rows)
     field, title = (
-        ("bound_ms", "least latency by peak figures, ms")
+        ("bound_ms", "roofline latency, ms")
         if has_bound
         else ("gmacs", "multiply-accumulates, billions")
     )
@@ -94,7 +115,9 @@ def roofline(rows: Rows, launch_floor_ms: float) -> dict[str, Any]:
 
 
 def agreement(rows: Rows) -> dict[str, Any]:
-    """Estimated against measured latency of whole networks, with intervals and the line y = x.
+    """Measured over estimated latency of whole networks, with intervals and the line y = x.
+
+    As in the picture of ``latlut validate --plot``: estimates that are too high lie below the line.
 
     Args:
         rows: with ``network``, ``measured_ms``, ``estimated_ms``, ``low_ms``, ``high_ms``, which
@@ -107,8 +130,8 @@ def agreement(rows: Rows) -> dict[str, Any]:
     margin = 0.04 * (max(both) - min(both)) or 0.05 * max(both)
     domain = [min(both) - margin, max(both) + margin]
     scale = alt.Scale(domain=domain, nice=False, zero=False)
-    x = alt.X("measured_ms:Q", title="measured latency, ms", scale=scale)
-    y = alt.Y("estimated_ms:Q", title="estimated latency, ms", scale=scale)
+    x = alt.X("estimated_ms:Q", title="estimated latency, ms", scale=scale)
+    y = alt.Y("measured_ms:Q", title="measured latency, ms", scale=scale)
     colour = _kinds("estimate", rows, "estimate")
     ideal = (
         _chart([{"measured_ms": end, "estimated_ms": end} for end in domain])
@@ -119,12 +142,12 @@ def agreement(rows: Rows) -> dict[str, Any]:
     bars = (
         _chart(with_bars)
         .mark_rule(opacity=0.45)
-        .encode(x=x, y=alt.Y("low_ms:Q", scale=scale), y2="high_ms:Q", color=colour)
+        .encode(x=alt.X("low_ms:Q", scale=scale), x2="high_ms:Q", y=y, color=colour)
     )
     points = (
         _chart(rows)
         .mark_point(filled=True, size=36, opacity=0.8)
-        .encode(x=x, y=y, color=colour, shape=_shape("estimate"),
+        .encode(x=x, y=y, color=colour, shape=_shapes("estimate", rows, "estimate"),
                 tooltip=_tooltips("network", "measured_ms", "estimated_ms", "error_percent"))
     )  # fmt: skip
     return _finished(alt.layer(ideal, *([bars] if with_bars else []), points), height=360)
@@ -142,7 +165,7 @@ def residuals(rows: Rows) -> dict[str, Any]:
             x=alt.X("measured_ms:Q", title="measured latency, ms").scale(zero=False, padding=12),
             y=alt.Y("error_percent:Q", title="error of the estimate, %"),
             color=_kinds("estimate", rows, "estimate"),
-            shape=_shape("estimate"),
+            shape=_shapes("estimate", rows, "estimate"),
             tooltip=_tooltips("network", "measured_ms", "estimated_ms", "error_percent"),
         )
     )
@@ -194,7 +217,7 @@ def lines(
             x=alt.X("epoch:Q", title=x).axis(tickMinStep=1, format="d"),
             y=alt.Y("value:Q", title=title, scale=scale),
             color=_kinds("series", rows, None),
-            tooltip=_tooltips("series", "epoch", "value"),
+            tooltip=_tooltips("series", epoch=x, value=title),
         )
     )
     if limit is None:
@@ -221,8 +244,8 @@ def plane(rows: Rows, x: str, y: str, *, limit: float | None = None) -> dict[str
             x=alt.X("x:Q", title=x).scale(zero=False, padding=12),
             y=alt.Y("y:Q", title=y).scale(zero=False, padding=12),
             color=_kinds("series", rows, None),
-            shape=_shape("series"),
-            tooltip=_tooltips("network", "series", "x", "y"),
+            shape=_shapes("series", rows, None),
+            tooltip=_tooltips("network", "series", x=x, y=y),
         )
     )
     layers: list[Any] = []
@@ -250,7 +273,7 @@ def bars(rows: Rows, title: str) -> dict[str, Any]:
         .encode(
             x=alt.X("value:Q", title=title),
             y=alt.Y("name:N", sort=None, title=None),
-            tooltip=_tooltips("name", "value"),
+            tooltip=_tooltips("name", value=title),
         )
     )
     return _finished(chart, height=22 * len(rows) + 20)
@@ -272,29 +295,65 @@ def _kinds(field: str, rows: Rows, title: str | None) -> Any:
     """A colour for each value of a field, named below the figure."""
     import altair as alt
 
-    names = list(dict.fromkeys(str(row[field]) for row in rows))
-    colours = alt.Scale(domain=names, range=(_COLOURS * len(names))[: len(names)])
-    legend = (
-        alt.Legend(orient="bottom", columns=3, title=title, labelLimit=260, symbolOpacity=1)
-        if len(names) > 1
-        else None
-    )
-    return alt.Color(f"{field}:N", scale=colours, legend=legend)
+    names = _names(field, rows)
+    colours = alt.Scale(domain=names, range=colours_of(names))
+    return alt.Color(f"{field}:N", scale=colours, legend=_legend(names, title))
 
 
-def _shape(field: str) -> Any:
+def _shapes(field: str, rows: Rows, title: str | None) -> Any:
+    """A shape for each value of a field; a legend like that of its colours becomes one with it."""
     import altair as alt
 
-    return alt.Shape(f"{field}:N", legend=None)
+    names = _names(field, rows)
+    places = [_PLACES.get(name, number) for number, name in enumerate(names)]
+    shapes = [_SHAPES[place % len(_SHAPES)] for place in places]
+    scale = alt.Scale(domain=names, range=shapes)
+    return alt.Shape(f"{field}:N", scale=scale, legend=_legend(names, title))
 
 
-def _tooltips(*fields: str) -> list[Any]:
+def _names(field: str, rows: Rows) -> list[str]:
+    """The values of a field: those of a family in its order, then others in theirs."""
+    found = list(dict.fromkeys(str(row[field]) for row in rows))
+    return sorted(found, key=lambda name: _PLACES.get(name, len(_COLOURS)))
+
+
+def _legend(names: Sequence[str], title: str | None) -> Any:
+    import altair as alt
+
+    if len(names) < 2:
+        return None
+    return alt.Legend(orient="bottom", columns=3, title=title, labelLimit=260, symbolOpacity=1)
+
+
+def colours_of(names: Sequence[str]) -> list[str]:
+    """A colour for each name: its own where it has one, else one that no other here has."""
+    own = {
+        name: _COLOURS[_PLACES[name]] if name in _PLACES else _KIND_COLOURS[name]
+        for name in names
+        if name in _PLACES or name in _KIND_COLOURS
+    }
+    free = [colour for colour in _COLOURS if colour not in own.values()] or _COLOURS
+    others = [name for name in names if name not in own]
+    found = own | {name: free[number % len(free)] for number, name in enumerate(others)}
+    return [found[name] for name in names]
+
+
+def _tooltips(*fields: str, **titles: str) -> list[Any]:
+    """What is said of a point.
+
+    Args:
+        fields: shown under the names of ``labels.CHART``.
+        titles: further fields, with what they are called.
+    """
     import altair as alt
 
     texts = {"op_spec", "network", "what", "series", "name", "kind", "estimate"}
+    named = {name: label(name, CHART) for name in fields} | titles
     return [
-        alt.Tooltip(f"{name}:N") if name in texts else alt.Tooltip(f"{name}:Q", format=".4~g")
-        for name in fields
+        alt.Tooltip(f"{name}:N", title=title)
+        if name in texts
+        else alt.Tooltip(f"{name}:Q", title=title, format=".4~g")
+        for name, title in named.items()
     ]
 
 

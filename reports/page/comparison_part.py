@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from latlut.files.reading import read_text
+from latlut.reports.comparison import KINDS
 from latlut.reports.page import charts
 from latlut.reports.page.csv_files import MAX_BYTES, number_in, read_rows
 from latlut.reports.page.parts import Block, Chart, Grid, Section, Text
@@ -51,9 +52,10 @@ def _blocks(rows: list[dict[str, str]]) -> Iterator[Block]:
             point = macs / 1e9 if macs else None
         if point is None:
             continue
+        kind = row.get("kind") or ""
         for data, value in _accuracies(row):
             planes[data].append(
-                {"network": row.get("title") or row.get("name"), "series": row.get("kind") or "",
+                {"network": row.get("title") or row.get("name"), "series": KINDS.get(kind, kind),
                  "x": point, "y": value,
                  "low": number_in(row.get("ci_low_ms")) if is_measured else None,
                  "high": number_in(row.get("ci_high_ms")) if is_measured else None}

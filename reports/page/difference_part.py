@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from latlut.opspec import OpSpec
 from latlut.reports.page import charts
+from latlut.reports.page.labels import IDENTITY, label
 from latlut.reports.page.parts import Block, Chart, Grid, Section, Text
 from latlut.reports.page.table_part import MOST_ENTRIES
 from latlut.table.diff import diff
@@ -22,8 +23,13 @@ def difference_section(before: LatencyTable, after: LatencyTable) -> Section:
 
 def _blocks(before: LatencyTable, after: LatencyTable) -> Iterator[Block]:
     found = diff(before, after)
-    for line in found.identity:
-        yield Text(f"Identity differs: {line} (here: {before.path.name}, there: {after.path.name})")
+    first, second = before.identity.to_dict(), after.identity.to_dict()
+    if differing := [name for name in first if first[name] != second[name]]:
+        yield Grid(
+            "What differs between the tables",
+            ["", before.path.name, after.path.name],
+            [[label(name, IDENTITY), first[name], second[name]] for name in differing],
+        )
     common = [move for move in found.moves if move.ratio is not None]
     if not common:
         yield Text("The tables have no operator configuration in common.")
@@ -33,6 +39,9 @@ def _blocks(before: LatencyTable, after: LatencyTable) -> Iterator[Block]:
         f"over {before.path.name} is {found.overall:.4g}; {len(found.moved)} differ by more than "
         f"their intervals (about {found.by_chance:.0f} would by chance)."
     )
+    if found.slowdown is not None and f"{found.slowdown:.2f}" != "1.00":
+        faster = before if found.overall > 1 else after
+        yield Text(f"{faster.path.name} is {found.slowdown:.2f} times faster (median).")
     rows = [
         {"op_spec": move.key, "kind": OpSpec.parse(move.key).kind, "before_ms": move.before_ms,
          "after_ms": move.after_ms, "ratio": move.ratio}
@@ -43,7 +52,7 @@ def _blocks(before: LatencyTable, after: LatencyTable) -> Iterator[Block]:
     moved = found.moved[:MOST_MOVED]
     yield Grid(
         "Entries that differ most",
-        ["operator configuration", "first, ms", "second, ms", "ratio"],
+        ["operator configuration", f"{before.path.name}, ms", f"{after.path.name}, ms", "ratio"],
         [[move.key, move.before_ms, move.after_ms, move.ratio] for move in moved],
         has_filter=True,
     )

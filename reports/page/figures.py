@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import textwrap
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -17,9 +18,11 @@ from latlut.table.table import LatencyTable
 
 SUFFIXES = (".csv", ".png", ".svg")
 WIDTH, SCALE = 720, 2
+#: Characters of a line of the note above a figure; a line that is too long would be cut off.
+_NOTE_LINE = 110
 _WHY_NOT = {
     "heatmap": "it has no entries",
-    "roofline": "it does not say what its operators compute; a table of imported entries does not",
+    "roofline": "latlut does not know its operators, so not what its operators compute",
 }
 _CONFIG = {
     "background": "white",
@@ -62,7 +65,8 @@ def save_figure(chart: Chart, path: Path, operator: str | None = None) -> None:
 
     Args:
         chart: of ``figure_of``.
-        path: .png, .svg or .csv; replaced if it exists, whole or not at all.
+        path: .png, .svg or .csv; its folder is made, a file that exists is replaced, whole or not
+            at all.
         operator: which one a heat map shows; the first if not given. Of the data, only its rows.
 
     Raises:
@@ -87,7 +91,7 @@ def save_figure(chart: Chart, path: Path, operator: str | None = None) -> None:
     import vl_convert
 
     spec = _still(chart, operator or (known[0] if known else None))
-    with written_whole(path, makes_folder=False) as temporary:
+    with written_whole(path) as temporary:
         if suffix == ".svg":
             temporary.write_text(vl_convert.vegalite_to_svg(spec), encoding="utf-8")
         else:
@@ -108,7 +112,7 @@ def _still(chart: Chart, operator: str | None) -> dict[str, Any]:
         spec["data"] = {"values": [r for r in _rows(chart) if r["operator"] == operator]}
         spec.pop("params", None)
         spec.pop("transform", None)
-    subtitle = [text for text in (operator, chart.note) if text]
+    subtitle = [*filter(None, [operator]), *textwrap.wrap(chart.note, _NOTE_LINE)]
     spec["title"] = {"text": chart.title, "subtitle": subtitle, "anchor": "start", "color": INK,
                      "subtitleColor": MUTED}  # fmt: skip
     return spec | {"width": WIDTH, "config": _CONFIG}
@@ -116,7 +120,7 @@ def _still(chart: Chart, operator: str | None) -> dict[str, Any]:
 
 def _write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
     with (
-        written_whole(path, makes_folder=False) as temporary,
+        written_whole(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

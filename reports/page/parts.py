@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from latlut.reports.page.labels import time_text
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -77,11 +79,12 @@ class Section:
 
 
 def number(value: object, digits: int = 4) -> str:
-    """A value as the page shows it: floats with so many significant digits, None as nothing."""
+    """A value as the page shows it: floats with so many significant digits, times to the minute,
+    None as nothing."""
     if value is None:
         return ""
     if isinstance(value, float):
         if value != value:
             return ""
         return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
-    return str(value)
+    return time_text(str(value))

@@ -124,9 +124,13 @@ def _found(result: Mapping[str, Any], target_ms: float | None) -> Iterator[Block
         yield Text(text[:1].upper() + text[1:] + ".")
     front = [item for item in result.get("front") or () if isinstance(item, dict)]
     if len(front) > 1:
-        names = ("target_ms", "latency_ms", "branches", "kind", "supernet_miou")
-        columns = ["target, ms", "latency, ms", "branches", "kind", "inherited mIoU"]
-        yield Grid("The front", columns, [[item.get(name) for name in names] for item in front])
+        names = ("target_ms", "latency_ms", "branches", "kind")
+        columns = ["target, ms", "latency, ms", "branches", "kind", "supernet mIoU, %"]
+        listed = [
+            [*(item.get(name) for name in names), _percent(item.get("supernet_miou"))]
+            for item in front
+        ]
+        yield Grid("The front", columns, listed)
 
 
 def _percent(fraction: object) -> float | None:
@@ -144,13 +148,20 @@ def _series(rows: list[dict[str, str]], prefixes: tuple[str, ...]) -> list[dict[
     return [
         {
             "epoch": number_in(row.get("epoch")),
-            "series": name.replace("_ms", "").replace("_", " "),
+            "series": _series_name(name),
             "value": value,
         }
         for name in columns
         for row in rows
         if (value := number_in(row.get(name))) is not None
     ]
+
+
+def _series_name(column: str) -> str:
+    """Of a trajectory's column: ``derived_ms_16+32`` as "derived 16+32"."""
+    if column == "lambda_per_ms":
+        return "lambda, per ms"
+    return column.replace("_ms", "").replace("miou", "mIoU").replace("_", " ")
 
 
 def _pareto(rows: list[dict[str, str]]) -> list[dict[str, Any]]:

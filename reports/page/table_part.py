@@ -9,8 +9,9 @@ from latlut.errors import LatlutError
 from latlut.measure.space_to_use import space_to_use
 from latlut.pricing import calibration as calibrations
 from latlut.pricing.estimator import calibrated
-from latlut.reports.page import charts
+from latlut.reports.page import charts, labels
 from latlut.reports.page.parts import Block, Chart, Facts, Grid, Section, Text
+from latlut.reports.page.work import bounds_of, with_work
 from latlut.search.penalty.prices import SpaceLayout, read_prices
 from latlut.search.penalty.sensitivity import PAPER_GAPS_MS, balanced_weights, sensitivity
 from latlut.search.penalty.terms import ExpectedTerms
@@ -57,23 +58,29 @@ def _verdict_text(verdict: Verdict) -> Text:
 
 
 def _identity(table: LatencyTable) -> Mapping[str, object]:
-    identity = {name: value for name, value in table.identity.to_dict().items() if value != ""}
-    return {"entries": len(table), **identity}
+    fields = {"entries": len(table), **table.identity.to_dict()}
+    return {labels.label(k, labels.IDENTITY): v for k, v in fields.items() if v != ""}
 
 
 def _provenance(table: LatencyTable) -> Iterator[Block]:
     found = overview(table)
-    titles = {"runs": "Runs", "kinds": "Entries by operator", "gpus": "GPUs while measuring",
-              "devices": "Devices", "quarantine": "In quarantine",
+    titles = {"runs": "Runs", "validations": "Validations", "kinds": "Entries by operator",
+              "gpus": "GPUs while measuring", "devices": "Devices", "quarantine": "In quarantine",
               "failed": "Could not be measured"}  # fmt: skip
     for subject, title in titles.items():
         if rows := found.get(subject):
-            yield Grid(title, list(rows[0]), [list(row.values()) for row in rows])
+            kept = [name for name in rows[0] if any(row[name] not in (None, "") for row in rows)]
+            yield Grid(
+                title,
+                [labels.label(name, labels.OVERVIEW.get(subject)) for name in kept],
+                [[labels.value_of(name, row[name]) for name in kept] for row in rows],
+            )
 
 
 def latencies(table: LatencyTable) -> list[dict[str, Any]]:
-    """What a page draws and lists of the entries: rows of the view ``latencies``."""
-    return list(entries_where(table, None, (), None, MOST_ENTRIES))
+    """What a page draws and lists of the entries: rows of the view ``latencies``, with what the
+    table does not hold of their operators' work."""
+    return with_work(table, list(entries_where(table, None, (), None, MOST_ENTRIES)))
 
 
 def _left_out(table: LatencyTable) -> str:
@@ -82,7 +89,7 @@ def _left_out(table: LatencyTable) -> str:
 
 
 def entry_charts(table: LatencyTable, rows: Sequence[Mapping[str, Any]]) -> Iterator[Chart]:
-    """Heat maps of the entries by operator, and measured latency over the peak figures' bound.
+    """Heat maps of the entries by operator, and measured latency over the roofline's.
 
     Args:
         table: of the entries.
@@ -94,21 +101,19 @@ def entry_charts(table: LatencyTable, rows: Sequence[Mapping[str, Any]]) -> Iter
     drawn = charts.heat_map([_heat_row(row) for row in positive])
     yield Chart("heatmap", "Latency by width and resolution", drawn, _left_out(table))
     _, floor_ms = roofline.bounds(table)
-    counted = [
-        {"op_spec": row["op_spec"], "kind": row["kind"], "latency_ms": row["latency_ms"],
-         "bound_ms": row["roofline_ms"], "gmacs": row["gmacs_per_s"] * row["latency_ms"] / 1e3,
-         "gmacs_per_s": row["gmacs_per_s"]}
-        for row in positive
-        if row["gmacs_per_s"]
-    ]  # fmt: skip
-    if counted:
-        note = "line: the least latency that the target's peak figures allow"
-        if not all(row["bound_ms"] for row in counted):
-            note = "the target's peak figures are not known"
+    computing = [row for row in positive if row["gmacs_per_s"]]
+    if computing:
+        bounds_ms, note = bounds_of(computing)
+        counted = [
+            {"op_spec": row["op_spec"], "kind": row["kind"], "latency_ms": row["latency_ms"],
+             "bound_ms": bound_ms, "gmacs": row["gmacs_per_s"] * row["latency_ms"] / 1e3,
+             "gmacs_per_s": row["gmacs_per_s"]}
+            for row, bound_ms in zip(computing, bounds_ms, strict=True)
+        ]  # fmt: skip
         if floor_ms:
             note += f"; dashed: an empty kernel, {floor_ms:.3g} ms"
-        yield Chart("roofline", "Measured against the hardware's limit",
-                    charts.roofline(counted, floor_ms), note)  # fmt: skip
+        title = "Measured latency over " + ("roofline latency" if all(bounds_ms) else "operations")
+        yield Chart("roofline", title, charts.roofline(counted, floor_ms), note)
 
 
 def _heat_row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,19 +146,19 @@ def validation_blocks(table: LatencyTable) -> Iterator[Block]:
         yield Text(f"The latest validation cannot be shown: {error}")
         return
     fitted = fitted_networks(table)
-    rows = [_agreement_row(item, n, "sum of entries") for n, item in enumerate(networks, 1)]
+    rows = [_agreement_row(item, n, charts.SUM) for n, item in enumerate(networks, 1)]
     if calibration is not None:
         for n, item in enumerate(networks, 1):
             found = calibrated(item.plain, calibration)
-            kind = (
-                "calibrated, fitted on" if item.architecture.to_json() in fitted else "calibrated"
-            )
+            is_fitted = item.architecture.to_json() in fitted
+            kind = charts.FITTED if is_fitted else charts.CALIBRATED
             rows.append(_row(n, item, kind, found.ms, found.ci_low_ms, found.ci_high_ms))
-    yield Chart("agreement", "Whole networks, estimated against measured",
-                charts.agreement(rows), "bars: 95% intervals; line: equal")  # fmt: skip
+    note = "bars: 95% intervals; line: estimate = measurement"
+    title = "Whole networks, estimated against measured"
+    yield Chart("agreement", title, charts.agreement(rows), note)
     yield Chart("residuals", "Errors of the estimates", charts.residuals(rows))
-    judged = [row for row in rows if row["estimate"] != "calibrated, fitted on"]
-    name = "calibrated" if calibration is not None else "sum of entries"
+    judged = [row for row in rows if row["estimate"] != charts.FITTED]
+    name = charts.CALIBRATED if calibration is not None else charts.SUM
     worst = sorted((row for row in judged if row["estimate"] == name),
                    key=lambda row: -abs(row["error_percent"]))[:MOST_WORST]  # fmt: skip
     yield Grid(
@@ -215,9 +220,9 @@ def _sensitivity_blocks(table: LatencyTable) -> Iterator[Block]:
 
 
 def _listing(table: LatencyTable, rows: Sequence[Mapping[str, Any]]) -> Iterator[Block]:
-    columns = {"op_spec": "operator configuration", "latency_ms": "ms", "ci_percent": "± %",
-               "passes": "passes", "n": "samples", "gmacs_per_s": "GMAC/s",
-               "roofline_ms": "least, ms", "predicted_from": "predicted from",
+    columns = {"op_spec": "operator configuration", "latency_ms": "latency, ms",
+               "ci_percent": "± %", "passes": "passes", "n": "samples", "gmacs_per_s": "GMAC/s",
+               "roofline_ms": "roofline, ms", "predicted_from": "predicted from",
                "warnings": "warnings"}  # fmt: skip
     kept = {
         name: title

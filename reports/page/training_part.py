@@ -80,7 +80,7 @@ def _predictions(folder: Path) -> list[Path]:
 
 def _series(rows: list[dict[str, str]], names: tuple[str, ...]) -> list[dict[str, Any]]:
     return [
-        {"series": name.replace("_", " "), "epoch": epoch, "value": value}
+        {"series": name.replace("_iou", "_IoU").replace("_", " "), "epoch": epoch, "value": value}
         for name in names
         for row in rows
         if (value := number_in(row.get(name))) is not None

@@ -31,7 +31,7 @@ def write_page(sections: Sequence[Section], path: str | Path, title: str) -> Non
 
     Args:
         sections: what it shows, in order.
-        path: .html or .htm; replaced if it exists.
+        path: .html or .htm; its folder is made, a file that exists is replaced.
         title: of the page.
 
     Raises:
@@ -40,7 +40,7 @@ def write_page(sections: Sequence[Section], path: str | Path, title: str) -> Non
     """
     path = page_path(path)
     text = page_text(sections, title)
-    with written_whole(path, makes_folder=False) as temporary:
+    with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -57,10 +57,15 @@ def test_the_main_job_from_end_to_end(folder: Path) -> None:
     found = json.loads(result.stdout)
     assert len(found["networks"]) == 5
     assert Path(found["plot"]).stat().st_size > 10_000
-    assert (
-        run("validate", "--networks", "3", "--rounds", "1", "-q", "--min-r", "1.1").exit_code == 1
+    told = run("validate", "--networks", "3", "--rounds", "1", "--min-r", "1")
+    assert told.exit_code == 1
+    assert told.stdout.splitlines()[-1].split(":")[0] in VERDICTS
+    assert "stored in" in told.stdout and "main cause: " in told.stdout
+    quiet = run(
+        "validate", "--networks", "12", "--rounds", "1", "-q", "--seed", "1", "--explain", "0"
     )
-    run("validate", "--networks", "12", "--rounds", "1", "-q", "--seed", "1", "--explain", "0")
+    assert quiet.stdout.startswith("estimates") and len(quiet.stdout.splitlines()) == 5
+    assert not quiet.stderr
     # Tests run side by side: a machine that they keep busy is refused without --force.
     calibrate = ("calibrate", "--table", table, "--networks", "10", "--force")
     fitted = json.loads(run(*calibrate, "--json").stdout)
@@ -97,6 +102,17 @@ def test_single_op_specs_and_resuming(folder: Path) -> None:
     assert (first["entries"], first["measured"]) == (1, 5)
     again = json.loads(run("profile", "--op", OP, "--json", "-q").stdout)
     assert (again["measured"], again["reused"]) == (0, 5)
+
+
+def test_a_sweep_says_what_the_table_holds_and_quietly_only_that(folder: Path) -> None:
+    loud = run("profile", "--op", OP, "--passes", "3")
+    assert "95% interval of the entry: ±" in loud.stdout and "(median)" not in loud.stdout
+    assert "check its accuracy with: latlut table check" in loud.stdout
+    quiet = run("profile", "--op", OP, "--passes", "3", "-q")
+    first, *latencies = quiet.stdout.splitlines()
+    assert first.startswith("1 of 1 operator configurations have an entry in profiles/")
+    assert len(latencies) == 2 and latencies[1].startswith(OP)
+    assert quiet.stderr == ""
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "pytorch"])

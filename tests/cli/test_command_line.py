@@ -29,6 +29,7 @@ from latlut.cli.progress import ProgressLines
 from latlut.engines import PRECISIONS, engine_class, engine_names
 from latlut.opspec import OpSpec
 from latlut.stats import quantiles
+from latlut.table.identity import Identity
 
 OPS = ["conv 4->8 stride 1 at 8x8", "conv 8->8 stride 1 at 8x8", "conv 16->8 stride 2 at 8x8"]
 #: Options whose values differ between commands for a reason: one table or several, files or also
@@ -122,7 +123,8 @@ def test_defaults_come_from_the_nearest_file(
     shown = run("profile", "--threads", "1", "--print-settings").stdout
     assert 'engine = "openvino"  # file of defaults' in shown
     assert "passes = 3  # file of defaults" in shown
-    assert "ci = 0.02  # file of defaults" in shown
+    assert 'ci = "2%"  # file of defaults' in shown
+    assert 'timeout = "5m"  # default' in shown
     assert "threads = 1  # command line" in shown
     assert "rebuilds = 1  # default" in shown
     assert "limit = 7  # file of defaults" in run("table", "query", "x", "--print-settings").stdout
@@ -132,6 +134,22 @@ def test_defaults_come_from_the_nearest_file(
     monkeypatch.setenv(VARIABLE, str(again))
     settings = run("profile", "--print-settings").stdout
     assert re.sub(" +#.*", "", settings) == re.sub(" +#.*", "", shown)
+
+
+def test_printed_settings_are_those_of_a_table_where_it_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "latlut.toml").write_text('engine = "openvino"\nthreads = 2\n')
+    monkeypatch.chdir(tmp_path)
+    identity = Identity("cpu", "x", "onnxruntime", "1", threads=3, statistic="median")
+    make_table(tmp_path / "t.db", map(OpSpec.parse, OPS), identity=identity).close()
+    shown = run("profile", "--table", "t.db", "--print-settings").stdout
+    for line in ('engine = "onnxruntime"', "threads = 3", 'statistic = "median"', "cpu = true"):
+        assert f"{line}  # the table" in shown
+    typed = run("profile", "--table", "t.db", "--threads", "1", "--print-settings").stdout
+    assert "threads = 1  # command line" in typed
+    fresh = run("profile", "--table", "new.db", "--print-settings").stdout
+    assert "threads = 2  # file of defaults" in fresh
 
 
 def test_a_project_file_can_hold_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +165,7 @@ def test_a_project_file_can_hold_defaults(tmp_path: Path, monkeypatch: pytest.Mo
         ("thread = 2", "did you mean 'threads'"),
         ("[profil]\npasses = 2", "did you mean 'profile'"),
         ("[bench]\npases = 2", "latlut bench has no option 'pases'; did you mean 'passes'"),
-        ("passes = 0", "--passes"),
+        ("passes = 0", "latlut.toml: passes: 0 is not in the range"),
         ("passes", "not TOML"),
         ("passes = [1]", "passes takes one value, received [1]"),
         ("[bench.passes]\na = 1", "passes takes one value"),
@@ -339,7 +357,7 @@ def test_entries_are_sorted_chosen_and_written(table_path: Path) -> None:
 
 def test_quiet_commands_make_no_remarks(table_path: Path) -> None:
     arguments = ("table", "query", "my table's", "--limit", "1")
-    assert "there are more" in run(*arguments).stderr
+    assert "showing 1 of 3; --limit 3 shows all" in run(*arguments).stderr
     assert run(*arguments, "-q").stderr == ""
 
 

@@ -85,7 +85,7 @@ def busy_neighbour() -> Iterator[None]:
 @pytest.mark.usefixtures("busy_neighbour")
 def test_a_benchmark_beside_a_busy_process_says_so_first(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(segmenter((1, 3, 256, 256)))
-    arguments = ["bench", str(tmp_path / "a.onnx"), "--cpu", "--passes", "2", "--quiet"]
+    arguments = ["bench", str(tmp_path / "a.onnx"), "--cpu", "--passes", "2"]
     shown = CliRunner().invoke(main, arguments)
     assert shown.exit_code == 0, shown.output
     assert shown.stdout.startswith("disturbed: other processes took ")

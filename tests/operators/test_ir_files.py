@@ -98,7 +98,7 @@ def test_a_layer_that_is_seen_to_be_huge_is_refused(tmp_path: Path) -> None:
 
 def test_bench_takes_openvino_by_itself(tmp_path: Path) -> None:
     path = str(saved(segmenter(), tmp_path))
-    found = CliRunner().invoke(main, ["bench", path, "--cpu", "--passes", "1", "--quiet"])
+    found = CliRunner().invoke(main, ["bench", path, "--cpu", "--passes", "1"])
     assert found.exit_code == 0, found.output
     assert "OpenVINO" in found.output and "was not compared" in found.output
     refused = CliRunner().invoke(main, ["bench", path, "--cpu", "--argmax"])

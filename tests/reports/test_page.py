@@ -120,10 +120,10 @@ def _invoke(*words: object) -> tuple[int, str]:
     return found.exit_code, found.output
 
 
-def _table(folder: Path, name: str, scale: float = 1.0) -> Path:
+def _table(folder: Path, name: str, scale: float = 1.0, kind: str = "conv") -> Path:
     path = folder / f"{name}.db"
     rows = [("op_spec", "latency_ms")]
-    rows += [(f"conv {c}->{o} at {s}x{2 * s}", scale * c * o * s / 1e4)
+    rows += [(f"{kind} {c}->{o} at {s}x{2 * s}", scale * c * o * s / 1e4)
              for c in (16, 32) for o in (16, 32) for s in (8, 16)]  # fmt: skip
     file = folder / f"{name}.csv"
     with file.open("w", newline="") as opened:
@@ -146,6 +146,9 @@ def test_report_of_two_tables_compares_them(tmp_path: Path) -> None:
     ]
     texts = " ".join(block.text for block in sections[-1].blocks if isinstance(block, Text))
     assert "the median of b.db over a.db is 2" in texts
+    assert "a.db is 2.00 times faster (median)" in texts
+    differing = next(block for block in sections[-1].blocks if isinstance(block, Grid))
+    assert differing.columns == ["", "a.db", "b.db"] and differing.rows == [["engine", "a", "b"]]
     assert page.stat().st_size < 3_000_000
     assert "conv 16-&gt;32 stride 1 at 8x16" in page.read_text()
 
@@ -175,6 +178,7 @@ def test_table_plot_writes_single_figures(tmp_path: Path, chart: str, suffix: st
 
 def test_refusals_name_what_is_wrong(tmp_path: Path) -> None:
     path = _table(tmp_path, "a")
+    own = _table(tmp_path, "own", kind="mystery")
     folder, other = tmp_path / "empty", tmp_path / "picture.png"
     folder.mkdir()
     other.write_bytes(b"\x89PNG....")
@@ -185,7 +189,7 @@ def test_refusals_name_what_is_wrong(tmp_path: Path) -> None:
         (("report", tmp_path / "a.csv"), "no comparison of networks"),
         (("report", tmp_path / "absent.db"), "absent.db"),
         (("table", "plot", path, "agreement", "-o", tmp_path / "a.png"), "No network was"),
-        (("table", "plot", path, "roofline", "-o", tmp_path / "a.svg"), "operators compute"),
+        (("table", "plot", own, "roofline", "-o", tmp_path / "a.svg"), "operators compute"),
         (("table", "plot", path, "heatmap", "-o", tmp_path / "a.gif"), "a figure ends in"),
         (("table", "plot", path, "heatmap", "-o", tmp_path / "a.png", "--operator", "cnv"),
          "did you mean 'conv'"),

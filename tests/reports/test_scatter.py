@@ -11,6 +11,16 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pictures import (
+    assert_clear,
+    assert_legends_clear,
+    assert_within_page,
+    figures_saved,
+    laid_out,
+    legends_of,
+    points_of,
+    texts_of,
+)
 
 from latlut.errors import SpecError
 from latlut.files.writing import WriteError
@@ -151,3 +161,42 @@ def test_pyplot_is_never_imported(tmp_path):
         "assert 'matplotlib.pyplot' not in sys.modules and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+DISTURBED = "Estimated and measured latency of networks, disturbed"
+
+
+@pytest.mark.parametrize("shift", [0.8, 1.0, 1.25], ids=["too low", "equal", "too high"])
+@pytest.mark.parametrize("is_calibrated", [False, True])
+def test_nothing_lies_on_points_or_beyond_the_page(tmp_path, data, shift, is_calibrated):
+    """The points fill the corners that a fixed legend or box of numbers would take."""
+    measured, found = data[1], data[2]
+    estimated = measured * shift
+    own = {"calibrated_ms": measured * 1.01, "calibrated_agreement": found}
+    subtitle = "onnxruntime 1.32.0, fp32, threads: 2, AMD EPYC (family 25, model 17); " * 4
+    with figures_saved() as figures:
+        plot_agreement(
+            estimated, measured, found, DISTURBED, subtitle, tmp_path / "a.png",
+            ci_low_ms=estimated * 0.9, ci_high_ms=estimated * 1.1, **own if is_calibrated else {},
+        )  # fmt: skip
+    figure = laid_out(figures[0])
+    title = next(text for text in texts_of(figure) if text.get_text().startswith("Estimated"))
+    assert title.get_text().replace("\n", " ") == DISTURBED
+    assert_within_page(figure, "Estimated and", "onnxruntime", "estimated latency", "measured")
+    assert_legends_clear(figure)
+    (legend,) = legends_of(figure)
+    top = figure.axes[0].get_window_extent().y1
+    heading = min(
+        text.get_window_extent().y0
+        for text in texts_of(figure)
+        if text.get_text().startswith(("Estimated and", "onnxruntime"))
+    )
+    assert top < legend.get_window_extent().y0 < legend.get_window_extent().y1 < heading
+    if is_calibrated:
+        numbers = [a for a in figure.axes[0].patches if a.get_zorder() == 5]
+        boxes = [a.get_window_extent() for a in numbers]
+    else:
+        (words,) = (t for t in figure.axes[0].texts if "MAPE" in t.get_text())
+        boxes = [words.get_bbox_patch().get_window_extent()]
+    (box,) = boxes
+    assert_clear(box, points_of(figure))

@@ -8,8 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from fake_engine import OPS, FakeEngine
+from small_tables import invented_ms, make_table
 
+from latlut.cli import main
 from latlut.errors import IdentityError, TableError
 from latlut.machine.provenance import collect_environment
 from latlut.measure.plans import plan_from_ops
@@ -101,7 +104,7 @@ def test_diff_across_identities_says_what_differs(tmp_path: Path) -> None:
     after = _table(tmp_path / "b.db", OPS[1:], statistic="median")
     with LatencyTable.open(before) as first, LatencyTable.open(after) as second:
         found = diff(first, second)
-    assert found.identity == ("statistic: 'p10' here, 'median' there",)
+    assert found.identity == ("statistic: p10 in BEFORE, median in AFTER",)
     assert found.only_before == (OPS[0],)
     assert len(found.only_after) == 2
 
@@ -164,3 +167,18 @@ def test_a_refused_merge_makes_no_file(tmp_path: Path, measured: Path) -> None:
     assert report.runs == 1
     ((_, again),) = merge_files(tmp_path / "new.db", [measured])
     assert (again.runs, again.skipped_runs) == (0, 1)
+
+
+def test_diff_names_the_faster_table(tmp_path: Path) -> None:
+    for name, factor in (("slow", 1.36), ("fast", 1.0), ("same", 1.0)):
+        path = tmp_path / f"{name}.db"
+        specs = map(OpSpec.parse, OPS)
+        make_table(path, specs, lambda spec, factor=factor: factor * invented_ms(spec)).close()
+
+    def said(before: str, after: str) -> str:
+        words = ["table", "diff", str(tmp_path / f"{before}.db"), str(tmp_path / f"{after}.db")]
+        return CliRunner().invoke(main, words).stdout
+
+    faster = f"{tmp_path / 'fast.db'} is 1.36 times faster (median)\n"
+    assert faster in said("slow", "fast") and faster in said("fast", "slow")
+    assert "both are equally fast (median)\n" in said("fast", "same")

@@ -186,3 +186,14 @@ def test_another_device_s_name_takes_nothing_from_the_published_table(tmp_path: 
     file = fasterseg_npy(tmp_path / "own.npy", (1024, 2048), 19)
     with pytest.raises(IdentityError, match="another device.*--identity target="):
         import_file(file, tmp_path / "a.db", {"device_model": "NVIDIA H100"})
+
+
+def test_only_columns_that_no_export_writes_are_mentioned(measured: Path, tmp_path: Path) -> None:
+    file = tmp_path / "entries.csv"
+    with LatencyTable.open(measured) as table:
+        export_file(table, file)
+    assert import_file(file, tmp_path / "again.db").remarks == ()
+    header, *rows = file.read_text().splitlines()
+    file.write_text("\n".join([f"{header},rack", *(f"{row},7" for row in rows)]) + "\n")
+    (said,) = import_file(file, tmp_path / "other.db").remarks
+    assert said == "columns that are not part of an entry: rack"

@@ -116,7 +116,7 @@ def test_a_query_says_that_there_is_more(tmp_path: Path) -> None:
         found = CliRunner().invoke(main, words)
         assert found.exit_code == 0
         assert len(json.loads(found.stdout)) == limit
-        assert ("there are more" in found.stderr) == is_cut
+        assert (f"showing {limit} of {count}; --limit {count} shows all" in found.stderr) == is_cut
 
 
 def test_a_query_of_all_rows_needs_no_more_memory_than_one_of_few(tmp_path: Path) -> None:

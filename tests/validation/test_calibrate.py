@@ -6,12 +6,16 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import matplotlib
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 from fake_engine import FakeEngine, work_ns
 
-from latlut.cli.residuals import plot
+from latlut.cli import main
+from latlut.cli.output import QUIET
+from latlut.cli.residuals import plot, print_composition, print_validation
 from latlut.errors import CalibrationError, IdentityError
 from latlut.measure.plans import load_plan
 from latlut.measure.sweep import Sweep
@@ -35,6 +39,7 @@ from latlut.validation.fitting import (
 )
 from latlut.validation.measured import MeasuredNetwork
 from latlut.validation.validate import ValidationSettings, store, validate
+from latlut.validation.verdict import check
 
 #: For networks of which only estimate and measurement count.
 ANY_NETWORK = FasterSegSpace().sample(0)
@@ -128,6 +133,7 @@ def test_estimate_uses_the_calibration_and_can_do_without(table: LatencyTable) -
     before = estimate(specs, table)
     own = fit_and_store(table).calibration
     after, plain = estimate(specs, table), estimate(specs, table, is_calibrated=False)
+    assert estimate(network, table) == after
     assert plain == before
     assert after.ms == pytest.approx(
         own.constant_ms + sum(t.count * own.factor(t.spec) * t.latency_ms for t in plain.terms)
@@ -439,12 +445,74 @@ def test_effects_are_named_by_kind_and_map() -> None:
 
 
 def test_check_says_that_entries_have_changed_since(table: LatencyTable) -> None:
-    from latlut.validation.verdict import check
-
     fit_and_store(table)
-    assert not any("calibration" in reason.text for reason in check(table).reasons)
+    assert not any("have changed" in reason.text for reason in check(table).reasons)
     with table.writing() as db:
         db.execute("UPDATE entries SET latency_ms = 1.1 * latency_ms")
     with LatencyTable.open(table.path) as again:
         reasons = [reason.text for reason in check(again).reasons]
         assert any("latlut calibrate --table" in text for text in reasons)
+
+
+def called(table: LatencyTable, *words: str) -> Result:
+    found = CliRunner().invoke(main, ["calibrate", "--table", str(table.path), *words])
+    assert found.exit_code == 0, found.output
+    return found
+
+
+def test_the_command_is_short_and_ends_with_the_verdict(table: LatencyTable) -> None:
+    networks = ("--networks", str(FITTED))
+    short = called(table, *networks).stdout
+    lines = short.splitlines()
+    assert len(lines) < 20
+    assert f"{NETWORKS - FITTED} networks left out of the fit" in short
+    assert f"{FITTED} fitted networks, cross-validated" in short
+    assert all(text in short for text in ("constant per network", "residual spread", "stored in"))
+    assert all(any(line.startswith(kind) for line in lines) for kind in ("conv ", "refine "))
+    assert lines[-1] == check(table).sentence
+    long = called(table, *networks, "--details").stdout
+    assert "networks fitted on" in long and "Kendall" in long and "at 2x2" in long
+    assert "Kendall" not in short and "at 2x2" not in short
+    assert long.splitlines()[-1] == check(table).sentence
+
+
+def test_the_command_is_quiet_if_asked(table: LatencyTable) -> None:
+    networks = ("--networks", str(FITTED))
+    quiet = called(table, *networks, "-q")
+    header, held_out, folds = quiet.stdout.splitlines()
+    assert "plain sum" in header and "calibrated" in header
+    assert "left out" in held_out and "cross-validated" in folds
+    assert not quiet.stderr
+    fitted = json.loads(called(table, *networks, "-q", "--json").stdout)
+    assert f"{fitted['held_out']['plain']['mape_percent']:.2f}" in held_out
+    assert f"{fitted['held_out']['calibrated']['mape_percent']:.2f}" in held_out
+    assert fitted["verdict"] == check(table).sentence and fitted["forced"] == []
+
+
+def test_a_forced_calibration_keeps_its_reason(table: LatencyTable) -> None:
+    with table.writing() as db:
+        db.execute("UPDATE validations SET cpu_share = 0.5")
+    networks = ("--networks", str(FITTED))
+    refused = CliRunner().invoke(main, ["calibrate", "--table", str(table.path), *networks])
+    assert refused.exit_code == 2 and calibrations.stored(table) is None
+    found = called(table, *networks, "--force")
+    own = calibrations.stored(table)
+    assert own is not None
+    assert own.forced == ("validation 1: other processes took 50% of the CPU",)
+    assert own.forced_text in found.stdout.splitlines()[-1]
+
+
+def test_the_agreement_alone_is_printed_where_it_has_to_be_quiet(
+    table: LatencyTable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = space_of(table)
+    found = validate(table, FakeEngine(), where, ValidationSettings(networks=4, rounds=1))
+    print_validation(found, "t.db", "t.png")
+    loud = capsys.readouterr().out.splitlines()
+    with click.Context(click.Command("validate")) as context:
+        context.meta[QUIET] = True
+        print_validation(found, "t.db", "t.png")
+        print_composition([])
+    quiet = capsys.readouterr().out.splitlines()
+    assert quiet == loud[1 : 1 + len(quiet)] and len(quiet) == 5
+    assert "stored in: t.db" in loud and quiet[0].startswith("estimates")

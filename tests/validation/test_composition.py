@@ -295,9 +295,9 @@ def test_what_is_printed_adds_up_and_leaves_small_effects_together(
         cpu_share=0.5,
     )
     effects = composition_effects(view)
-    print_composition([Explained("network 7", view, effects)], has_details=True)
+    print_composition([Explained("network 7", 9.9, view, effects)], has_details=True)
     lines = capsys.readouterr().out.splitlines()
-    headline = "network 7: measured 10 ms, sum of entries 8.9 ms, difference +1.1 ms"
+    headline = "network 7: run again 10 ms, sum of entries 8.9 ms, difference +1.1 ms"
     assert any(line.startswith(headline) for line in lines)
     shown = [line for line in lines if "%  " in line]
     assert [line.split("%")[1].strip() for line in shown] == [
@@ -308,7 +308,9 @@ def test_what_is_printed_adds_up_and_leaves_small_effects_together(
     assert sum(float(line.split(" ms")[0]) for line in shown) == pytest.approx(1.1)
     assert any(f"a ({spec_of('a')}): layer 9 ms, entry 8 ms" in line for line in lines)
     assert "50%" in lines[-1]
-    items = json.loads(json.dumps(composition_as_json([Explained("network 7", view, effects)])))
+    items = json.loads(
+        json.dumps(composition_as_json([Explained("network 7", 9.9, view, effects)]))
+    )
     assert items[0]["network"] == "network 7"
     total = sum(effect["ms"] for effect in items[0]["effects"])
     assert total == pytest.approx(items[0]["whole_ms"] - items[0]["plain_ms"])
@@ -352,3 +354,36 @@ def test_a_real_network_is_explained_by_its_own_operators(
 def test_an_engine_without_the_view_says_so() -> None:
     with pytest.raises(EngineError, match="Fake engine has no per-layer view"):
         profile_alone(FakeEngine(), [spec_of("a")], "p10")
+
+
+def explained(measured_ms: float, whole_ms: float) -> Explained:
+    """Sum of entries 8.9 ms; a layer takes 1 ms more, another 0.4 ms less, than its entry."""
+    view = view_of(
+        [("a", 8.0, [(CONV, 9.0, "")]), ("b", 0.9, [(CONV, 0.5, "")])], whole_ms=whole_ms
+    )
+    return Explained("a network", measured_ms, view, composition_effects(view))
+
+
+def test_the_main_cause_has_the_sign_of_the_error(capsys: pytest.CaptureFixture[str]) -> None:
+    slower, faster = explained(10.0, 9.8), explained(8.0, 8.0)
+    for item, sign in ((slower, 1), (faster, -1)):
+        assert item.main_effect is not None and item.main_effect.ms * sign > 0
+    print_composition([slower, faster])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == (
+        "main cause: cache, +1 ms of the +1.1 ms between the sum of its entries (8.9 ms) and its "
+        "measurement"
+    )
+
+
+@pytest.mark.parametrize("whole_ms", [8.8, 8.9, 9.3])
+def test_an_error_that_the_layers_do_not_show_has_no_cause(
+    capsys: pytest.CaptureFixture[str], whole_ms: float
+) -> None:
+    item = explained(10.0, whole_ms)
+    assert item.main_effect is None
+    print_composition([item])
+    said = capsys.readouterr().out
+    assert "main cause: not known" in said and f"{whole_ms:.4g} ms when it was run again" in said
+    print_composition([item], has_details=True)
+    assert "does not show the error" in capsys.readouterr().out

@@ -141,7 +141,7 @@ def test_networks_are_explained_up_to_the_first_without_layers(
     shown = explain(table, LayeredEngine(views), found, where, count=3, on_refusal=said.append)
     assert len(shown) == views
     for one, item in zip(shown, found.worst(3), strict=False):
-        assert f"{item.plain.ms:.4g} ms estimated plainly" in one.label
+        assert f"{item.plain.ms:.4g} ms sum of entries" in one.label
         total = sum(effect.ms for effect in one.effects)
         assert total == pytest.approx(one.view.whole_ms.value - one.view.estimate.plain_ms)
     refusal = "not shown layer by layer: the profile is not to be had"

@@ -155,7 +155,7 @@ def test_command_lists_problems_and_fails(folder: Path, tmp_path: Path) -> None:
 
 
 def test_command_on_generated_scenes() -> None:
-    arguments = ["data", "check", "street-scenes", "--size", "32x48", "--json"]
+    arguments = ["data", "check", "street-scenes", "--input", "32x48", "--json"]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     splits = json.loads(result.stdout)["splits"]

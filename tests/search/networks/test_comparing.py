@@ -208,7 +208,7 @@ def test_counting_needs_no_engine(tmp_path: Path) -> None:
     arguments = ["compare", "enet,cas", "--input", "64x128", "--csv", str(table)]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
-    assert "nothing was measured" in result.output
+    assert "Nothing was measured; add --measure." in result.output
     with table.open(encoding="utf-8", newline="") as file:
         enet, cas = csv.DictReader(file)
     assert enet["input"] == "64x128" and int(enet["macs"]) > 0 and enet["latency_ms"] == ""
@@ -260,6 +260,6 @@ def test_files_that_fail_are_rows_that_say_why_and_batches_are_named(tmp_path: P
     assert four["macs"] == cost_of_baseline("fast-scnn", (32, 64), 5).macs
     latency = four["latency"]
     assert latency["fps"] == pytest.approx(4e3 / latency["latency_ms"])
-    shown = CliRunner().invoke(main, [*arguments, "--quiet", "--unchecked"]).output
+    shown = CliRunner().invoke(main, [*arguments, "--unchecked"]).output
     assert "batch N: the latency is that of N images" in shown and "failed: " in shown
     assert "its output was not compared with anything" in shown
