@@ -97,7 +97,7 @@ def calibrate(
         remark_predictions(table)
         if forget:
             count = forget_all(table)
-            remark(f"{count} calibration{'' if count == 1 else 's'} deleted from {table.path}")
+            remark(f"{count} calibration{'' if count == 1 else 's'} deleted from {table.title}")
             return
         if source_name is None:
             measured = measured_networks(table, validation_id=validation_id)

@@ -131,12 +131,12 @@ def estimate(
         if not found.terms and cut is not None:
             reasons = "".join(f"\n  {text}" for text in cut.unpriced[:5])
             raise click.ClickException(
-                f"{table.path} has no entry for any piece of {cut.name}{reasons}\n"
+                f"{table.title} has no entry for any piece of {cut.name}{reasons}\n"
                 + table.adding(adding, len(specs))
             )
         if not found.terms:
             raise click.ClickException(
-                f"{table.path} has no entry for this\n" + table.missing_message(specs[0])
+                f"{table.title} has no entry for this\n" + table.missing_message(specs[0])
             )
         elsewhere = measured_elsewhere(table)
         view = None
@@ -148,7 +148,7 @@ def estimate(
             layers = {} if view is None else {"layers": layers_as_json(view)}
             print_json(_as_json(found, str(table.path), cut, elsewhere) | layers)
         else:
-            _print(found, str(table.path), cut, elsewhere)
+            _print(found, table.title, cut, elsewhere)
             if view is not None:
                 print_layers(view)
     if found.unpriced:
@@ -171,7 +171,7 @@ def _adding(
     return table.command("profile", *words)
 
 
-def _print(found: Estimate, path: str, cut: CutFile | None, elsewhere: str) -> None:
+def _print(found: Estimate, title: str, cut: CutFile | None, elsewhere: str) -> None:
     is_part = bool(found.unpriced or (cut and cut.unpriced))
     text = interval_text(found.ms, found.ci_low_ms, found.ci_high_ms)
     result = f"at least {text}" if is_part else text
@@ -187,7 +187,7 @@ def _print(found: Estimate, path: str, cut: CutFile | None, elsewhere: str) -> N
     _print_terms(found)
     click.echo("")
     _print_calibration(found)
-    click.echo(f"{result}  from {path}")
+    click.echo(f"{result}  from {title}")
     if is_part:
         _print_left_out(found, cut)
     if found.excluded:

@@ -44,7 +44,7 @@ def space_to_use(
             return where if input_size is None else replace(where, input_size=input_size)
         if input_size is None:
             raise SpecError(
-                f"{table.path} was not swept for the space {own.name!r}, so it does not say at "
+                f"{table.title} was not swept for the space {own.name!r}, so it does not say at "
                 "which size: give --input HEIGHTxWIDTH"
             )
         return TableSpace(own, input_size, 1)

@@ -150,7 +150,7 @@ class Sweep:
                 raise
             raise DeviceLostError(
                 f"{lost}\nthe sweep ended with it; {self.summary.measured} new measurements are in "
-                f"{self.table.path}, and the same command continues from there"
+                f"{self.table.title}, and the same command continues from there"
             ) from error
         finally:
             with suppress(DeviceLostError):

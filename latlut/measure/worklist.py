@@ -65,7 +65,7 @@ def table_sentinels(table: LatencyTable) -> tuple[OpSpec, ...]:
     unknown = sorted({spec.kind for spec in found} - set(known))
     if unknown:
         raise SpecError(
-            f"{table.path} was measured beside {', '.join(unknown)}, which no operator is "
+            f"{table.title} was measured beside {', '.join(unknown)}, which no operator is "
             "registered for: name the file that registers it, --operators FILE"
         )
     return found

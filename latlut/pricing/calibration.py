@@ -293,11 +293,11 @@ def stored(table: LatencyTable) -> Calibration | None:
         is_known = found.version == CALIBRATION_VERSION
         model = _from_json(found.model, found.forced) if is_known else None
     except (TypeError, ValueError, KeyError) as error:
-        raise CalibrationError(f"{table.path}: its calibration cannot be read: {error}") from error
+        raise CalibrationError(f"{table.title}: its calibration cannot be read: {error}") from error
     # Pieces once had effects of map sizes, as operators have.
     if model is None or any(name.startswith("subgraph_") for name in model.effects):
         raise CalibrationError(
-            f"{table.path} has a calibration of version {found.version}, made by latlut "
+            f"{table.title} has a calibration of version {found.version}, made by latlut "
             f"{found.latlut_version}, whose model this one cannot apply\n"
             f"fit it again with: {command('calibrate', '--table', table.path)}\n"
             f"or delete it with: {command('calibrate', '--table', table.path, '--forget')}"

@@ -26,7 +26,7 @@ def missing_message(table: LatencyTable, missing: Sequence[OpSpec], command: str
     more = [f"  and {rest} more"] if rest else []
     noun = "entry" if len(missing) == 1 else "entries"
     return "\n".join(
-        [f"{table.path} lacks {len(missing)} {noun}:", *listed, *more]
+        [f"{table.title} lacks {len(missing)} {noun}:", *listed, *more]
         + [adding_line(table, missing, command)]
     )
 

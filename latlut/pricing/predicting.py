@@ -60,19 +60,19 @@ def fit_predictor(table: LatencyTable, random: Collection[OpSpec] | None = None)
     """
     if table.identity.is_in_context:
         raise PredictionError(
-            f"{table.path} holds differences (--mode in-context), which may be zero or negative: "
+            f"{table.title} holds differences (--mode in-context), which may be zero or negative: "
             "only standalone latencies can be predicted"
         )
     known = measured_entries(table)
     if len(known) < LEAST_KNOWN and pieces_count(table):
         raise PredictionError(
-            f"{table.path} has {len(known)} measured entries of operators, too few to predict "
+            f"{table.title} has {len(known)} measured entries of operators, too few to predict "
             f"others from; {NO_PIECES}: measure them with: "
             + table.command("profile", "--onnx", "FILES")
         )
     if len(known) < LEAST_KNOWN:
         raise PredictionError(
-            f"{table.path} has {len(known)} measured entries, too few to predict others from: "
+            f"{table.title} has {len(known)} measured entries, too few to predict others from: "
             f"measure {LEAST_KNOWN} or more with: {table.command('profile')}"
         )
     specs = [entry.spec for entry in known]
@@ -116,12 +116,12 @@ def stored_predictor(table: LatencyTable) -> Predictor:
     text = predictions.model_text(table)
     if text is None:
         raise PredictionError(
-            f"{table.path} has no predictions: make them with {table.command('predict')}"
+            f"{table.title} has no predictions: make them with {table.command('predict')}"
         )
     try:
         return Predictor.from_json(text)
     except PredictionError as error:
         raise PredictionError(
-            f"{table.path}: its predictor cannot be read: {error}\nmake it anew with "
+            f"{table.title}: its predictor cannot be read: {error}\nmake it anew with "
             + table.command("predict")
         ) from error

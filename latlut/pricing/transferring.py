@@ -51,7 +51,7 @@ class KnownDevices:
             with LatencyTable.open(name) as table:
                 if table.identity.is_in_context:
                     raise PredictionError(
-                        f"{table.path} holds differences (--mode in-context): only standalone "
+                        f"{table.title} holds differences (--mode in-context): only standalone "
                         "latencies can be transferred"
                     )
                 has_pieces = has_pieces or pieces_count(table) > 0
@@ -107,7 +107,7 @@ def transfer(
     place = {spec: number for number, spec in enumerate(known.specs)}
     own = [] if table is None else measured_entries(table)
     if table is not None and table.identity.is_in_context:
-        raise PredictionError(f"{table.path} holds differences (--mode in-context)")
+        raise PredictionError(f"{table.title} holds differences (--mode in-context)")
     values = {place[e.spec]: float(np.log(e.latency_ms)) for e in own if e.spec in place}
     if own and not values:
         raise PredictionError(

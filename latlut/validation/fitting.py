@@ -88,7 +88,7 @@ def measured_networks(
     if validation_id is not None and not rows:
         known = [str(number) for number in validation_ids(source)]
         there = f"it has {', '.join(known)}" if known else "it has none"
-        raise CalibrationError(f"{source.path} has no validation {validation_id}: {there}")
+        raise CalibrationError(f"{source.title} has no validation {validation_id}: {there}")
     found: dict[str, MeasuredNetwork] = {}
     where = None
     for row in rows:
@@ -105,8 +105,8 @@ def measured_networks(
         if not plain.is_complete or plain.substituted:
             lacks = next(spec for spec in specs if spec not in table)
             raise CalibrationError(
-                f"validation {row.validation_id} of {source.path} measured networks of other "
-                f"operator configurations than {table.path} holds, such as {lacks}\n"
+                f"validation {row.validation_id} of {source.title} measured networks of other "
+                f"operator configurations than {table.title} holds, such as {lacks}\n"
                 "name another validation with --validation, or measure networks of this table: "
                 + table.command("validate")
             )

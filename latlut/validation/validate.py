@@ -130,7 +130,7 @@ def estimate_all(
             else table.command("profile", "--onnx", "FILE") + " for each of the files"
         )
         raise MissingEntryError(
-            f"{table.path} lacks {len(missing)} operator configurations of these "
+            f"{table.title} lacks {len(missing)} operator configurations of these "
             f"networks:\n  {listed}{more}\n"
             f"add them with: {adding}"
         )

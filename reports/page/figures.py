@@ -51,7 +51,7 @@ def figure_of(table: LatencyTable, name: str) -> Chart:
     why = _WHY_NOT.get(name) or next(
         (block.text for block in blocks if isinstance(block, Text)), "it has no validation"
     )
-    raise TableError(f"{table.path}: nothing to draw {name} from: {why}")
+    raise TableError(f"{table.title}: nothing to draw {name} from: {why}")
 
 
 def operators_of(chart: Chart) -> list[str]:

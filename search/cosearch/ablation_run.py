@@ -129,6 +129,6 @@ def _headline(
     return (
         f"{'going on with' if goes_on else 'an ablation into'} {folder}: three searches and six "
         f"trainings for each seed, seeds: {seeds}\n"
-        f"fixed width {plan.fixed_width} of 12; targets by {table.path} at "
+        f"fixed width {plan.fixed_width} of 12; targets by {table.title} at "
         f"{plan.input_size[0]}x{plan.input_size[1]}:\n{searches}"
     )

@@ -76,7 +76,7 @@ class SearchProblem:
         for width in self.student_widths:
             if width not in self.space.widths:
                 raise SpecError(
-                    f"the table {table.path} is of widths {self.space.widths}, width {width} was "
+                    f"the table {table.title} is of widths {self.space.widths}, width {width} was "
                     "asked for"
                 )
         self.student_end = min(self.space.stem_head_widths)
@@ -132,7 +132,7 @@ class SearchProblem:
         else:
             word = "slower than any"
         raise SpecError(
-            f"the target {wanted:.4g} ms is {word} network of this space by {self.table.path}: "
+            f"the target {wanted:.4g} ms is {word} network of this space by {self.table.title}: "
             f"{reach.fastest_ms:.4g} to {reach.slowest_ms:.4g} ms can be reached"
         )
 
@@ -160,7 +160,7 @@ class SearchProblem:
         if wanted and not found:
             raise SpecError(
                 f"none of the targets {', '.join(f'{ms:.4g}' for ms in wanted)} ms can be reached "
-                f"by {self.table.path}: {self.reach.fastest_ms:.4g} to "
+                f"by {self.table.title}: {self.reach.fastest_ms:.4g} to "
                 f"{self.reach.slowest_ms:.4g} ms can"
             )
         return found

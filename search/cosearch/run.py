@@ -173,7 +173,7 @@ def _headline(problem: SearchProblem, goes_on: bool, folder: Path) -> str:
         f"layers, branches: {problem.space.branches}, widths "
         f"{', '.join(map(str, problem.student_widths))} of 12\n"
         f"target {problem.target_ms:.4g} ms{asked} of {reach.fastest_ms:.4g} to "
-        f"{reach.slowest_ms:.4g} ms that can be reached, by {problem.table.path} at "
+        f"{reach.slowest_ms:.4g} ms that can be reached, by {problem.table.title} at "
         f"{problem.input_size[0]}x{problem.input_size[1]}; penalty weights "
         f"{shares}{front}{without}"
     )
