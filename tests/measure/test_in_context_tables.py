@@ -74,7 +74,7 @@ def test_differences_are_compared_by_subtraction(swept: Path, tmp_path: Path) ->
 def test_a_table_of_each_mode_can_be_compared(swept: Path, swept_alone: Path) -> None:
     with LatencyTable.open(swept) as table, LatencyTable.open(swept_alone) as alone:
         found = diff(alone, table)
-    assert found.identity == ("mode: 'standalone' here, 'in-context' there",)
+    assert found.identity == ("mode: standalone in BEFORE, in-context in AFTER",)
     assert all(move.bound is None for move in found.moves)
     assert SKIP in {move.key for move in found.moved}
 
