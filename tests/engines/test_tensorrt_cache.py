@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from latlut.engines.tensorrt.cache import CacheFile, EngineCache, packed, unpacked
@@ -22,6 +22,8 @@ def test_what_is_packed_is_unpacked(content: bytes, made_by: dict[str, str]) -> 
 
 
 @given(st.binary(max_size=60), st.integers(0, 10_000), st.integers(1, 255))
+@example(b"\0", packed(b"\0", HERE).index(b'": "') + 2, ord(" ") ^ ord("\t"))
+@example(b"", packed(b"", HERE).index(b', "library"') + 1, ord(" ") ^ ord("\t"))
 def test_a_damaged_file_is_never_taken(content: bytes, place: int, change: int) -> None:
     data = bytearray(packed(content, HERE))
     data[place % len(data)] ^= change

@@ -27,8 +27,11 @@ def digest_of(content: bytes) -> str:
 
 def packed(content: bytes, made_by: Mapping[str, str]) -> bytes:
     """The content behind a line that says what made it."""
-    header = {**made_by, "sha256": digest_of(content)}
-    return _MAGIC + json.dumps(header, sort_keys=True).encode() + b"\n" + content
+    return _MAGIC + _line({**made_by, "sha256": digest_of(content)}) + b"\n" + content
+
+
+def _line(header: Mapping[str, str]) -> bytes:
+    return json.dumps(header, sort_keys=True).encode()
 
 
 def unpacked(data: bytes, made_by: Mapping[str, str]) -> tuple[bytes | None, str]:
@@ -45,7 +48,8 @@ def unpacked(data: bytes, made_by: Mapping[str, str]) -> tuple[bytes | None, str
         header = json.loads(line[len(_MAGIC) :])
     except ValueError:
         return None, "its header is damaged"
-    if not isinstance(header, dict):
+    # Damage may leave JSON of the same content: a tab for a space.
+    if not isinstance(header, dict) or _line(header) != line[len(_MAGIC) :]:
         return None, "its header is damaged"
     for name, wanted in made_by.items():
         if header.get(name) != wanted:
