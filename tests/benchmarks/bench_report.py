@@ -51,7 +51,7 @@ addEventListener("load", () => setTimeout(function probe() {
 
 def opened(page: Path, found: Queue[dict[str, float]]) -> dict[str, float]:
     """What one visit's probe tells."""
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         # With a port to be debugged by it stays open once the page is loaded.
         words = headless(Path(profile), "--remote-debugging-port=0", page.as_uri())
         with subprocess.Popen(words, stderr=subprocess.DEVNULL) as browser:
