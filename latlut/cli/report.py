@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from latlut.cli.commands import Command
-from latlut.cli.output import quiet_option, remark
+from latlut.cli.output import counted, quiet_option, remark
 
 
 @click.command(cls=Command)
@@ -36,4 +36,4 @@ def report(files: tuple[str, ...], out: Path, title: str | None, quiet: bool) ->
     check_writable(page_path(out), makes_folder=True)
     sections = sections_of(files)
     write_page(sections, out, title or sections[0].title)
-    remark(f"{out}: {len(sections)} sections, {out.stat().st_size / 1e6:.1f} MB", quiet)
+    remark(f"{out}: {counted(len(sections), 'section')}, {out.stat().st_size / 1e6:.1f} MB", quiet)

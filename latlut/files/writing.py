@@ -42,7 +42,9 @@ class WriteError(LatlutError):
 def why_not_written(error: OSError) -> str:
     """The system's reason, and what to do where that is known."""
     advice = _ADVICE.get(error.errno or 0)
-    return str(error) if advice is None else f"{error.strerror}: {advice}"
+    if advice is not None:
+        return f"{error.strerror}: {advice}"
+    return str(error) if error.filename is not None else str(error.strerror)
 
 
 def check_writable(path: Path, *endings: str, makes_folder: bool = False) -> None:
@@ -92,6 +94,8 @@ def written_whole(
     try:
         if makes_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
+        elif not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}")
         with folder_beside(path) as folder:
             temporary = folder / path.name
             yield temporary

@@ -75,15 +75,16 @@ def _with_own_constants(graph: bytes) -> bytes:
 
     model = onnx.load_from_string(graph)
     nodes, kept = model.graph.node, {item.name: item for item in model.graph.initializer}
-    copies = [node for node in nodes if node.op_type == "Identity" and node.input[0] in kept]
     outputs = {item.name for item in model.graph.output}
-    for node in copies:
-        if node.output[0] not in outputs:
+    for place in reversed(range(len(nodes))):
+        node = nodes[place]
+        is_copy = node.op_type == "Identity" and node.input[0] in kept
+        if is_copy and node.output[0] not in outputs:
             own = model.graph.initializer.add()
             own.CopyFrom(kept[node.input[0]])
             own.name = node.output[0]
-            nodes.remove(node)
-    return model.SerializeToString() if copies else graph
+            del nodes[place]
+    return model.SerializeToString()
 
 
 def tensors_of_output(found: Any) -> list[torch.Tensor]:

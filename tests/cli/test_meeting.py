@@ -76,3 +76,15 @@ def test_files_that_cannot_be_written_are_refused_first(tmp_path: Path) -> None:
     assert refused.exit_code == 2 and "cannot write" in refused.stderr
     refused = run("arch", "show", "fasterseg-student", "--plot", str(tmp_path / "no" / "a.png"))
     assert refused.exit_code == 2 and "no folder" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("compare", "fasterseg-student", "--csv"), ("table", "export", "1080ti")]
+)
+def test_a_missing_folder_is_named_without_the_systems_number(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    refused = run(*words, str(tmp_path / "none" / "a.csv"))
+    assert refused.exit_code == 2
+    assert f"there is no folder {tmp_path / 'none'}" in refused.stderr
+    assert "Errno" not in refused.stderr
