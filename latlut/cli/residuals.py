@@ -229,6 +229,8 @@ def print_composition(worst: Sequence[Explained], *, has_details: bool = False) 
 def _main_cause(item: Explained) -> str:
     """What most of a network's error is, in one line."""
     effect, view = item.main_effect, item.view
+    if effect is None and item.is_reproduced:
+        return "main cause: not known, none that was found has the sign of the error"
     if effect is None:
         return (
             f"main cause: not known, the network took {view.whole_ms.value:.4g} ms when it was run "

@@ -8,7 +8,6 @@ Nothing is written into the table.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from latlut.errors import LatlutError
@@ -95,7 +94,6 @@ def stated_peaks(table: LatencyTable) -> Roofline:
     return Roofline(peak, target.bandwidth_bytes_per_s, target.cache_bandwidth_bytes_per_s)
 
 
-@lru_cache(maxsize=4096)  # an operator is built for it, about 8 ms
 def _cost_of(key: str) -> Cost | None:
     """What an operator configuration computes and moves; None of an operator unknown here."""
     try:
