@@ -99,7 +99,7 @@ class WeightsType(click.ParamType[Any]):
 )  # fmt: skip
 @click.option(
     "--finalists", type=click.IntRange(0, 1000), show_default="the preset's, none",
-    help="Networks per target to train briefly; the best is chosen.",
+    help="Networks per target to train, the best of 8 times as many; the best is chosen.",
 )  # fmt: skip
 @click.option("--measure", is_flag=True, help="Measure what was found, on the table's own device.")
 @quiet_option
@@ -117,9 +117,9 @@ def search(
 
     Pretrains a supernet, searches teacher and student in it with the table's decoupled latency
     penalty, derives networks each epoch, ranks networks near the target by their inherited weights,
-    and keeps the best student within 2% of the target. --finalists trains some of them briefly from
-    scratch and keeps the best; a finished search can be given it as well. Ctrl-C stops it; the same
-    command continues from the last epoch.
+    and keeps the best student within 2% of the target. --finalists trains networks from scratch,
+    many briefly, the best of them longer; a finished search can be given it as well. Ctrl-C stops
+    it; the same command continues from the last epoch.
 
     \b
     latlut search --table cpu-onnxruntime-fp32                    tiny, on generated scenes

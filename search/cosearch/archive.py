@@ -38,8 +38,9 @@ class Archived:
     ``evolved``; ``accuracy`` its inherited mIoU at that epoch (``inherited``); ``score`` its
     Target(m), for a teacher its accuracy; ``loss`` the log probability given up to fit it, 0 for
     the others; ``layers`` where it lies (``derive.Placed``); ``ranked`` its inherited mIoU after
-    the rank phase's training; ``trained`` its mIoU after a short training of its own
-    (``finalists``); ``latency_ms`` is None where the table cannot price a teacher.
+    the rank phase's training; ``tried`` and ``trained`` its mIoU after a training of its own, of
+    the first and of the last rung (``finalists``); ``latency_ms`` is None where the table cannot
+    price a teacher.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Archived:
     layers: tuple[tuple[int, ...], ...] = ()
     ranked: float | None = None
     target_ms: float | None = None
+    tried: float | None = None
     trained: float | None = None
 
     @property

@@ -6,7 +6,7 @@ archive/                       every epoch's derived networks
 trajectory.csv, tensorboard/   how it went
 student.json, teacher.json     what was found; result.json has its figures
 front/                         of several targets, the student of each, 7.5ms.json
-finalists/                     models of the networks that had a training of their own, 01, 02, ...
+finalists/                     models of the networks that had a whole training, by number
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def found_in(search: SearchState) -> Found:
             continue
         student = archive.student(target_ms, problem.tolerance)
         worth = worth_of(student, archive, target_ms, problem.tolerance, images)
-        finalists = Finalists.of(archive.trained(target_ms, problem.tolerance), judges)
+        finalists = Finalists.of(archive.candidates(target_ms, problem.tolerance), judges)
         members.append(Member(target_ms, student, worth, finalists))
     main = next(item for item in members if item.target_ms == problem.target_ms)
     teacher = archive.teacher()
@@ -247,6 +247,7 @@ def _facts(item: Archived, found: Found) -> dict[str, Any]:
         "latency_ms": item.latency_ms,
         "predicted_ms": None if item.latency_ms is None else predicted_ms,
         "supernet_miou": item.inherited,
+        "tried_miou": item.tried,
         "trained_miou": item.trained,
         "score": item.score,
         "log_probability_given_up": item.loss,

@@ -66,8 +66,10 @@ class EpochRecord:
     """``best_miou``, ``best_ms``: of the best of them within the tolerance of the target."""
     trained_miou: float | None = None
     trained_ms: float | None = None
+    trained_share: float | None = None
     inherited_miou: float | None = None
-    """Of the finalist that was trained: its mIoU after that, its latency, and what it inherited."""
+    """Of the finalist that was trained: its mIoU after that, its latency, which share of the
+    schedule that was, and what it inherited."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -112,8 +114,10 @@ class EpochRecord:
         if self.best_miou is not None:
             line += f", best near the target {100 * self.best_miou:.3g}%, {self.best_ms:.4g} ms"
         if self.trained_miou is not None and self.inherited_miou is not None:
+            part = 1.0 if self.trained_share is None else self.trained_share
+            share = f"{100 * part:.3g}% of " if part < 1 else ""
             line += (
-                f"  {self.trained_ms:.4g} ms, mIoU {100 * self.trained_miou:.3g}% after its own "
-                f"training, inherited {100 * self.inherited_miou:.3g}%"
+                f"  {self.trained_ms:.4g} ms, mIoU {100 * self.trained_miou:.3g}% after {share}its "
+                f"own training, inherited {100 * self.inherited_miou:.3g}%"
             )
         return f"{line}  ({self.seconds:.0f} s)"

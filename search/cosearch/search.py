@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from latlut.errors import DataError, SpecError
 from latlut.search.cosearch.archive import Archive
-from latlut.search.cosearch.finalists import clear_finalist, finalist_epoch, finalists_of
+from latlut.search.cosearch.finalists import clear_finalist, finalist_epoch, trials_left
 from latlut.search.cosearch.judging import judged, mixing_of
 from latlut.search.cosearch.problem import SearchProblem
 from latlut.search.cosearch.ranking import evolve_epoch, evolve_epochs, rank_epoch
@@ -107,7 +107,8 @@ class Search(SearchState):
             if is_trained and phase == state["phase"] and state["optimizer"] is not None:
                 with restoring(self.checkpoints):
                     optimizer.load_state_dict(state["optimizer"])
-            for epoch in range(first, self.epochs(phase)):
+            epoch = first
+            while epoch < self.epochs(phase):
                 set_rate(optimizer, group.lr * group.lr_decay**epoch)
                 record = self._epoch(phase, epoch, optimizer, halves)
                 self.records.append(record)
@@ -115,13 +116,18 @@ class Search(SearchState):
                 if phase == "finalists":
                     clear_finalist(self, epoch)
                 self.on_epoch(record, self)
+                epoch += 1
         return self.archive
 
     def epochs(self, phase: str) -> int:
-        """How many epochs a phase has: generations of "evolve", networks of "finalists"."""
+        """How many epochs a phase has: generations of "evolve", trainings of "finalists", at most
+        until the first rung is complete."""
         if phase == "evolve":
             return evolve_epochs(self)
-        return len(finalists_of(self)) if phase == "finalists" else self.phase(phase).epochs
+        if phase == "finalists":
+            done = sum(record.phase == phase for record in self.records)
+            return done + trials_left(self)
+        return self.phase(phase).epochs
 
     def _weight_optimizer(self, group: PhaseSettings) -> Any:
         return weight_optimizer(self.fabric, self.supernet, group)

@@ -110,13 +110,15 @@ class RankSettings(PhaseSettings):
 
 
 class FinalistSettings(ScheduleSettings):
-    """Short trainings from scratch, after everything else, of ``networks`` near each target; 0 for
-    none. The schedule is that of a training (``train.settings``).
+    """Trainings from scratch, after everything else, of ``networks`` near each target; 0 for none.
+    They are the best of ``reduction`` times as many, each trained for 1 / ``reduction`` of the
+    schedule, which is that of a training (``train.settings``).
 
     ``images`` is how many validation images judge, None for all.
     """
 
     networks: Annotated[int, Field(ge=0, le=1000, strict=True)] = 0
+    reduction: Annotated[int, Field(ge=1, le=64, strict=True)] = 8
     images: Count | None = None
     evaluate_every: Count = 1_000_000
 

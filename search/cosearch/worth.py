@@ -107,20 +107,27 @@ class Finalists:
     worst_miou: float
     images: int
     """Validation images that judged."""
+    tried: int = 0
+    """How many had a shorter training before, of which they are the best."""
 
     @classmethod
-    def of(cls, trained: Sequence[Archived], images: int) -> Finalists | None:
-        """Of some that were trained; None of none."""
-        values = [item.trained for item in trained if item.trained is not None]
+    def of(cls, students: Sequence[Archived], images: int) -> Finalists | None:
+        """Of the students near a target; None where none was trained."""
+        values = list(
+            {i.architecture: i.trained for i in students if i.trained is not None}.values()
+        )
+        tried = {item.architecture for item in students if item.tried is not None}
         if not values:
             return None
-        return cls(len(values), max(values), statistics.fmean(values), min(values), images)
+        mean = statistics.fmean(values)
+        return cls(len(values), max(values), mean, min(values), images, len(tried))
 
     def describe(self) -> str:
         """One sentence."""
         plural = "s" * (self.networks != 1)
+        before = f", the best of {self.tried} after a shorter one" if self.tried else ""
         return (
-            f"chosen among {self.networks} finalist{plural} by a short training of each: mIoU "
+            f"chosen among {self.networks} finalist{plural} by a training of each{before}: mIoU "
             f"{100 * self.best_miou:.3g}%, all {100 * self.worst_miou:.3g} to "
             f"{100 * self.best_miou:.3g}%, mean {100 * self.mean_miou:.3g}%; on the {self.images} "
             "validation images that chose it, so that its own is optimistic"

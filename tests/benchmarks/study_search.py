@@ -9,8 +9,8 @@
 
     --data PATH     images to search and train on; generated street scenes if not given
     --seeds 3       searches; --trainings 5 of each network; --randoms 4 fresh ones per search
-    --methods ranked finalists paper    with the phase that ranks networks; with short trainings of
-                                        8 finalists on top of it; and without either
+    --methods ranked finalists paper    with the phase that ranks networks; with trainings of 32 and
+                                        then 4 finalists on top of it; and without either
     --set NAME=VALUE, --train-set NAME=VALUE    of the presets "tiny"
 
 A network that is trained is written to OUT/trainings.jsonl at once, and a command that is given
@@ -63,7 +63,7 @@ FIXED = {"latency.strength": 30.0, "latency.proportional": 0, "latency.integral"
 #: What each method changes in the preset.
 METHODS: dict[str, dict[str, Any]] = {
     "ranked": {},
-    "finalists": {"finalists__networks": 8},
+    "finalists": {"finalists__networks": 4},
     "paper": {"rank": None},
 }
 #: Of random networks, in turn.

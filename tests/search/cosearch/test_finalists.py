@@ -1,4 +1,5 @@
-"""The finalists: which networks they are, what is chosen, going on, growing, and bad input."""
+"""The finalists: which networks they are, the two rungs, what is chosen, going on, growing, and bad
+input."""
 
 from __future__ import annotations
 
@@ -20,12 +21,13 @@ from small_runs import (
 
 from latlut.errors import LatlutError, SpecError
 from latlut.search.cosearch.archive import Archived
-from latlut.search.cosearch.finalists import finalists_of
+from latlut.search.cosearch.finalists import first_rung, last_rung, shortened, trials_left
 from latlut.search.cosearch.run import run_search
 from latlut.search.cosearch.settings import SearchSettings, load_settings
 from latlut.search.data.dataset import SegmentationData
 from latlut.search.networks.model_files import load_model
 from latlut.search.runs.listening import RunListener
+from latlut.search.train.settings import ScheduleSettings
 from latlut.table.table import LatencyTable
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -44,7 +46,7 @@ def data() -> SegmentationData:
 SETTINGS: dict[str, Any] = {
     **RANKED,
     "rank": {**RANKED["rank"], "iterations": 1, "candidates": 6},
-    "finalists": {**PHASE, "crop": [32, 64], "epochs": 2, "networks": 3},
+    "finalists": {**PHASE, "crop": [32, 64], "epochs": 2, "networks": 3, "reduction": 1},
 }
 
 
@@ -59,7 +61,7 @@ def test_the_best_trained_finalist_is_chosen(
     archive = search.run()
     problem = search.problem
     records = [record for record in search.records if record.phase == "finalists"]
-    chosen = [item for _, item in finalists_of(search)]
+    chosen = [item for _, item in first_rung(search)]
     assert len(records) == len(chosen) == 3
     assert [r.inherited_miou for r in records] == [item.inherited for item in chosen]
     trained = archive.trained(problem.target_ms, problem.tolerance)
@@ -96,15 +98,81 @@ def test_finalists_are_unlike_each_other_and_not_all_evolved(
     search.archive.items = best + [
         item(network, "random", 0.5 - 0.01 * number) for number, network in enumerate(networks[1:])
     ]
-    found = [i.architecture for _, i in finalists_of(search)]
+    found = [i.architecture for _, i in first_rung(search)]
     assert found[0] == good and relative not in found
-    assert [i.kind for _, i in finalists_of(search)] == ["evolved", "random", "random"]
+    assert [i.kind for _, i in first_rung(search)] == ["evolved", "random", "random"]
     more = settings(finalists={"networks": 4})
     longer = make_search(table, data, tmp_path, more)
     longer.archive = search.archive
-    assert [i.architecture for _, i in finalists_of(longer)][:3] == found
+    assert [i.architecture for _, i in first_rung(longer)][:3] == found
     search.archive.items = best  # nothing but relatives: better than none
-    assert [i.architecture for _, i in finalists_of(search)] == [good, relative]
+    assert [i.architecture for _, i in first_rung(search)] == [good, relative]
+
+
+def test_what_the_search_phase_decoded_starts_too(
+    table: LatencyTable, data: SegmentationData, tmp_path: Path
+) -> None:
+    """Whatever inherited scores say of it: the best by the search phase's own."""
+    search = make_search(table, data, tmp_path, settings(finalists={"networks": 3}))
+    target_ms = search.problem.target_ms
+
+    def item(kind: str, network: Any, accuracy: float, ranked: float) -> Archived:
+        scales = tuple(branch.scale for branch in network.branches)
+        return Archived(kind, 0, scales, network, target_ms, accuracy, 0.1, ranked=ranked)
+
+    networks = iter(RANKED_SPACE.sample_many(30, 2))
+    search.archive.items = [item("random", next(networks), 0.1, 0.5 + 0.01 * n) for n in range(20)]
+    worse = item("fitted", next(networks), 0.2, 0.05)
+    best = item("fitted", next(networks), 0.3, 0.01)
+    search.archive.items += [worse, best]
+    assert first_rung(search)[2] == (target_ms, best)
+    assert worse not in [network for _, network in first_rung(search)]
+
+
+def test_the_best_of_the_first_rung_get_the_whole_schedule(
+    table: LatencyTable, data: SegmentationData, tmp_path: Path
+) -> None:
+    chosen = settings(finalists={"networks": 2, "reduction": 3, "iterations": 3})
+    search = make_search(table, data, tmp_path, chosen)
+    steps: list[tuple[int, int]] = []
+    left: list[int] = []
+    search.on_step = lambda phase, epoch, step, total, loss: steps.append((epoch, total))
+    search.on_epoch = lambda record, state: left.append(search.epochs(record.phase))
+    archive = search.run()
+    records = [record for record in search.records if record.phase == "finalists"]
+    assert [r.trained_share for r in records] == [pytest.approx(1 / 3)] * 6 + [1.0] * 2
+    assert [total for epoch, total in dict(steps[-8:]).items()][-1] == 6
+    assert set(left[-8:]) == {8}
+    near = archive.candidates(search.problem.target_ms, search.problem.tolerance)
+    tried = {item.architecture: item.tried for item in near if item.tried is not None}
+    trained = {item.architecture: item.trained for item in near if item.trained is not None}
+    assert len(tried) == 6 and len(trained) == 2 and set(trained) <= set(tried)
+    assert {i.architecture for _, i in last_rung(search)} == set(trained)
+    least = min(tried[architecture] for architecture in trained)
+    assert sum(value > least for value in tried.values()) <= 1 + 0.01 * 6
+    assert "33.3% of its own training" in records[0].describe(8)
+    assert "after its own training" in records[-1].describe(8)
+    assert sorted(p.name for p in (tmp_path / "finalists").iterdir()) == ["07", "08"]
+    found = archive.student(search.problem.target_ms, search.problem.tolerance)
+    assert found.trained == max(trained.values()) and trials_left(search) == 0
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "share", "expected"),
+    [
+        (12, 64, 1 / 8, (1, 96, 16)),  # epochs, iterations, warm-up
+        (12, 64, 1 / 2, (6, 64, 16)),
+        (2, 1, 1 / 8, (1, 1, 0)),
+        (30, 1000, 1 / 8, (3, 1250, 16)),
+    ],
+)
+def test_a_share_of_a_schedule(
+    epochs: int, steps: int, share: float, expected: tuple[int, int, int]
+) -> None:
+    whole = ScheduleSettings(epochs=epochs, iterations=steps, warmup_steps=16)
+    found = shortened(whole, steps, share)
+    assert (found.epochs, found.iterations, found.warmup_steps) == expected
+    assert found.lr == whole.lr
 
 
 class Killed(BaseException):
@@ -114,7 +182,8 @@ class Killed(BaseException):
 def test_a_run_killed_while_finalists_train_resumes_to_the_same_bits(
     table: LatencyTable, data: SegmentationData, tmp_path: Path
 ) -> None:
-    whole = make_search(table, data, tmp_path / "whole", settings())
+    chosen = settings(finalists={"networks": 1, "reduction": 3, "iterations": 3})
+    whole = make_search(table, data, tmp_path / "whole", chosen)
     whole.run()
 
     def killer_at(place: tuple[str, int, int]) -> Any:
@@ -124,10 +193,10 @@ def test_a_run_killed_while_finalists_train_resumes_to_the_same_bits(
 
         return killer
 
-    for place in (("finalists", 0, 1), ("finalists", 1, 2)):
+    for place in (("finalists", 0, 1), ("finalists", 1, 2), ("finalists", 3, 2)):
         with pytest.raises(Killed):
-            make_search(table, data, tmp_path / "k", settings(), on_step=killer_at(place)).run()
-    again = make_search(table, data, tmp_path / "k", settings())
+            make_search(table, data, tmp_path / "k", chosen, on_step=killer_at(place)).run()
+    again = make_search(table, data, tmp_path / "k", chosen)
     again.run()
     assert again.archive.to_json() == whole.archive.to_json()
     strip = [{**record.to_dict(), "seconds": 0} for record in again.records]
@@ -161,6 +230,18 @@ def test_a_finished_search_gets_finalists_afterwards(table: LatencyTable, tmp_pa
     ):
         with pytest.raises(LatlutError, match=words):
             run_search(table, other, tmp_path / "grown", listener=told)
+
+
+def test_more_finalists_afterwards_add_to_both_rungs(table: LatencyTable, tmp_path: Path) -> None:
+    for networks in (1, 2):
+        own = {"networks": networks, "reduction": 2}
+        found = run_search(table, settings(finalists=own), tmp_path)
+        assert found is not None and found.finalists is not None
+        assert found.finalists.tried == 2 * networks
+        assert networks <= found.finalists.networks <= 2 * networks - 1
+    shares = [r.trained_share for r in found.records if r.phase == "finalists"]
+    assert shares[:5] == [0.5, 0.5, 1.0, 0.5, 0.5] and set(shares[5:]) == {1.0}
+    assert "the best of 4 after a shorter one" in found.finalists.describe()
 
 
 def test_a_front_has_finalists_of_each_target(table: LatencyTable, tmp_path: Path) -> None:
