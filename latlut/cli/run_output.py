@@ -73,7 +73,8 @@ class StepBar:
 
 
 def draw_search(found: Found) -> None:
-    """Draw both networks and the trajectory into the run's folder."""
+    """Draw both networks, the trajectory and the front into the run's folder."""
+    from latlut.cli.front import draw_front
     from latlut.reports.architecture import plot_architecture
     from latlut.reports.trajectory import plot_trajectory
 
@@ -84,6 +85,7 @@ def draw_search(found: Found) -> None:
         plot_architecture(item.architecture, f"Searched {role}", path, subtitle)
     path = found.folder / "trajectory.png"
     plot_trajectory(found.records, found.target_ms, "Search, epoch by epoch", path)
+    draw_front(found)
 
 
 def print_search(found: Found, table_name: str) -> None:

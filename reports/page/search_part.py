@@ -124,8 +124,11 @@ def _found(result: Mapping[str, Any], target_ms: float | None) -> Iterator[Block
         yield Text(text[:1].upper() + text[1:] + ".")
     front = [item for item in result.get("front") or () if isinstance(item, dict)]
     if len(front) > 1:
-        names = ("target_ms", "latency_ms", "branches", "kind")
+        names = ["target_ms", "latency_ms", "branches", "kind"]
         columns = ["target, ms", "latency, ms", "branches", "kind", "supernet mIoU, %"]
+        if any("measured_ms" in item for item in front):
+            names.insert(2, "measured_ms")
+            columns.insert(2, "measured, ms")
         listed = [
             [*(item.get(name) for name in names), _percent(item.get("supernet_miou"))]
             for item in front

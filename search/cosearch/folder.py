@@ -60,6 +60,8 @@ class Found:
     """Of all epochs."""
     members: tuple[Member, ...]
     """The front, by latency; of a single target the student alone."""
+    students: tuple[Archived, ...]
+    """All that the search has seen."""
     unreachable_ms: tuple[float, ...]
     """Targets that no network of the space or none that was seen can meet."""
     predicted_ms: Mapping[Architecture, float] = field(default_factory=dict)
@@ -119,6 +121,7 @@ def found_in(search: SearchState) -> Found:
         teacher,
         tuple(search.records),
         tuple(members),
+        tuple(item for item in archive.items if item.kind != "teacher"),
         tuple(sorted(missed)),
         _predicted_ms(problem, networks),
     )

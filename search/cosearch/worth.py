@@ -25,6 +25,10 @@ KNOWN_CORRELATION = (
 )
 
 
+#: Below so many networks no correlation is told.
+_FEWEST_RANKED = 5
+
+
 @dataclass(frozen=True)
 class Worth:
     """One network against random ones; mIoU are fractions, inherited."""
@@ -109,6 +113,9 @@ class Finalists:
     """Validation images that judged."""
     tried: int = 0
     """How many had a shorter training before, of which they are the best."""
+    spearman: float | None = None
+    """Rank correlation of inherited scores with what was trained, shorter where both were; None of
+    fewer than five networks."""
 
     @classmethod
     def of(cls, students: Sequence[Archived], images: int) -> Finalists | None:
@@ -120,18 +127,43 @@ class Finalists:
         if not values:
             return None
         mean = statistics.fmean(values)
-        return cls(len(values), max(values), mean, min(values), images, len(tried))
+        return cls(
+            len(values), max(values), mean, min(values), images, len(tried), _agreement(students)
+        )
 
     def describe(self) -> str:
         """One sentence."""
         plural = "s" * (self.networks != 1)
+        agree = (
+            ""
+            if self.spearman is None
+            else "; inherited scores order what was trained by a Spearman correlation of "
+            f"{self.spearman:.2f}"
+        )
         before = f", the best of {self.tried} after a shorter one" if self.tried else ""
         return (
             f"chosen among {self.networks} finalist{plural} by a training of each{before}: mIoU "
             f"{100 * self.best_miou:.3g}%, all {100 * self.worst_miou:.3g} to "
             f"{100 * self.best_miou:.3g}%, mean {100 * self.mean_miou:.3g}%; on the {self.images} "
-            "validation images that chose it, so that its own is optimistic"
+            f"validation images that chose it, so that its own is optimistic{agree}"
         )
+
+
+def _agreement(students: Sequence[Archived]) -> float | None:
+    """Spearman's correlation of inherited scores and own trainings, each network once."""
+    from scipy import stats
+
+    tried = [item for item in students if item.tried is not None]
+    pairs = {
+        item.architecture: (item.inherited, item.tried if tried else item.trained)
+        for item in tried or [item for item in students if item.trained is not None]
+    }
+    if len(pairs) < _FEWEST_RANKED:
+        return None
+    inherited, own = zip(*pairs.values(), strict=True)
+    if len(set(inherited)) == 1 or len(set(own)) == 1:
+        return None
+    return float(stats.spearmanr(inherited, own).statistic)
 
 
 def _half_width(values: Sequence[float]) -> float | None:

@@ -21,10 +21,13 @@ from latlut.measure.ranges import parse_grid
 from latlut.measure.scan import read_scan
 from latlut.reports.architecture import plot_architecture
 from latlut.reports.comparison import PUBLISHED, plot_comparison
+from latlut.reports.front import plot_front
 from latlut.reports.residuals import plot_residuals
 from latlut.reports.scan import plot_scan
 from latlut.reports.style import wrapped
 from latlut.reports.trajectory import plot_trajectory
+from latlut.search.cosearch.archive import Archived
+from latlut.search.cosearch.folder import Found, Member
 from latlut.search.cosearch.records import EpochRecord
 from latlut.search.networks.comparing import compare
 from latlut.search.networks.finding import find_contenders
@@ -118,6 +121,43 @@ def test_a_trajectory_and_a_network_with_long_names_fit_their_pages(tmp_path: Pa
     for figure in figures:
         assert_within_page(laid_out(figure), "word")
     assert_legends_clear(figures[0])
+
+
+def test_a_front_fits_its_page_and_its_students_are_seen(tmp_path: Path) -> None:
+    network = find_architecture("fasterseg-student")
+    rng = np.random.default_rng(1)
+
+    def item(kind: str, ms: float, ranked: float) -> Archived:
+        return Archived(kind, 0, (16, 32), network, ms, ranked, ranked, ranked=ranked)
+
+    targets = (4.0, 6.0, 9.0)
+    kinds = ("random", "evolved", "fitted")
+    seen = [item(k, float(rng.uniform(3.9, 9.1)), float(rng.uniform(0.2, 0.4))) for k in kinds * 9]
+    members = [Member(ms, item("evolved", 1.01 * ms, 0.4), None, None) for ms in targets]
+    found = Found(
+        tmp_path, tmp_path / "table.db", 6.0, members[1].student, seen[0], (), tuple(members),
+        (*seen, *(member.student for member in members)), (),
+    )  # fmt: skip
+    measured = {ms: 0.98 * ms for ms in targets}
+    baselines = {"fast-scnn": 3.8, "enet": 7.6, "bisenet-v2": 8.2}
+    with figures_saved() as figures:
+        plot_front(found, measured, baselines, LONG, tmp_path / "a.png")
+        plot_front(found, {}, {}, "A front", tmp_path / "b.png")
+    for figure, count in zip(figures, (5, 4), strict=True):
+        figure = laid_out(figure)
+        (axes,) = figure.axes
+        lines = {line.get_label(): line for line in axes.lines}
+        assert len([name for name in lines if not name.startswith("_")]) == count
+        assert lines["student"].get_xdata().tolist() == [1.01 * ms for ms in targets]
+        assert lines["student"].get_ydata().tolist() == [40.0] * 3
+        assert sum(len(line.get_xdata()) for line in axes.lines) >= 27 + 3
+        assert_within_page(figure, "word" if count == 5 else "A front", "inherited mIoU")
+        assert_legends_clear(figure)
+    boxes = [t.get_window_extent() for t in texts_of(figures[0]) if " ms" in t.get_text()]
+    named = [box for box in boxes if box.width < 200]
+    assert len(named) >= 3
+    for number, box in enumerate(named):
+        assert not any(box.overlaps(other) for other in named[number + 1 :])
 
 
 def test_a_scan_with_a_long_subject_fits_its_page(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from latlut.search.cosearch.archive import Archived
 from latlut.search.cosearch.finalists import first_rung, last_rung, shortened, trials_left
 from latlut.search.cosearch.run import run_search
 from latlut.search.cosearch.settings import SearchSettings, load_settings
+from latlut.search.cosearch.worth import Finalists
 from latlut.search.data.dataset import SegmentationData
 from latlut.search.networks.model_files import load_model
 from latlut.search.runs.listening import RunListener
@@ -155,6 +156,26 @@ def test_the_best_of_the_first_rung_get_the_whole_schedule(
     assert sorted(p.name for p in (tmp_path / "finalists").iterdir()) == ["07", "08"]
     found = archive.student(search.problem.target_ms, search.problem.tolerance)
     assert found.trained == max(trained.values()) and trials_left(search) == 0
+
+
+def test_finalists_say_how_far_inherited_scores_agree() -> None:
+    networks = RANKED_SPACE.sample_many(8, 3)
+
+    def items(tried: list[float | None], trained: list[float | None]) -> list[Archived]:
+        return [
+            Archived("random", 0, (8,), network, 1.0, 0.1, 0.1, ranked=0.1 * n, tried=a, trained=b)
+            for n, (network, a, b) in enumerate(zip(networks, tried, trained, strict=False))
+        ]
+
+    none: list[float | None] = [None] * 4
+    found = Finalists.of(items([0.1, 0.2, 0.3, 0.5, 0.4], [0.6, *none]), 20)
+    assert found is not None and found.spearman == pytest.approx(0.9) and found.tried == 5
+    assert "order what was trained by a Spearman correlation of 0.90" in found.describe()
+    alone = Finalists.of(items([None] * 5, [0.5, 0.4, 0.3, 0.2, 0.1]), 20)
+    assert alone is not None and alone.spearman == pytest.approx(-1)
+    for few in ([0.1, 0.2, 0.3, 0.4], [0.1] * 6):
+        told = Finalists.of(items(list(few), [0.5, *none]), 20)
+        assert told is not None and told.spearman is None and "Spearman" not in told.describe()
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from fake_engine import FakeEngine
 from lightning_fabric import Fabric
 from small_runs import RANKED, RANKED_SPACE, make_search, ranked_data, ranked_table, settings_with
 
+from latlut.cli.front import measure_front
 from latlut.errors import DataError, SpecError
 from latlut.search.cosearch.archive import Archive, Archived
 from latlut.search.cosearch.balance import GradientBalance
@@ -218,6 +220,11 @@ def test_a_front_from_one_supernet(table: LatencyTable, tmp_path: Path) -> None:
     assert result["unreachable_ms"] == [1000.0]
     assert result["against_random"]["networks"] == 3
     assert result["derived_ms"] > 0
+    measure_front(found, table, FakeEngine(), is_quiet=True)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert all(entry["measured_ms"] > 0 for entry in result["front"])
+    assert list(result["baselines_ms"]) == ["fast-scnn", "enet", "bisenet-v2"]
+    assert (tmp_path / "front.png").stat().st_size > 10_000
 
 
 def test_impossible_fronts(table: LatencyTable) -> None:
