@@ -1,6 +1,6 @@
 """Does a teacher help a student? The study in docs/results/ablation: what made its data and figure.
 
-    study_distillation.py train ABLATION RUNS [--part 0/2] [--short]
+    study_distillation.py train ABLATION RUNS [--part 0/2] [--short] [--set NAME=VALUE ...]
     study_distillation.py summarise ABLATION RUNS OUT
 
 ``ABLATION`` is a finished folder of ``latlut ablate``. Its searched student is trained alone and
@@ -9,7 +9,7 @@ many steps as there; the teacher was trained like it, or for ``LONG``; the diver
 1, or 0.05: it is summed over classes, and the FasterSeg authors' code, which averages over its 19
 classes, weighs it like that.
 Folders ``ABLATION/seed-N/search-full`` of ``latlut search`` will do: all else is trained then.
-``--short`` leaves out all but the ``SHORT`` trainings.
+``--short`` leaves out all but the ``SHORT`` trainings; ``--set`` goes to ``latlut train``.
 ``train`` runs what is missing, ``summarise`` writes one CSV line for each training, with what it
 answers on images that it was trained on and on others, and a figure of the gains against the
 teacher's lead; it prints means, and gains and leads paired by seed.
@@ -122,7 +122,9 @@ def miou_percent(folder: Path) -> float | None:
     return 100 * json.loads(path.read_text())["last_mean_iou"] if path.exists() else None
 
 
-def train(ablation: Path, runs: Path, part: tuple[int, int], is_short: bool) -> None:
+def train(
+    ablation: Path, runs: Path, part: tuple[int, int], is_short: bool, more: list[str]
+) -> None:
     """Train what is missing of this part's seeds, one run after another."""
     wanted = [t for t in TRAININGS if not is_short or {t.epochs, t.teacher_epochs} <= {SHORT, None}]
     for seed in seeds_of(ablation)[part[0] :: part[1]]:
@@ -139,6 +141,7 @@ def train(ablation: Path, runs: Path, part: tuple[int, int], is_short: bool) -> 
                 f"schedule.evaluate_every={max(1, training.epochs // 4)}",
                 f"data.train_images={training.images}",
                 *([f"loss.distillation={training.weight}"] if teacher else []),
+                *more,
             ]
             command = [
                 sys.executable, "-m", "latlut", "train", "--arch", str(architecture),
@@ -302,10 +305,12 @@ def main() -> None:
     parser.add_argument("out", type=Path, nargs="?")
     parser.add_argument("--part", default="0/1")
     parser.add_argument("--short", action="store_true")
+    parser.add_argument("--set", action="append", default=[])
     options = parser.parse_args()
     if options.command == "train":
         index, count = options.part.split("/")
-        train(options.ablation, options.runs, (int(index), int(count)), options.short)
+        part = int(index), int(count)
+        train(options.ablation, options.runs, part, options.short, options.set)
     elif options.out is None:
         parser.error("summarise needs OUT")
     else:
