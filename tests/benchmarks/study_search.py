@@ -5,6 +5,8 @@
     study_search.py inherited OUT --table FILE --runs FOLDER...
                                                    how finished searches' scores order the networks
                                                    that "random" trained
+    study_search.py short OUT --table FILE         how shorter trainings (--train-set) order the
+                                                   networks that "random" trained
     study_search.py collapse OUT --table FILE      naive and decoupled at a fixed strong lambda
 
     --data PATH     images to search and train on; generated street scenes if not given
@@ -34,10 +36,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from scipy import stats
+from search_statistics import compared, draw_scores
 
 from latlut.search.cosearch.problem import SearchProblem
 from latlut.search.cosearch.ranking import sampler_of
@@ -245,45 +247,6 @@ def _compared_networks(study: Study, seed: int) -> list[tuple[str, str, Architec
     ]
 
 
-def compared(miou: np.ndarray) -> dict[str, Any]:
-    """How far searched networks are above random ones.
-
-    Args:
-        miou: (S, T, 1 + R) of S searches, T training seeds, the searched network and R random ones.
-
-    Returns:
-        The difference in ``points``, and of each search (``by_seed``). ``mixed``: networks are a
-        random effect within each search, whose variance the random ones tell; with balanced data
-        that is a t test on means over trainings, with S (R - 1) degrees of freedom. ``paired``: a t
-        test of the S T differences, for which the searches themselves are fixed.
-        ``permutation_p``: one-sided and exact, over which network of each search is the searched.
-    """
-    searches, _, networks = miou.shape
-    means = miou.mean(1)
-    differences = means[:, 0] - means[:, 1:].mean(1)
-    points, freedom = float(differences.mean()), searches * (networks - 2)
-    error = np.sqrt(means[:, 1:].var(1, ddof=1).mean() * networks / (networks - 1) / searches)
-    each = (miou[:, :, 0] - miou[:, :, 1:].mean(2)).ravel()
-    # (S, 1 + R): the difference if that network were the searched one.
-    others = (means.sum(1, keepdims=True) - means) / (networks - 1)
-    sums = np.array([sum(choice) for choice in itertools.product(*(means - others))])
-    return {
-        "points": points,
-        "by_seed": differences.tolist(),
-        "mixed": _interval(points, error, freedom),
-        "paired": _interval(points, float(stats.sem(each)), len(each) - 1),
-        "permutation_p": float((sums >= searches * points - 1e-9).mean()),
-        "ahead_of": f"{int((means[:, :1] > means[:, 1:]).sum())} of {means[:, 1:].size}",
-        "trainings": int(miou.size),
-    }
-
-
-def _interval(points: float, error: float, freedom: int) -> dict[str, float]:
-    low, high = stats.t.interval(0.95, freedom, points, error)
-    p = 2 * stats.t.sf(abs(points) / error, freedom)
-    return {"ci_low": float(low), "ci_high": float(high), "p": float(p)}
-
-
 def correlate(study: Study) -> None:
     """Rank correlation of inherited and trained mIoU."""
     settings = study.settings(0)
@@ -319,13 +282,7 @@ def inherited(study: Study) -> None:
     Networks count once, with the mean over their trainings, whichever search they were drawn for.
     A network's cells are those of the supernet's first layers.
     """
-    trained: dict[str, list[float]] = {}
-    for line in study.results():
-        trained.setdefault(json.dumps(line["architecture"], sort_keys=True), []).append(
-            float(line["miou"])
-        )
-    networks = [Architecture.from_json(text) for text in trained]
-    miou = [float(np.mean(values)) for values in trained.values()]
+    networks, miou = _means(study)
     found: dict[str, Any] = {"trained": miou, "inherited": {}, "spearman": {}, "kendall": {}}
     for folder in map(Path, study.options.runs):
         saved = json.loads((folder / "settings.json").read_text())
@@ -349,23 +306,31 @@ def inherited(study: Study) -> None:
     draw_scores(found, study.out / "inherited.png")
 
 
-def draw_scores(found: dict[str, Any], path: Path) -> None:
-    """A panel for each search: inherited and trained mIoU of the networks, percentages."""
-    columns = min(3, len(found["inherited"]))
-    lines = -(-len(found["inherited"]) // columns)
-    figure, axes = plt.subplots(
-        lines, columns, figsize=(3 * columns, 2.6 * lines), sharey=True, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    for axis, (name, scores) in zip(axes.flat, found["inherited"].items(), strict=False):
-        axis.scatter(scores, found["trained"], s=16)
-        axis.set_title(f"{name}: {found['spearman'][name][0]:+.2f}", fontsize=9)
-    for axis in axes.flat[len(found["inherited"]) :]:
-        axis.remove()
-    figure.supxlabel("inherited mIoU, %")
-    figure.supylabel("trained mIoU, %")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+def short(study: Study) -> None:
+    """Rank correlation of a short training and what "random" trained; one training of each."""
+    networks, miou = _means(study)
+    study.lines = study.out / "short.jsonl"
+    wanted: list[tuple[Key, Architecture, int]] = [
+        ({"study": "short", "number": number}, network, 0)
+        for number, network in enumerate(networks)
+    ]
+    found = study.trained(wanted)
+    rank = stats.spearmanr(found, miou)
+    study.write(
+        "short",
+        {"spearman": [float(rank.statistic), float(rank.pvalue)], "short": found, "trained": miou},
+    )
+
+
+def _means(study: Study) -> tuple[list[Architecture], list[float]]:
+    """Networks that "random" trained, and their mIoU, the mean over all trainings, percentages."""
+    trained: dict[str, list[float]] = {}
+    for line in study.results():
+        trained.setdefault(json.dumps(line["architecture"], sort_keys=True), []).append(
+            float(line["miou"])
+        )
+    networks = [Architecture.from_json(text) for text in trained]
+    return networks, [float(np.mean(values)) for values in trained.values()]
 
 
 def collapse(study: Study) -> None:
@@ -391,7 +356,7 @@ def collapse(study: Study) -> None:
 
 STUDIES = {
     "random": compare_with_random, "correlation": correlate, "inherited": inherited,
-    "collapse": collapse,
+    "short": short, "collapse": collapse,
 }  # fmt: skip
 
 
