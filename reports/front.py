@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from latlut.reports.style import (
     DPI,
@@ -86,19 +87,28 @@ def plot_front(
                 [100 * m.student.inherited for m in seen],
                 "D", color=INK, fillstyle="none", markersize=8, label="student, measured",
             )  # fmt: skip
-        for number, (name, ms) in enumerate(sorted(baselines_ms.items(), key=lambda i: i[1])):
+        for ms in baselines_ms.values():
             axes.axvline(ms, color=MUTED, lw=1, ls=(0, (4, 3)), zorder=1)
-            axes.annotate(
-                f"{name} {ms:.4g} ms", (ms, 1.0), (0, 3 + 10 * (number % 3)),
-                xycoords=("data", "axes fraction"), textcoords="offset points",
-                fontsize=7.5, color=MUTED, ha="center", annotation_clip=False,
-            )  # fmt: skip
         axes.set_xlabel("latency, ms")
         axes.set_ylabel("inherited mIoU, %")
         axes.margins(0.06)
+        _name_lines(axes, baselines_ms)
         figure.legend(
             *axes.get_legend_handles_labels(), loc="lower left", bbox_to_anchor=(0.06, 0.0),
             ncols=5, frameon=False, fontsize=8.5,
         )  # fmt: skip
         draw_heading(figure, heading, _SIDE)
         save(figure, path)
+
+
+def _name_lines(axes: Any, baselines_ms: Mapping[str, float]) -> None:
+    """Names above the panel, in three rows, those near its ends towards its middle."""
+    left, right = axes.get_xlim()
+    for number, (name, ms) in enumerate(sorted(baselines_ms.items(), key=lambda item: item[1])):
+        place = (ms - left) / (right - left)
+        axes.annotate(
+            f"{name} {ms:.4g} ms", (ms, 1.0), (0, 3 + 10 * (number % 3)),
+            xycoords=("data", "axes fraction"), textcoords="offset points",
+            fontsize=7.5, color=MUTED, annotation_clip=False,
+            ha="left" if place < 0.1 else "right" if place > 0.9 else "center",
+        )  # fmt: skip

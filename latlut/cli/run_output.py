@@ -121,8 +121,10 @@ def print_search(found: Found, table_name: str) -> None:
     if found.worth is not None:
         note(found.worth.describe(found.target_ms))
     student_file = folder / "student.json"
+    front = ", front.png" if len(found.members) > 1 else ""
     note(
-        f"\nin {folder}: student.json, teacher.json, their pictures, trajectory.csv and .png\n"
+        f"\nin {folder}: student.json, teacher.json, their pictures, trajectory.csv and .png"
+        f"{front}\n"
         f"  cell by cell:            {command('arch', 'show', student_file)}\n"
         f"  term by term:            "
         f"{command('estimate', '--table', table_name, '--arch', student_file)}\n"
