@@ -10,7 +10,8 @@
     study_search.py collapse OUT --table FILE      naive and decoupled at a fixed strong lambda
 
     --data PATH     images to search and train on; generated street scenes if not given
-    --seeds 3       searches; --trainings 5 of each network; --randoms 4 fresh ones per search
+    --seeds 3       searches, from seed --first 0 on; --trainings 5 of each network; --randoms 4
+                    fresh ones per search
     --methods ranked finalists paper    with the phase that ranks networks; with trainings of 32 and
                                         then 4 finalists on top of it; and without either
     --set NAME=VALUE, --train-set NAME=VALUE    of the presets "tiny"
@@ -210,12 +211,13 @@ def compare_with_random(study: Study) -> None:
     All methods have one target, and are compared with the same random networks.
     """
     options = study.options
-    networks = [_compared_networks(study, seed) for seed in range(options.seeds)]
+    seeds = range(options.first, options.first + options.seeds)
+    networks = [_compared_networks(study, seed) for seed in seeds]
     found: list[list[list[float]]] = []  # (T, S, methods + R)
     for training in range(options.trainings):  # what is cut short has as many of each search
         wanted = [
             ({"seed": seed, "method": method, "training": training, "kind": kind}, net, training)
-            for seed, own in enumerate(networks)
+            for seed, own in zip(seeds, networks, strict=True)
             for method, kind, net in own
         ]
         found.append(np.array(study.trained(wanted)).reshape(options.seeds, -1).tolist())
@@ -369,7 +371,9 @@ def main() -> None:
     parser.add_argument("out")
     parser.add_argument("--table", required=True)
     parser.add_argument("--data")
-    for name, value in (("seeds", 3), ("trainings", 5), ("randoms", 4), ("networks", 30)):
+    for name, value in (
+        ("first", 0), ("seeds", 3), ("trainings", 5), ("randoms", 4), ("networks", 30),
+    ):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     for name in ("--set", "--train-set"):
